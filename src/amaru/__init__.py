@@ -1,0 +1,2 @@
+"""amaru: one endpoint in front of every AI provider."""
+

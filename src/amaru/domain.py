@@ -1,0 +1,254 @@
+"""The language of amaru, as frozen types.
+
+Every room speaks in these words and no others. This module imports nothing of amaru, does no I/O and holds no state.
+
+Units stand in the names: ``_ms`` milliseconds, ``_s`` seconds, ``_usd`` US dollars, ``_usd_per_mtok`` US dollars per
+million tokens. Instants are Unix seconds (``float``) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+GLOBAL_REGION = "global"
+"""The region of an offer that serves every region."""
+
+
+class Kind(enum.StrEnum):
+    """What sort of work a workload is; it decides which endpoint of a provider serves it."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    GPU_JOB = "gpu_job"
+
+
+class Capability(enum.IntFlag):
+    """What a request needs and an offer can do; a bit set, so that feasibility is one AND."""
+
+    NONE = 0
+    STREAM = 1
+    TOOLS = 2
+    VISION = 4
+    JSON_SCHEMA = 8
+    PREFILL = 16
+    """Continues a trailing assistant message instead of answering it (what mid-stream rescue needs)."""
+
+
+class FailureKind(enum.StrEnum):
+    """The failure taxonomy: every provider error becomes exactly one of these at the boundary, in ``providers/``."""
+
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    SERVER_ERROR = "server_error"
+    CONNECT = "connect"
+    RESET = "reset"
+    NO_ANSWER = "no_answer"
+    STREAM_CUT = "stream_cut"
+    STREAM_STALLED = "stream_stalled"
+    MALFORMED_EVENT = "malformed_event"
+    MALFORMED_BODY = "malformed_body"
+    CONTEXT_TOO_LONG = "context_too_long"
+    CONTENT_REJECTED = "content_rejected"
+    BAD_REQUEST = "bad_request"
+    BAD_CREDENTIALS = "bad_credentials"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    UNKNOWN_MODEL = "unknown_model"
+
+
+class Provenance(enum.StrEnum):
+    """Where a figure came from (law 1)."""
+
+    PROVIDER = "provider"
+    """The provider reported it."""
+    COUNTED = "counted"
+    """We counted it with the model's own vocabulary, or counted what was delivered."""
+    ESTIMATED = "estimated"
+    """We estimated it from sizes."""
+
+
+class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant's preferences; each is at least 0 and at least one is positive. Only their ratios matter."""
+
+    price: float = 0.4
+    latency: float = 0.3
+    reputation: float = 0.15
+    availability: float = 0.15
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Hard limits: an offer that breaks one is never chosen, by any policy (law 10). ``None`` means no limit."""
+
+    max_price: float | None = None
+    """USD per GPU-hour for GPU work; for tokens, USD per million tokens at the workload's mix of input and output."""
+    max_latency_ms: float | None = None
+    """Expected time to first token, or until a GPU job is accepted."""
+    min_reputation: float | None = None
+    regions: tuple[str, ...] | None = None
+    """Regions that may serve; an offer in ``global`` passes only where ``global`` is listed."""
+
+
+class Price(msgspec.Struct, frozen=True):
+    """What one offer charges. Token prices are USD per million tokens; a GPU price is USD per GPU-hour."""
+
+    input_usd_per_mtok: float = 0.0
+    cached_input_usd_per_mtok: float | None = None
+    """``None``: cached input costs what input costs."""
+    output_usd_per_mtok: float = 0.0
+    usd_per_gpu_hour: float = 0.0
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """One provider's ability to serve one resource."""
+
+    id: str
+    """``provider/resource`` unless the configuration names it."""
+    provider: str
+    resource: str
+    model: str
+    """The provider's own name for the resource."""
+    kinds: tuple[Kind, ...] = (Kind.CHAT,)
+    regions: tuple[str, ...] = (GLOBAL_REGION,)
+    price: Price = Price()
+    context_window_tokens: int | None = None
+    capabilities: Capability = Capability.STREAM
+    latency_ms: float = 500.0
+    """Advertised time to first token (or until a GPU job is accepted)."""
+    reputation: float = 50.0
+    """0 to 100."""
+    capacity: float | None = None
+    """Requests at once, or GPU-hours at once for GPU work; ``None``: unbounded."""
+    requests_per_min: float | None = None
+    tokens_per_min: float | None = None
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """Who asks."""
+
+    id: str
+    weights: Weights = Weights()
+    limits: Limits = Limits()
+    key_hashes: tuple[str, ...] = ()
+    """Lower-case hex SHA-256 of each of the tenant's keys."""
+    resources: tuple[str, ...] | None = None
+    """Resources and aliases the tenant may use; ``None``: all."""
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """One thing to be served."""
+
+    tenant: str
+    kind: Kind
+    resource: str
+    """A model alias, a resource, or a GPU type."""
+    region: str | None = None
+    """Where it must be served; ``None``: anywhere."""
+    input_tokens: int = 0
+    """Estimated before the call."""
+    output_tokens: int = 0
+    """The caller's limit on the answer where it gave one, else an estimate."""
+    gpu_hours: float = 0.0
+    needs: Capability = Capability.NONE
+    limits: Limits = Limits()
+    weights: Weights = Weights()
+    session: str | None = None
+
+
+class ScoreParts(msgspec.Struct, frozen=True):
+    """How each term contributed to a score; they add up to it."""
+
+    price: float
+    latency: float
+    reputation: float
+    availability: float
+
+
+class RankedOffer(msgspec.Struct, frozen=True):
+    """A feasible offer with its place, and why it stands there."""
+
+    offer: str
+    provider: str
+    model: str
+    score: float
+    parts: ScoreParts
+    unit_price_usd: float
+    """USD per GPU-hour, or per million tokens at the workload's mix."""
+    estimated_cost_usd: float
+    latency_ms: float
+    reputation: float
+    availability: float
+    reason: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An offer that was not eligible, the constraint that refused it, and the figures in words."""
+
+    offer: str
+    provider: str
+    constraint: str
+    detail: str
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The ranked offers, the reason for each rank and each refusal."""
+
+    id: str
+    at: float
+    tenant: str
+    resource: str
+    policy: str
+    ranked: tuple[RankedOffer, ...]
+    refused: tuple[Refusal, ...]
+    explored: bool = False
+    """The first place was drawn by the exploration floor, not by the policy."""
+    propensity: float = 1.0
+    """Probability with which the first attempt's offer was chosen."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one attempt. ``cached_input_tokens`` are a part of ``input_tokens``."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    source: Provenance = Provenance.PROVIDER
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One call to one offer."""
+
+    offer: str
+    provider: str
+    started_ms: float
+    """Since the request arrived."""
+    latency_ms: float
+    first_token_ms: float | None = None
+    failure: FailureKind | None = None
+    status: int | None = None
+    """The provider's HTTP status, where one arrived."""
+    detail: str = ""
+    """The failure in words; never prompt or completion text."""
+    usage: Usage | None = None
+    cost_usd: float = 0.0
+    bytes_received: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a decision."""
+
+    decision: str
+    at: float
+    ok: bool
+    offer: str | None
+    """The offer that answered, or the last one tried."""
+    failure: FailureKind | None = None
+    latency_ms: float = 0.0
+    first_token_ms: float | None = None
+    usage: Usage | None = None
+    cost_usd: float = 0.0
+    """Of the answer delivered; failed attempts are accounted apart, in ``attempts``."""
+    attempts: tuple[Attempt, ...] = ()
+    reported: bool = False
+    """True where a caller reported it through the agent API, False where amaru saw it."""

@@ -1,0 +1,102 @@
+"""One tree of errors.
+
+``AmaruError`` is the root. Two branches matter to most readers:
+
+- ``Failure``: a provider failed in one of the ways of the failure taxonomy. Raised in ``providers/`` and nowhere
+  else; the mesh catches it and reacts by the table in ``routing/reactions.py``.
+- ``RequestError``: the caller's request cannot be served; it carries the HTTP status and OpenAI's error fields.
+
+Messages say what was wrong, where, and what to do. They never hold a key, a prompt or a completion.
+"""
+
+from __future__ import annotations
+
+from amaru.domain import FailureKind
+
+
+class AmaruError(Exception):
+    """Root of every error that amaru raises on purpose."""
+
+
+class ConfigError(AmaruError):
+    """A configuration that cannot be used; ``problems`` lists every mistake with path, line and remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class StorageError(AmaruError):
+    """A store cannot be opened, read or written."""
+
+
+class TraceError(AmaruError):
+    """A trace file cannot be read; the message names the file, the line and the column."""
+
+
+class Failure(AmaruError):
+    """One provider failure, as the taxonomy has it.
+
+    Attributes
+    ----------
+    kind
+        Its row in the taxonomy.
+    status
+        The provider's HTTP status, where one arrived.
+    message
+        In words, safe to log and to show: secrets are already removed.
+    body
+        The provider's own error body, for the rows whose caller sees the provider's words; else ``None``.
+    retry_after_s
+        Seconds after which the provider said to come back; ``None`` where it did not say.
+    bytes_received
+        Bytes of answer that had arrived before the failure.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int | None = None,
+        body: bytes | None = None,
+        retry_after_s: float | None = None,
+        bytes_received: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = status
+        self.body = body
+        self.retry_after_s = retry_after_s
+        self.bytes_received = bytes_received
+
+    def __str__(self) -> str:
+        where = f" (HTTP {self.status})" if self.status is not None else ""
+        return f"{self.kind.value}{where}: {self.message}"
+
+
+class RequestError(AmaruError):
+    """The request cannot be served; carries what OpenAI's error object needs.
+
+    ``status`` is the HTTP status; ``type``, ``code`` and ``param`` are OpenAI's fields; ``retry_after_s`` becomes the
+    Retry-After header.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
