@@ -80,7 +80,7 @@ class RequestError(AmaruError):
     """The request cannot be served; carries what OpenAI's error object needs.
 
     ``status`` is the HTTP status; ``type``, ``code`` and ``param`` are OpenAI's fields; ``retry_after_s`` becomes the
-    Retry-After header.
+    Retry-After header; ``body``, where given, is the provider's own error object, passed on in its own words.
     """
 
     def __init__(
@@ -92,10 +92,12 @@ class RequestError(AmaruError):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
+        body: bytes | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.body = body
         self.type = type
         self.code = code
         self.param = param
