@@ -1,0 +1,150 @@
+"""A circuit breaker per offer (Nygard, *Release It!*, 2007): stop asking what keeps failing, then ask again gently.
+
+It opens on consecutive failures, however far apart, or on a failure rate. The rate needs no throughput: it is taken
+over the outcomes of the last minute, and where the minute holds too few, over the last few outcomes of ten minutes.
+
+Opening ends a *generation*. Each admitted request carries the generation it began in as its ticket, and an outcome
+whose ticket is of an earlier generation is ignored: late failures of requests that were under way when the breaker
+opened neither move nor double its cool-down, and late successes do not close it.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import math
+import random
+
+import msgspec
+
+
+class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When a breaker opens, and for how long."""
+
+    consecutive_failures: int = 5
+    failure_rate: float = 0.5
+    """Share of recent outcomes, of the last ``last_outcomes`` within ``window_s``, of which there are ``at_least``."""
+    last_outcomes: int = 20
+    window_s: float = 60.0
+    at_least: int = 5
+    memory_s: float = 600.0
+    """At low traffic the last ``at_least`` outcomes count up to this age."""
+    cool_down_s: float = 5.0
+    """First cool-down; each failed probe doubles it."""
+    max_cool_down_s: float = 25.0
+    broken_s: float = 60.0
+    """First cool-down of an offer that a person must fix (bad key, no quota, unknown model); doubles likewise."""
+    max_broken_s: float = 600.0
+    jitter: float = 0.2
+    """Cool-downs are stretched at random by up to this share, within their maximum, so that gateways spread out."""
+
+
+class State(enum.Enum):
+    """Closed lets everything through, open nothing, half-open exactly one probe."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Guards one offer. Instants are seconds of one non-decreasing clock."""
+
+    __slots__ = ("_consecutive", "_generation", "_openings", "_recent", "_rng", "broken", "settings", "state", "until")
+
+    def __init__(self, settings: BreakerSettings, rng: random.Random) -> None:
+        self.settings = settings
+        self.state = State.CLOSED
+        self.until = -math.inf
+        """Instant at which an open breaker lets a probe through."""
+        self.broken = False
+        """It opened for a cause that a person must fix."""
+        self._rng = rng
+        self._generation = 0
+        self._openings = 0
+        self._consecutive = 0
+        self._recent: collections.deque[tuple[float, bool]] = collections.deque(maxlen=settings.last_outcomes)
+
+    @property
+    def refuses_until(self) -> float:
+        """Instant until which requests are refused: −inf when closed, +inf while the probe is under way."""
+        if self.state is State.CLOSED:
+            return -math.inf
+        return self.until if self.state is State.OPEN else math.inf
+
+    def admit(self, now_s: float) -> int | None:
+        """Let one request through: its ticket, or None. The first one after the cool-down is the probe."""
+        if self.state is State.CLOSED:
+            return self._generation
+        if self.state is State.OPEN and now_s >= self.until:
+            self.state = State.HALF_OPEN
+            return self._generation
+        return None
+
+    def record(self, ticket: int, now_s: float, *, ok: bool, broken: bool = False) -> bool:
+        """Take the outcome of an admitted request; True where the state changed. ``broken`` opens at once."""
+        if ticket != self._generation or self.state is State.OPEN:
+            return False
+        if self.state is State.HALF_OPEN:
+            if ok:
+                self.reset()
+            else:
+                self._open(now_s, broken=broken)
+            return True
+        self._recent.append((now_s, ok))
+        if ok:
+            self._consecutive = 0
+            return False
+        self._consecutive += 1
+        if broken or self._consecutive >= self.settings.consecutive_failures or self._rate_reached(now_s):
+            self._open(now_s, broken=broken)
+            return True
+        return False
+
+    def forget(self, ticket: int) -> bool:
+        """Give up an admitted request without an outcome; a probe's place is free again. True where it was a probe."""
+        if ticket != self._generation or self.state is not State.HALF_OPEN:
+            return False
+        self.state = State.OPEN
+        self._generation += 1
+        return True
+
+    def configure(self, settings: BreakerSettings) -> None:
+        """Take new settings; a cool-down under way keeps its end."""
+        self.settings = settings
+        self._recent = collections.deque(self._recent, maxlen=settings.last_outcomes)
+
+    def reset(self) -> None:
+        """Close, and forget the past."""
+        self.state = State.CLOSED
+        self.until = -math.inf
+        self.broken = False
+        self._generation += 1
+        self._openings = 0
+        self._consecutive = 0
+        self._recent.clear()
+
+    def _open(self, now_s: float, *, broken: bool) -> None:
+        if broken is not self.broken:
+            self._openings = 0
+        settings = self.settings
+        base_s, max_s = (
+            (settings.broken_s, settings.max_broken_s) if broken else (settings.cool_down_s, settings.max_cool_down_s)
+        )
+        stretch = 1.0 + settings.jitter * self._rng.random()
+        self.until = now_s + min(max_s, base_s * 2.0 ** min(self._openings, 60) * stretch)
+        self.state = State.OPEN
+        self.broken = broken
+        self._generation += 1
+        self._openings += 1
+
+    def _rate_reached(self, now_s: float) -> bool:
+        settings = self.settings
+        seen = failed = 0
+        for at, ok in reversed(self._recent):
+            age_s = now_s - at
+            if age_s > settings.memory_s or (age_s > settings.window_s and seen >= settings.at_least):
+                break
+            seen += 1
+            failed += not ok
+        return seen >= settings.at_least and failed >= settings.failure_rate * seen

@@ -1,0 +1,271 @@
+"""Decisions in words: why each offer stands where it stands, and what refused the others.
+
+One path serves live and stored decisions: both are ``Figures``, the offers come from the board or from storage.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Sequence
+
+from amaru.domain import Capability, Decision, Kind, Offer, RankedOffer, Refusal, ScoreParts, Workload
+from amaru.errors import RequestError
+from amaru.routing import kernels as k
+from amaru.routing.kernels import Code
+from amaru.routing.ranking import Figures, Ranking, unpack
+
+CONSTRAINTS: dict[Code, str] = {
+    Code.KIND: "kind",
+    Code.CAPABILITY: "capability",
+    Code.REGION: "region",
+    Code.REGION_LIMIT: "regions",
+    Code.CONTEXT_WINDOW: "context_window",
+    Code.MAX_PRICE: "max_price",
+    Code.MIN_REPUTATION: "min_reputation",
+    Code.MAX_LATENCY: "max_latency_ms",
+    Code.TOO_LARGE: "capacity",
+    Code.EXCLUDED: "excluded",
+    Code.BROKEN: "broken",
+    Code.SLOWED: "max_latency_ms",
+    Code.COOLING_DOWN: "cooling_down",
+    Code.THROTTLED: "throttled",
+    Code.RATE_LIMIT: "rate_limit",
+    Code.CAPACITY: "capacity",
+}
+"""The name of each constraint in refusals and errors; limits are named as in the configuration."""
+
+_TERMS = (
+    (k.PRICE_PART, "price", "cheapest"),
+    (k.LATENCY_PART, "latency", "fastest"),
+    (k.REPUTATION_PART, "reputation", "most reputable"),
+    (k.AVAILABILITY_PART, "availability", "most available"),
+)
+_PARTS = slice(k.PRICE_PART, k.AVAILABILITY_PART + 1)
+
+
+def explain(offers: Sequence[Offer], figures: Figures, decision_id: str) -> Decision:
+    """The decision in words. ``offers`` are those of the board with ``figures.version``, in its order."""
+    workload = figures.workload
+    figures_of = dict(zip(figures.rows.tolist(), figures.table.tolist(), strict=True))
+    unit = _unit(workload)
+    ranked = []
+    reasons = _reasons(figures, figures_of, unit)
+    for row, reason in zip(figures.order, reasons, strict=True):
+        offer = offers[row]
+        at = figures_of[row]
+        ranked.append(
+            RankedOffer(
+                offer.id,
+                offer.provider,
+                offer.model,
+                at[k.SCORE],
+                ScoreParts(*at[_PARTS]),
+                at[k.UNIT_PRICE],
+                at[k.COST],
+                at[k.LATENCY],
+                at[k.TRUST],
+                at[k.AVAILABILITY],
+                reason,
+            )
+        )
+    return Decision(
+        id=decision_id,
+        at=figures.at,
+        tenant=workload.tenant,
+        resource=workload.resource,
+        policy=figures.policy,
+        ranked=tuple(ranked),
+        refused=_refusals(offers, figures, figures_of) if len(ranked) < len(figures_of) else (),
+        explored=figures.explored,
+        propensity=figures.propensity,
+    )
+
+
+def explain_packed(offers: Sequence[Offer], version: str, packed: bytes, decision_id: str) -> Decision:
+    """A stored decision in words, from the offers of the board it was made on.
+
+    Raises ValueError where ``packed`` is not a packed ranking or was made on another version of the board.
+    """
+    figures = unpack(packed)
+    if figures.version != version:
+        raise ValueError(f"this decision was made on board {figures.version}, the offers given are of {version}")
+    return explain(offers, figures, decision_id)
+
+
+def why_none(ranking: Ranking) -> RequestError:
+    """The error for a caller whose ranking has no feasible offer, naming what refused each.
+
+    429 where waiting for rate limits is all that is needed, 503 where waiting for something is, both with
+    ``retry_after_s`` where the instant is known; 502 where a person must fix an offer; 400 where no offer that there
+    is could serve this request.
+    """
+    offers = ranking.board.offers
+    figures_of = dict(zip(ranking.rows.tolist(), ranking.table.tolist(), strict=True))
+    refusals = _refusals(offers, ranking, figures_of)
+    counts = collections.Counter(refusal.constraint for refusal in refusals)
+    details = {refusal.constraint: refusal.detail for refusal in reversed(refusals)}
+    causes = "; ".join(
+        f"{count} of {len(refusals)} by {name} ({details[name]})" for name, count in counts.most_common()
+    )
+    resource = ranking.workload.resource
+    codes = {Code(code) for code in ranking.codes.tolist()}
+    passing = {code for code in codes if code >= Code.SLOWED}
+    if passing:
+        limited = passing <= {Code.THROTTLED, Code.RATE_LIMIT}
+        tokens = ranking.workload.input_tokens + ranking.workload.output_tokens
+        waited_for = [
+            row for row, code in zip(ranking.rows.tolist(), ranking.codes.tolist(), strict=True) if code > Code.SLOWED
+        ]
+        return RequestError(
+            429 if limited else 503,
+            f"No offer for {resource!r} is free now: {causes}.",
+            type="rate_limit_error" if limited else "service_unavailable_error",
+            code="rate_limit_exceeded" if limited else "no_offer_available",
+            retry_after_s=ranking.board.soonest_return_s(waited_for, ranking.at, tokens),
+        )
+    if codes & {Code.BROKEN, Code.EXCLUDED}:
+        return RequestError(
+            502,
+            f"No offer for {resource!r} can answer until its operator mends it: {causes}.",
+            type="upstream_error",
+            code="no_offer_available",
+        )
+    too_long = Code.CONTEXT_WINDOW in codes and codes <= {
+        Code.KIND,
+        Code.CAPABILITY,
+        Code.REGION,
+        Code.REGION_LIMIT,
+        Code.CONTEXT_WINDOW,
+    }
+    return RequestError(
+        400,
+        f"No offer satisfies this request for {resource!r}: {causes}.",
+        code="context_length_exceeded" if too_long else "no_feasible_offer",
+    )
+
+
+def _reasons(figures: Figures, figures_of: dict[int, list[float]], unit: str) -> list[str]:
+    """One phrase per rank: what the first is best at, and where each other loses most against it."""
+    feasible = [figures_of[row] for row in figures.order]
+    if not feasible:
+        return []
+    first = feasible[0]
+    n = len(feasible)
+    best_score = max(at[k.SCORE] for at in feasible)
+    if n == 1:
+        return ["the only feasible offer"]
+    if figures.explored:
+        reasons = [f"drawn among {n} by the exploration floor"]
+    elif figures.tied > 1:
+        reasons = [f"drawn by lot among {figures.tied} of {n} with the same score"]
+    else:
+        strengths = [
+            word
+            for part, _, word in _TERMS
+            if first[part] >= max(at[part] for at in feasible) and first[part] > min(at[part] for at in feasible)
+        ]
+        reasons = [f"first of {n}: {', '.join(strengths) or 'best in sum'}"]
+    for at in feasible[1:]:
+        behind = first[k.SCORE] - at[k.SCORE]
+        if figures.explored and at[k.SCORE] == best_score:
+            reasons.append("best by score; the exploration floor drew another")
+        elif behind < 0.0:
+            reasons.append(f"{-behind:.3f} above the first, which was drawn")
+        elif behind == 0.0:
+            reasons.append("the same score as the first, which was drawn by lot")
+        else:
+            part, term, _ = max(_TERMS, key=lambda each: first[each[0]] - at[each[0]])
+            reasons.append(f"{behind:.3f} behind the first, most by {term}: {_against(part, at, first, unit)}")
+    return reasons
+
+
+def _against(part: int, at: list[float], first: list[float], unit: str) -> str:
+    if part == k.PRICE_PART:
+        return f"{_usd(at[k.UNIT_PRICE])} against {_usd(first[k.UNIT_PRICE])} {unit}"
+    if part == k.LATENCY_PART:
+        return f"{at[k.LATENCY]:.0f} against {first[k.LATENCY]:.0f} ms"
+    if part == k.REPUTATION_PART:
+        return f"{at[k.TRUST]:g} against {first[k.TRUST]:g}"
+    return f"{at[k.AVAILABILITY]:.0%} against {first[k.AVAILABILITY]:.0%}"
+
+
+def _refusals(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]) -> tuple[Refusal, ...]:
+    workload = figures.workload
+    return tuple(
+        Refusal(
+            offers[row].id,
+            offers[row].provider,
+            CONSTRAINTS[Code(code)],
+            _detail(Code(code), figures_of[row][k.FIGURE], offers[row], workload),
+        )
+        for row, code in zip(figures.rows.tolist(), figures.codes.tolist(), strict=True)
+        if code != Code.FEASIBLE
+    )
+
+
+def _detail(code: Code, figure: float, offer: Offer, workload: Workload) -> str:
+    """What refused the offer, with both figures."""
+    limits = workload.limits
+    match code:
+        case Code.KIND:
+            return f"it serves {', '.join(offer.kinds)}, not {workload.kind}"
+        case Code.CAPABILITY:
+            missing = (flag.name or "" for flag in Capability(int(figure)))
+            return f"it lacks {', '.join(name.lower() for name in missing)}"
+        case Code.REGION:
+            return f"it serves {', '.join(offer.regions)}, not {workload.region}"
+        case Code.REGION_LIMIT:
+            return f"it serves {', '.join(offer.regions)}; allowed are {', '.join(limits.regions or ()) or 'none'}"
+        case Code.CONTEXT_WINDOW:
+            tokens = workload.input_tokens + workload.output_tokens
+            return f"{tokens} tokens of input and output exceed its context window of {figure:.0f}"
+        case Code.MAX_PRICE:
+            return f"price {_usd(figure)} {_unit(workload)} is above the limit {_usd(limits.max_price)}"
+        case Code.MIN_REPUTATION:
+            return f"reputation {figure:g} is below the limit {limits.min_reputation:g}"
+        case Code.MAX_LATENCY:
+            return f"expected latency {figure:.0f} ms is above the limit {limits.max_latency_ms:g}"
+        case Code.TOO_LARGE:
+            return f"{_place(workload)} needed, {figure:g} there in all"
+        case Code.EXCLUDED:
+            return "tried already for this request"
+        case Code.BROKEN:
+            return f"credentials, quota or model name refused by the provider; {_probe(figure)}"
+        case Code.SLOWED:
+            return (
+                f"expected latency {figure:.0f} ms is now above the limit {limits.max_latency_ms:g}"
+                f" (advertised {offer.latency_ms:g})"
+            )
+        case Code.COOLING_DOWN:
+            return f"cooling down after failures; {_probe(figure)}"
+        case Code.THROTTLED:
+            return f"throttled by the provider for {_seconds(figure)} more"
+        case Code.RATE_LIMIT:
+            return f"its rate limit is used up for {_seconds(figure)} more"
+        case Code.CAPACITY:
+            return f"{_place(workload)} needed, {figure:.4g} of {offer.capacity:g} free"
+        case Code.FEASIBLE:
+            return ""
+
+
+def _probe(seconds: float) -> str:
+    return f"next probe in {_seconds(seconds)}" if seconds < math.inf else "a probe is under way"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000.0:.0f} ms"
+
+
+def _place(workload: Workload) -> str:
+    return f"{workload.gpu_hours:g} GPU-hours" if workload.kind is Kind.GPU_JOB else "1 place"
+
+
+def _unit(workload: Workload) -> str:
+    return "USD per GPU-hour" if workload.kind is Kind.GPU_JOB else "USD per million tokens"
+
+
+def _usd(amount: float | None) -> str:
+    if amount is None:
+        return "none"
+    return f"{amount:.2f}" if abs(amount * 100.0 - round(amount * 100.0)) < 1e-6 else f"{amount:.6g}"

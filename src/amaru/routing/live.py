@@ -1,0 +1,229 @@
+"""What outcomes say about each offer: one slot of a slab per offer, shared by every board that knows the offer.
+
+A reload builds a new board while requests admitted on the old one are still under way. Both boards point at the same
+``LiveState``, so a place given back through the old board is free on the new one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import weakref
+from collections.abc import Callable, MutableSequence, Sequence
+from typing import cast
+
+import numpy as np
+
+from amaru.domain import FailureKind
+from amaru.errors import Failure
+from amaru.routing import kernels as k
+from amaru.routing import limits
+from amaru.routing.breaker import Breaker, BreakerSettings
+from amaru.routing.reactions import Health, reaction_to
+
+GAIN = 0.2
+"""Weight of one observation in its moving average."""
+THROTTLE_S = 0.1
+"""Pause of an offer that was rate limited without a Retry-After; doubles while it goes on, with full jitter on top."""
+MAX_THROTTLE_S = 30.0
+MAX_RETRY_AFTER_S = 3600.0
+"""The longest Retry-After believed: a mistaken one must not remove an offer for good."""
+
+
+class Slab:
+    """The live columns of all offers, float64 [slots, N_LIVE], and whoever waits for them to change.
+
+    A slot is free again when its ``LiveState`` is gone: no board and no admission holds it.
+    """
+
+    def __init__(self) -> None:
+        self.changed: set[Callable[[], None]] = set()
+        self._states: weakref.WeakValueDictionary[int, LiveState] = weakref.WeakValueDictionary()
+        self.values = np.zeros((0, k.N_LIVE))
+        self.cells = _flat(self.values)
+        """``values``, flat: reads and writes of single numbers through it cost a third of NumPy's."""
+
+    def place(self, state: LiveState) -> int:
+        """Give ``state`` a slot, blank: closed, idle, nothing observed."""
+        slot = next((i for i in range(len(self.values)) if i not in self._states), len(self.values))
+        if slot == len(self.values):
+            # Boards reach the arrays through the slab, so replacing them is seen by all.
+            self.values = np.concatenate([self.values, np.zeros((max(8, slot), k.N_LIVE))])
+            self.cells = _flat(self.values)
+        self.values[slot] = 0.0
+        self.values[slot, [k.REFUSES_UNTIL, k.THROTTLED_UNTIL, k.REQUEST_TAT, k.TOKEN_TAT]] = -math.inf
+        self._states[slot] = state
+        return slot
+
+    def notify(self) -> None:
+        """Wake whoever waits: a place became free or a breaker changed. Callbacks stay until they are removed."""
+        for wake in tuple(self.changed):
+            wake()
+
+
+class Admission:
+    """A place taken at an offer: ``release`` it in every case, ``observe`` it first where there is an outcome."""
+
+    __slots__ = ("admitted_at", "place", "row", "state", "ticket", "tokens")
+
+    def __init__(
+        self, state: LiveState, row: int, ticket: int, place: float, tokens: float, admitted_at: float
+    ) -> None:
+        self.state = state
+        self.row = row
+        self.ticket: int | None = ticket
+        """Of the breaker; None once a probe was given up."""
+        self.place = place
+        """Requests or GPU-hours taken; 0 once released."""
+        self.tokens = tokens
+        """Reserved against the tokens a minute."""
+        self.admitted_at = admitted_at
+
+
+class LiveState:
+    """One offer's breaker, throttle, places, limits and moving averages."""
+
+    __slots__ = ("__weakref__", "_admitted", "_rng", "_throttled_at", "_throttles", "base", "breaker", "slab", "slot")
+
+    def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random) -> None:
+        self.slab = slab
+        self.breaker = Breaker(settings, rng)
+        self.slot = slab.place(self)
+        self.base = self.slot * k.N_LIVE
+        self._rng = rng
+        self._admitted = 0
+        self._throttles = 0
+        self._throttled_at = -math.inf
+
+    def admit(
+        self, offer: Sequence[float], row: int, tokens: float, gpu_hours: float, now_s: float, *, again: bool
+    ) -> Admission | None:
+        """See ``Board.admit``; ``offer`` is the offer's row of ``static``."""
+        cells, base = self.slab.cells, self.base
+        if cells[base + k.THROTTLED_UNTIL] > now_s and not again:
+            return None
+        place = gpu_hours if gpu_hours > 0.0 else 1.0
+        if cells[base + k.IN_FLIGHT] + place > offer[k.CAPACITY]:
+            return None
+        request_s = offer[k.REQUEST_INTERVAL_S]
+        token_s = tokens * offer[k.TOKEN_INTERVAL_S]
+        burst_s = offer[k.BURST_S]
+        if request_s > 0.0 and k.gcra_free_at(cells[base + k.REQUEST_TAT], request_s, burst_s) > now_s:
+            return None
+        if token_s > 0.0 and k.gcra_free_at(cells[base + k.TOKEN_TAT], token_s, burst_s) > now_s:
+            return None
+        ticket = self.breaker.admit(now_s)
+        if ticket is None:
+            return None
+        if request_s > 0.0:
+            cells[base + k.REQUEST_TAT] = limits.spend(cells[base + k.REQUEST_TAT], request_s, now_s)
+        if token_s > 0.0:
+            cells[base + k.TOKEN_TAT] = limits.spend(cells[base + k.TOKEN_TAT], token_s, now_s)
+        cells[base + k.REFUSES_UNTIL] = self.breaker.refuses_until
+        cells[base + k.IN_FLIGHT] += place
+        self._admitted += 1
+        return Admission(self, row, ticket, place, tokens, now_s)
+
+    def release(self, admission: Admission) -> None:
+        """Give the place back; a probe without an outcome is given up."""
+        if admission.place == 0.0:
+            return
+        self._admitted -= 1
+        cells, at = self.slab.cells, self.base + k.IN_FLIGHT
+        # Sums of fractions of GPU-hours drift; an idle offer is exactly idle.
+        cells[at] = max(cells[at] - admission.place, 0.0) if self._admitted else 0.0
+        admission.place = 0.0
+        if admission.ticket is not None and self.breaker.forget(admission.ticket):
+            admission.ticket = None
+            self._mirror_breaker()
+        self.slab.notify()
+
+    def observe(
+        self,
+        admission: Admission | None,
+        now_s: float,
+        failure: Failure | None,
+        first_token_ms: float | None,
+        latency_ms: float | None,
+        stream: bool,
+    ) -> None:
+        """See ``Board.observe``; without an admission, someone else's request is reported."""
+        health = Health.HEALTHY if failure is None else reaction_to(failure).health
+        began_at = now_s if admission is None else admission.admitted_at
+        if failure is None:
+            if first_token_ms is not None:
+                self._average(k.FIRST_TOKEN, first_token_ms, now_s)
+            if latency_ms is not None and not stream:
+                self._average(k.ANSWER, latency_ms, now_s)
+            self._average(k.SUCCESS, 1.0, now_s)
+            if began_at >= self._throttled_at:
+                self._throttles = 0
+        elif health is not Health.HEALTHY:  # a caller's mistake says nothing about the offer
+            self._average(k.SUCCESS, 0.0, now_s)
+            if health is Health.THROTTLED or failure.kind is FailureKind.OVERLOADED:
+                self._throttle(failure, began_at, now_s)
+        if health is Health.THROTTLED:  # neither sick nor proven well: a throttled probe is given up at its release
+            return
+        ok = health is Health.HEALTHY
+        broken = health is Health.BROKEN
+        ticket = admission.ticket if admission is not None else None
+        if ticket is None:
+            # Outside requests never take a probe's place, but after the cool-down they are as good as one.
+            ticket = self.breaker.admit(now_s)
+            if ticket is None:
+                return
+        if self.breaker.record(ticket, now_s, ok=ok, broken=broken):
+            self._mirror_breaker()
+            self.slab.notify()
+
+    def settle(self, reserved: float, used: float, interval_s: float) -> None:
+        """Correct the token limit from an estimate to what was used."""
+        if interval_s > 0.0:
+            self.slab.cells[self.base + k.TOKEN_TAT] += (used - reserved) * interval_s
+
+    def mend(self, settings: BreakerSettings) -> None:
+        """Take new settings; an offer that was broken until fixed is taken to be fixed."""
+        self.breaker.configure(settings)
+        if self.breaker.broken:
+            self.breaker.reset()
+            self._mirror_breaker()
+
+    def estimate(self, column: int, now_s: float) -> tuple[float, float]:
+        """Value and remaining weight in [0, 1] of the average ``FIRST_TOKEN``, ``ANSWER`` or ``SUCCESS``."""
+        cells, at = self.slab.cells, self.base + column
+        return cells[at], k.faded(cells[at + 1], cells[at + 2], now_s)
+
+    def _average(self, column: int, observed: float, now_s: float) -> None:
+        """Exponentially weighted moving average whose memory also fades with time."""
+        cells, at = self.slab.cells, self.base + column
+        kept = k.faded(cells[at + 1], cells[at + 2], now_s) * (1.0 - GAIN)
+        weight = kept + GAIN
+        cells[at] = (kept * cells[at] + GAIN * observed) / weight
+        cells[at + 1] = weight
+        cells[at + 2] = now_s
+
+    def _throttle(self, failure: Failure, began_at: float, now_s: float) -> None:
+        if failure.retry_after_s is not None:
+            pause_s = min(max(failure.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
+        elif failure.kind is FailureKind.OVERLOADED:
+            return  # the breaker deals with it
+        else:
+            longest_s = min(THROTTLE_S * 2.0 ** min(self._throttles, 60), MAX_THROTTLE_S / 2.0)
+            pause_s = longest_s * (1.0 + self._rng.random())
+        # Requests that were under way when the throttle began tell nothing new: they do not double it.
+        if began_at >= self._throttled_at:
+            self._throttles += 1
+            self._throttled_at = now_s
+        elif failure.retry_after_s is None:
+            return
+        cells, at = self.slab.cells, self.base + k.THROTTLED_UNTIL
+        cells[at] = max(cells[at], now_s + pause_s)
+
+    def _mirror_breaker(self) -> None:
+        cells, base = self.slab.cells, self.base
+        cells[base + k.REFUSES_UNTIL] = self.breaker.refuses_until
+        cells[base + k.IS_BROKEN] = float(self.breaker.broken)
+
+
+def _flat(values: k.Floats) -> MutableSequence[float]:
+    return cast(MutableSequence[float], values.reshape(-1).data)

@@ -1,0 +1,157 @@
+"""A decision as numbers: cheap to make and to store, put into words only when someone asks."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+import numpy as np
+
+from amaru.domain import Workload
+from amaru.routing import kernels as k
+from amaru.routing.board import Board
+
+
+class Figures:
+    """What a decision was made from; enough, with the board's offers, to explain it.
+
+    Attributes
+    ----------
+    version
+        Of the board whose rows are meant.
+    workload, at, policy
+        What was asked, when (seconds), and the policy's name.
+    rows, codes, table
+        [n] board rows asked about; [n] ``Code`` of each; float64 [n, N_TABLE] figures of each.
+    order
+        Board rows of the feasible offers, best first.
+    tied
+        How many offers shared the policy's best score; the first of them was drawn by lot.
+    explored, propensity
+        Whether the exploration floor drew the first place; with which probability it came first.
+    """
+
+    __slots__ = (
+        "at",
+        "codes",
+        "explored",
+        "order",
+        "policy",
+        "propensity",
+        "rows",
+        "table",
+        "tied",
+        "version",
+        "workload",
+    )
+
+    def __init__(
+        self, version: str, workload: Workload, at: float, policy: str, rows: k.Ints, codes: k.Ints, table: k.Floats
+    ) -> None:
+        self.version = version
+        self.workload = workload
+        self.at = at
+        self.policy = policy
+        self.rows = rows
+        self.codes = codes
+        self.table = table
+        self.order: list[int] = []
+        self.tied = 0
+        self.explored = False
+        self.propensity = 0.0
+
+
+class Ranking(Figures):
+    """The answer of ``Router.decide``: figures, and the board that they are about.
+
+    Attributes
+    ----------
+    board
+        Whose rows ``order`` names: admit on this one.
+    ask, excluded
+        float64 [N_ASK] and [m] rows: what the kernel was asked.
+    transient
+        Some offer was refused only for a cause that passes by itself.
+    """
+
+    __slots__ = ("ask", "board", "excluded", "transient")
+
+    def __init__(
+        self,
+        board: Board,
+        workload: Workload,
+        at: float,
+        policy: str,
+        rows: k.Ints,
+        codes: k.Ints,
+        table: k.Floats,
+        ask: k.Floats,
+        excluded: k.Ints,
+    ) -> None:
+        self.version = board.version
+        self.workload = workload
+        self.at = at
+        self.policy = policy
+        self.rows = rows
+        self.codes = codes
+        self.table = table
+        self.explored = False
+        self.board = board
+        self.ask = ask
+        self.excluded = excluded
+        self.transient = False
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    version: str
+    at: float
+    policy: str
+    explored: bool
+    propensity: float
+    tied: int
+    workload: Workload
+    order: list[int]
+    marks: bytes
+    """uint16: the rows, then their codes."""
+    table: bytes
+    """float32."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
+
+
+def pack(ranking: Figures) -> bytes:
+    """The ranking as bytes, for storage: about 50 bytes an offer, figures with seven digits. No prompt is in it."""
+    return _encode(
+        _Packed(
+            ranking.version,
+            ranking.at,
+            ranking.policy,
+            ranking.explored,
+            ranking.propensity,
+            ranking.tied,
+            ranking.workload,
+            ranking.order,
+            np.concatenate((ranking.rows, ranking.codes)).astype(np.uint16).tobytes(),
+            ranking.table.astype(np.float32).tobytes(),
+        )
+    )
+
+
+def unpack(packed: bytes) -> Figures:
+    """The figures that ``pack`` stored. Raises ValueError where the bytes are not such."""
+    try:
+        stored = _decode(packed)
+        marks = np.frombuffer(stored.marks, dtype=np.uint16).astype(np.int64).reshape(2, -1)
+        table = np.frombuffer(stored.table, dtype=np.float32).reshape(marks.shape[1], k.N_TABLE)
+    except (msgspec.MsgspecError, ValueError, struct.error) as error:
+        raise ValueError(f"these bytes are not a packed ranking: {error}") from error
+    # Back to the seven digits that float32 keeps, so that 3.2 reads 3.2 and not 3.2000000477.
+    digits = np.array([float(f"{figure:.7g}") for figure in table.reshape(-1).tolist()]).reshape(table.shape)
+    figures = Figures(stored.version, stored.workload, stored.at, stored.policy, marks[0], marks[1], digits)
+    figures.order = list(stored.order)
+    figures.tied = stored.tied
+    figures.explored = stored.explored
+    figures.propensity = stored.propensity
+    return figures

@@ -1,0 +1,143 @@
+"""The router: one question in, every offer ranked or refused."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+import struct
+from collections.abc import Iterable
+
+import numpy as np
+
+from amaru.domain import GLOBAL_REGION, Capability, Decision, Kind, Workload
+from amaru.errors import RequestError
+from amaru.routing import explanation
+from amaru.routing import kernels as k
+from amaru.routing.board import KIND_BITS, Board
+from amaru.routing.explanation import explain_packed
+from amaru.routing.policies import Policy
+from amaru.routing.ranking import Figures, Ranking, pack, unpack
+
+__all__ = ["Figures", "Ranking", "Router", "explain_packed", "model_not_found", "pack", "unpack"]
+
+_pack_ask = struct.Struct(f"{k.N_ASK}d").pack_into
+_NO_ROWS = np.empty(0, dtype=np.int64)
+_STREAM = int(Capability.STREAM)
+
+
+class Router:
+    """Decides on one board by one policy.
+
+    Parameters
+    ----------
+    exploration
+        Probability with which the first place is drawn uniformly among the feasible offers instead of by the policy,
+        so that every feasible offer keeps being seen and logged decisions can be evaluated.
+    rng
+        Draws ties and explorations.
+    """
+
+    __slots__ = ("_rng", "board", "exploration", "policy")
+
+    def __init__(
+        self, board: Board, policy: Policy, *, exploration: float = 0.0, rng: random.Random | None = None
+    ) -> None:
+        if not 0.0 <= exploration <= 1.0:
+            raise ValueError(f"exploration is a probability between 0 and 1, not {exploration}")
+        self.board = board
+        self.policy = policy
+        self.exploration = exploration
+        self._rng = rng or random.Random()  # noqa: S311 - lots, not secrets
+
+    def decide(self, workload: Workload, now_s: float, excluded_rows: Iterable[int] | None = None) -> Ranking:
+        """Rank every offer of the workload's resource; ``excluded_rows`` were tried already.
+
+        Raises ``RequestError`` (404, ``model_not_found``) where no offer or alias has that name. Where no offer is
+        feasible the order is empty: see ``why_none``.
+        """
+        board = self.board
+        rows = board.pool(workload.resource)
+        if rows is None:
+            raise model_not_found(workload.resource, board.resources())
+        ask = np.empty(k.N_ASK)
+        _pack_ask(ask.data, 0, *self._ask(workload, now_s))
+        n = len(rows)
+        excluded = _NO_ROWS if not excluded_rows else np.array(sorted(excluded_rows), dtype=np.int64)
+        order = np.empty(n, dtype=np.int64)
+        ranking = Ranking(
+            board,
+            workload,
+            now_s,
+            self.policy.name,
+            rows,
+            np.empty(n, dtype=np.int64),
+            np.empty((n, k.N_TABLE)),
+            ask,
+            excluded,
+        )
+        feasible, tied, transient = self.policy.rank(ranking, order)
+        ranking.order = order[:feasible].tolist()
+        ranking.tied = tied
+        ranking.transient = transient > 0
+        ranking.propensity = self._explore(ranking) if self.exploration > 0.0 else 1.0 / max(tied, 1)
+        return ranking
+
+    def explain(self, ranking: Ranking, decision_id: str) -> Decision:
+        """The ranking in words."""
+        return explanation.explain(ranking.board.offers, ranking, decision_id)
+
+    def why_none(self, ranking: Ranking) -> RequestError:
+        """The error for a ranking without a feasible offer; see ``explanation.why_none``."""
+        return explanation.why_none(ranking)
+
+    def _ask(self, workload: Workload, now_s: float) -> tuple[float, ...]:
+        limits = workload.limits
+        board = self.board
+        region = k.ANYWHERE
+        # `global` as a wish means anywhere; as an offer's region it means everywhere.
+        if workload.region is not None and workload.region != GLOBAL_REGION:
+            region = board.region_bits((workload.region,))
+        allowed, allows_global = k.ANYWHERE, 0.0
+        if limits.regions is not None:
+            allowed, allows_global = board.region_bits(limits.regions), float(GLOBAL_REGION in limits.regions)
+        needs = int(workload.needs)
+        return (
+            now_s,
+            KIND_BITS[workload.kind],
+            needs,
+            region,
+            workload.input_tokens,
+            workload.output_tokens,
+            workload.gpu_hours,
+            workload.kind is Kind.GPU_JOB,
+            needs & _STREAM,
+            math.inf if limits.max_price is None else limits.max_price,
+            math.inf if limits.max_latency_ms is None else limits.max_latency_ms,
+            -math.inf if limits.min_reputation is None else limits.min_reputation,
+            allowed,
+            allows_global,
+            self._rng.random(),
+        )
+
+    def _explore(self, ranking: Ranking) -> float:
+        """With the floor's probability put a drawn offer first; the propensity of whichever is first then."""
+        feasible = len(ranking.order)
+        if feasible == 0:
+            return 1.0
+        chosen = 0
+        if self._rng.random() < self.exploration:
+            chosen = self._rng.randrange(feasible)
+            ranking.explored = True
+            ranking.order.insert(0, ranking.order.pop(chosen))
+        by_policy = 1.0 / ranking.tied if chosen < ranking.tied else 0.0
+        return self.exploration / feasible + (1.0 - self.exploration) * by_policy
+
+
+def model_not_found(resource: str, names: Iterable[str]) -> RequestError:
+    """OpenAI's error for an unknown model, with the near matches among ``names`` (those that the caller may see)."""
+    near = difflib.get_close_matches(resource, list(names), n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what there is."
+    return RequestError(
+        404, f"The model {resource[:200]!r} does not exist here.{hint}", code="model_not_found", param="model"
+    )
