@@ -1,0 +1,33 @@
+"""``amaru.yaml``: the settings of every room; every mistake named with its path and line.
+
+``load`` reads a file, ``parse`` a text; both give a ``Config`` or raise ``ConfigError`` with every mistake at once.
+``ConfigWatcher`` notices a changed file. ``json_schema`` describes the file for editors.
+"""
+
+from amaru.config.load import json_schema, load, parse
+from amaru.config.models import (
+    BreakerSettings,
+    ConfigFile,
+    LoggingSettings,
+    RetryBudgetSettings,
+    RoutingSettings,
+    ServerSettings,
+    StorageSettings,
+)
+from amaru.config.settings import Config, Provider, needs_restart
+
+__all__ = [
+    "BreakerSettings",
+    "Config",
+    "ConfigFile",
+    "LoggingSettings",
+    "Provider",
+    "RetryBudgetSettings",
+    "RoutingSettings",
+    "ServerSettings",
+    "StorageSettings",
+    "json_schema",
+    "load",
+    "needs_restart",
+    "parse",
+]

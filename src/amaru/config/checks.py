@@ -1,0 +1,186 @@
+"""Checks across fields: does every name lead somewhere, do the parts agree with each other?"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from amaru.config.models import ConfigFile, KeyReference, LimitSettings, OfferSettings, PriceSettings
+from amaru.config.problems import Loc, Problem, shown, suggest
+from amaru.domain import GLOBAL_REGION, Kind
+
+_TOKEN_KINDS = frozenset({Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING})
+
+
+class Names:
+    """Every name that the file declares, also in parts that were refused: one mistake is not reported twice."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:  # Any: raw YAML
+        self.providers = _keys(data.get("providers"))
+        self.aliases = _keys(data.get("aliases"))
+        self.resources: set[str] = set()
+        self.offers: set[str] = set()
+        offers = data.get("offers")
+        for offer in offers if isinstance(offers, list) else []:
+            if not isinstance(offer, dict):
+                continue
+            resource, provider, id = (offer.get(name) for name in ("resource", "provider", "id"))
+            if isinstance(resource, str):
+                self.resources.add(resource)
+            if isinstance(id, str):
+                self.offers.add(id)
+            elif isinstance(resource, str) and isinstance(provider, str):
+                self.offers.add(f"{provider}/{resource}")
+
+    @property
+    def askable(self) -> set[str]:
+        """What a caller may ask for: resources, aliases and offers."""
+        return self.resources | self.aliases | self.offers
+
+
+def _keys(value: object) -> set[str]:
+    return set(value) if isinstance(value, dict) else set()
+
+
+def offer_id(offer: OfferSettings) -> str:
+    """``provider/resource`` unless the file names it."""
+    return offer.id or f"{offer.provider}/{offer.resource}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on this host."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check(file: ConfigFile, offer_indices: tuple[int, ...], names: Names) -> Iterable[Problem]:
+    """Every mistake that needs more than one field to see, except for keys (``secrets.py``)."""
+    yield from _check_server(file)
+    yield from _check_offers(file, offer_indices, names)
+    yield from _check_aliases(file, names)
+    yield from _check_tenants(file, names)
+    yield from _check_routing(file)
+
+
+def _check_server(file: ConfigFile) -> Iterable[Problem]:
+    server = file.server
+    if server.auth == "none" and not is_loopback(server.host):
+        what = f"none lets everybody who reaches {server.host} spend your money"
+        yield Problem(("server", "auth"), what, "write auth: keys, or host: 127.0.0.1")
+
+
+def _check_offers(file: ConfigFile, indices: tuple[int, ...], names: Names) -> Iterable[Problem]:
+    first: dict[str, int] = {}
+    for index, offer in zip(indices, file.offers, strict=True):
+        loc: Loc = ("offers", index)
+        if offer.provider not in names.providers:
+            remedy = suggest(offer.provider, names.providers, "add it under `providers`")
+            yield Problem((*loc, "provider"), f"no such provider: {shown(offer.provider)}", remedy)
+        id = offer_id(offer)
+        at = (*loc, "id") if offer.id else loc
+        if id in first:
+            what = f"offers[{first[id]}] has the same id: {shown(id)}"
+            yield Problem(at, what, "give one of them another id")
+        first.setdefault(id, index)
+        if id in names.resources:
+            what = f"its id is a resource's name: {shown(id)}"
+            yield Problem(at, what, "give it an id of its own, e.g. provider/resource")
+        yield from _check_price((*loc, "price"), offer.kinds, offer.price)
+        for kind in {kind for kind in offer.kinds if offer.kinds.count(kind) > 1}:
+            yield Problem((*loc, "kinds"), f"{kind} is written twice", "remove one of the two")
+
+
+def _check_price(loc: Loc, kinds: tuple[Kind, ...], price: PriceSettings) -> Iterable[Problem]:
+    free = "or 0 if it is free"
+    for_gpu, for_tokens = Kind.GPU_JOB in kinds, not _TOKEN_KINDS.isdisjoint(kinds)
+    if for_gpu and price.usd_per_gpu_hour is None:
+        yield Problem(loc, "gpu_job needs usd_per_gpu_hour", f"write price: {{usd_per_gpu_hour: 2.49}}, {free}")
+    if not for_gpu and price.usd_per_gpu_hour is not None:
+        yield Problem(
+            (*loc, "usd_per_gpu_hour"),
+            f"a price per GPU-hour, but kinds is {', '.join(kinds)}",
+            "write kinds: [gpu_job], or prices per million tokens",
+        )
+    if for_tokens and price.input_usd_per_mtok is None:
+        yield Problem(loc, "input_usd_per_mtok is missing", f"write the price of a million input tokens, {free}")
+    if {Kind.CHAT, Kind.COMPLETION} & set(kinds) and price.output_usd_per_mtok is None:
+        yield Problem(loc, "output_usd_per_mtok is missing", f"write the price of a million output tokens, {free}")
+    if not for_tokens:
+        for name in ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok"):
+            if getattr(price, name) is not None:
+                what = "a price of tokens, but gpu_job is charged per GPU-hour"
+                yield Problem((*loc, name), what, "remove the line, or add the kind of work that uses tokens")
+
+
+def _check_aliases(file: ConfigFile, names: Names) -> Iterable[Problem]:
+    targets = names.resources | names.offers
+    for alias, members in file.aliases.items():
+        loc: Loc = ("aliases", alias)
+        if alias in targets:
+            kind = "a resource" if alias in names.resources else "an offer"
+            yield Problem(loc, f"{kind} has this name, and the alias would hide it", "give the alias another name")
+        for index, member in enumerate(members):
+            at = (*loc, index)
+            if member in names.aliases and member not in targets:
+                yield Problem(at, f"{shown(member)} is an alias itself", "name the resources that it stands for")
+            elif member not in targets:
+                remedy = suggest(member, targets, "name a resource or an offer")
+                yield Problem(at, f"no such resource or offer: {shown(member)}", remedy)
+            elif member in members[:index]:
+                yield Problem(at, f"{shown(member)} is written twice", "remove one of the two")
+
+
+def _check_tenants(file: ConfigFile, names: Names) -> Iterable[Problem]:
+    for id, tenant in file.tenants.items():
+        loc: Loc = ("tenants", id)
+        weights = tenant.weights
+        if not any((weights.price, weights.latency, weights.reputation, weights.availability)):
+            yield Problem((*loc, "weights"), "every weight is 0", "make at least one positive")
+        for index, resource in enumerate(tenant.resources or ()):
+            if resource not in names.askable:
+                remedy = suggest(resource, names.askable, "name a resource, an alias or an offer")
+                yield Problem((*loc, "resources", index), f"no such resource: {shown(resource)}", remedy)
+        yield from _check_limits((*loc, "limits"), tenant.limits, file)
+
+
+def _check_limits(loc: Loc, limits: LimitSettings, file: ConfigFile) -> Iterable[Problem]:
+    """A region that nobody serves from is a typing mistake, and would refuse every request of the tenant."""
+    regions = {GLOBAL_REGION}
+    for provider in file.providers.values():
+        regions.update(provider.regions)
+    for offer in file.offers:
+        regions.update(offer.regions or ())
+    if not file.offers:
+        return
+    for index, region in enumerate(limits.regions or ()):
+        if region not in regions:
+            remedy = suggest(region, regions, "name a region of an offer")
+            yield Problem((*loc, "regions", index), f"no offer serves from {shown(region)}", remedy)
+
+
+def _check_routing(file: ConfigFile) -> Iterable[Problem]:
+    breaker = file.routing.breaker
+    if breaker.max_cool_down_s < breaker.cool_down_s:
+        what = f"less than cool_down_s ({breaker.cool_down_s:g})"
+        yield Problem(("routing", "breaker", "max_cool_down_s"), what, "make it at least as long")
+
+
+def check_shared_keys(hashes: Iterable[tuple[Loc, str, str]]) -> Iterable[Problem]:
+    """``hashes`` holds place, owner and hash of every caller's key: one key has one owner."""
+    owners: dict[str, str] = {}
+    for loc, owner, key_hash in hashes:
+        other = owners.setdefault(key_hash, owner)
+        if other != owner:
+            yield Problem(loc, f"the same key as {other}'s", "give each its own key, or nobody can tell who asked")
+
+
+def references(file: ConfigFile) -> Iterable[tuple[Loc, str, KeyReference]]:
+    """Place, owner and reference of every caller's key in the file."""
+    for index, reference in enumerate(file.server.operator_keys):
+        yield ("server", "operator_keys", index), "the operators", reference
+    for id, tenant in file.tenants.items():
+        for index, reference in enumerate(tenant.keys):
+            yield ("tenants", id, "keys", index), f"tenant {id}", reference

@@ -1,0 +1,184 @@
+"""From a file's bytes to a ``Config``, or to the list of everything that is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from amaru.accounts.keys import ANONYMOUS
+from amaru.config import overrides
+from amaru.config.checks import Names, check, check_shared_keys, offer_id, references
+from amaru.config.document import MAX_BYTES, Document, read_document
+from amaru.config.models import CAPABILITIES, ConfigFile, OfferSettings, ProviderSettings, RoutingSettings
+from amaru.config.problems import Loc, Problem, dotted
+from amaru.config.secrets import Secrets
+from amaru.config.settings import Config, Provider
+from amaru.config.translate import validate
+from amaru.domain import Capability, Limits, Offer, Price, Tenant, Weights
+from amaru.errors import ConfigError
+
+
+def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
+    """Reads ``amaru.yaml``.
+
+    Parameters
+    ----------
+    path
+        The file. Relative paths in it start at its folder.
+    env
+        Holds the keys that the file names, and overrides (see ``overrides.py``).
+
+    Raises
+    ------
+    ConfigError
+        With every mistake, one line each, in the file's order:
+        ``amaru.yaml:12: providers.openai.base_url: not a URL: "api.openai.com" — write it with https://, …``
+    """
+    try:
+        with Path(path).open("rb") as file:
+            # One byte more than allowed is enough to refuse it; /dev/zero has no end.
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        remedy = "write one with: amaru init" if isinstance(error, FileNotFoundError) else "check the path"
+        raise ConfigError([Problem((), error.strerror or "cannot be read", remedy).render(str(path))]) from None
+    return parse(content, path, env)
+
+
+def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[str, str] = os.environ) -> Config:
+    """As ``load``, from text: ``path`` names it in messages, and its folder is where relative paths start."""
+    raw = content.encode() if isinstance(content, str) else content
+    path = Path(path)
+    document = read_document(raw)
+    data, sources, problems = overrides.apply(document.data, env)
+    problems += document.problems
+    secrets = Secrets(path.parent, env)
+    parts = None
+    # With no values at all, what is missing says nothing: the one mistake is in the syntax.
+    if document.data or not document.problems:
+        file, offer_indices, mistakes = validate(data)
+        problems += mistakes
+        if file is not None:
+            problems += check(file, offer_indices, Names(data))
+            parts = _fetch(file, secrets, problems)
+    if problems or file is None or parts is None:
+        raise ConfigError(_render(problems, document, sources, str(path)))
+    providers, key_hashes = parts
+    offers = tuple(_offer(settings, file.providers[settings.provider]) for settings in file.offers)
+    digest = hashlib.sha256(raw)
+    for name, content_digest in sorted(secrets.files.items()):
+        digest.update(os.fsencode(name) + b"\0" + content_digest)
+    return Config(
+        path=path,
+        file=file,
+        digest=digest.digest(),
+        watched=(path, *sorted(secrets.files)),
+        overridden=MappingProxyType({dotted(loc): name for loc, name in sources.items()}),
+        _providers=MappingProxyType(providers),
+        _offers=offers,
+        _tenants=_tenants(file, key_hashes),
+        operator_hashes=tuple(key_hashes.get("the operators", ())),
+    )
+
+
+def json_schema() -> dict[str, Any]:  # Any: JSON
+    """The JSON Schema of ``amaru.yaml``, for editors; every field has its description."""
+    schema = ConfigFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "amaru.yaml"}
+
+
+def _render(problems: list[Problem], document: Document, sources: Mapping[Loc, str], file: str) -> list[str]:
+    placed: dict[str, tuple[int, str]] = {}
+    for problem in problems:
+        source = problem.source or sources.get(problem.loc)
+        line = problem.line or document.line_of(problem.loc)
+        text = Problem(problem.loc, problem.what, problem.remedy, line, problem.column, source).render(file)
+        placed.setdefault(text, (0 if source else line or 0, text))
+    return [text for _, text in sorted(placed.values(), key=lambda place: place[0])]
+
+
+def _fetch(
+    file: ConfigFile, secrets: Secrets, problems: list[Problem]
+) -> tuple[dict[str, Provider], dict[str, list[str]]]:
+    """Providers with their keys, and the hashes of callers' keys by owner; what could not be read is a problem."""
+    providers = {id: _provider(id, settings, file.routing, secrets) for id, settings in file.providers.items()}
+    hashes: list[tuple[Loc, str, str]] = []
+    for loc, owner, reference in references(file):
+        key_hash = secrets.caller_key_hash(loc, reference)
+        if key_hash is not None:
+            hashes.append((loc, owner, key_hash))
+    problems += secrets.problems
+    problems += check_shared_keys(hashes)
+    by_owner: dict[str, list[str]] = {}
+    for _, owner, key_hash in hashes:
+        by_owner.setdefault(owner, []).append(key_hash)
+    return providers, by_owner
+
+
+def _provider(id: str, settings: ProviderSettings, routing: RoutingSettings, secrets: Secrets) -> Provider:
+    loc: Loc = ("providers", id)
+    timeouts = settings.timeouts
+    ca_file = secrets.certificate_file((*loc, "ca_file"), settings.ca_file) if settings.ca_file else None
+    return Provider(
+        id=id,
+        protocol=settings.protocol,
+        base_url=settings.base_url,
+        key=secrets.provider_key(loc, settings),
+        headers=MappingProxyType(secrets.headers((*loc, "headers"), settings.headers)),
+        regions=settings.regions,
+        connect_ms=timeouts.connect_ms,
+        first_token_ms=timeouts.first_token_ms or routing.first_token_ms,
+        answer_ms=timeouts.answer_ms or routing.answer_ms,
+        idle_ms=timeouts.idle_ms or routing.idle_ms,
+        max_connections=settings.max_connections,
+        transport=settings.transport,
+        ca_file=ca_file,
+        verify_tls=settings.verify_tls,
+    )
+
+
+def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
+    price = settings.price
+    capabilities = Capability.NONE
+    for name in settings.capabilities:
+        capabilities |= CAPABILITIES[name]
+    return Offer(
+        id=offer_id(settings),
+        provider=settings.provider,
+        resource=settings.resource,
+        model=settings.model or settings.resource,
+        kinds=settings.kinds,
+        regions=settings.regions or provider.regions,
+        price=Price(
+            input_usd_per_mtok=price.input_usd_per_mtok or 0.0,
+            cached_input_usd_per_mtok=price.cached_input_usd_per_mtok,
+            output_usd_per_mtok=price.output_usd_per_mtok or 0.0,
+            usd_per_gpu_hour=price.usd_per_gpu_hour or 0.0,
+        ),
+        context_window_tokens=settings.context_window_tokens,
+        capabilities=capabilities,
+        latency_ms=settings.latency_ms,
+        reputation=settings.reputation,
+        capacity=settings.capacity,
+        requests_per_min=settings.requests_per_min,
+        tokens_per_min=settings.tokens_per_min,
+    )
+
+
+def _tenants(file: ConfigFile, key_hashes: Mapping[str, list[str]]) -> tuple[Tenant, ...]:
+    tenants = [
+        Tenant(
+            id=id,
+            weights=Weights(**settings.weights.model_dump()),
+            limits=Limits(**settings.limits.model_dump()),
+            key_hashes=tuple(key_hashes.get(f"tenant {id}", ())),
+            resources=settings.resources,
+        )
+        for id, settings in file.tenants.items()
+    ]
+    if file.server.auth == "none" and ANONYMOUS.id not in file.tenants:
+        tenants.append(ANONYMOUS)
+    return tuple(tenants)

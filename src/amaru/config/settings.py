@@ -1,0 +1,120 @@
+"""A configuration that was found whole: settings, domain types, and the keys that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, SecretStr
+
+from amaru.accounts.keys import ANONYMOUS, KeyRing
+from amaru.config.models import ConfigFile, LoggingSettings, RoutingSettings, ServerSettings, StorageSettings
+from amaru.domain import Offer, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider with its key at hand and every limit filled in. Times are milliseconds."""
+
+    id: str
+    protocol: Literal["openai"]
+    base_url: str
+    """Without a slash at its end."""
+    key: SecretStr | None
+    """``None``: the provider asks for none."""
+    headers: Mapping[str, SecretStr]
+    """Extra request headers, names in lower case."""
+    regions: tuple[str, ...]
+    connect_ms: float
+    first_token_ms: float
+    answer_ms: float
+    idle_ms: float
+    max_connections: int
+    transport: Literal["h1", "reqwest"]
+    ca_file: Path | None
+    verify_tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One version of the configuration; immutable, so that a reload swaps it whole. Its repr holds no secret."""
+
+    path: Path
+    file: ConfigFile = field(repr=False)
+    """The settings as written, with defaults and overrides."""
+    digest: bytes = field(repr=False)
+    """Of the file's bytes and of every key file's: two configurations with one digest are the same."""
+    watched: tuple[Path, ...]
+    """The file, and every file that it names."""
+    overridden: Mapping[str, str]
+    """Dotted path of each value that an environment variable set, and the variable."""
+    _providers: Mapping[str, Provider] = field(repr=False)
+    _offers: tuple[Offer, ...] = field(repr=False)
+    _tenants: tuple[Tenant, ...] = field(repr=False)
+    operator_hashes: tuple[str, ...] = field(repr=False)
+    """Hex SHA-256 of the operators' keys."""
+
+    @property
+    def server(self) -> ServerSettings:
+        return self.file.server
+
+    @property
+    def routing(self) -> RoutingSettings:
+        return self.file.routing
+
+    @property
+    def storage(self) -> StorageSettings:
+        return self.file.storage
+
+    @property
+    def logging(self) -> LoggingSettings:
+        return self.file.logging
+
+    @property
+    def aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """Each alias, and the resources or offer ids that it stands for."""
+        return self.file.aliases
+
+    @property
+    def storage_path(self) -> Path:
+        """Where the database lives; a relative path starts at the configuration file's folder."""
+        return self.path.parent / self.file.storage.path
+
+    def providers(self) -> Mapping[str, Provider]:
+        """Providers by id."""
+        return self._providers
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Every offer, in the file's order."""
+        return self._offers
+
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Every tenant; with ``auth: none`` also the anonymous one."""
+        return self._tenants
+
+    def key_ring(self) -> KeyRing:
+        """Who may call."""
+        anonymous = next((t for t in self._tenants if t.id == ANONYMOUS.id), ANONYMOUS)
+        return KeyRing(self._tenants, self.operator_hashes, anonymous=anonymous if self.server.auth == "none" else None)
+
+
+def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
+    """Dotted paths of what differs and is read only when the server starts."""
+    return tuple(_differences("", old.file, new.file))
+
+
+def _differences(prefix: str, old: BaseModel, new: BaseModel) -> list[str]:
+    found: list[str] = []
+    for name, info in type(old).model_fields.items():
+        before: Any = getattr(old, name)  # Any: whatever the field holds
+        after: Any = getattr(new, name)
+        if before == after:
+            continue
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("x-amaru-restart"):
+            found.append(prefix + name)
+        elif isinstance(before, BaseModel):
+            found += _differences(f"{prefix}{name}.", before, after)
+    return found
