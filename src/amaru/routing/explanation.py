@@ -36,53 +36,34 @@ CONSTRAINTS: dict[Code, str] = {
 """The name of each constraint in refusals and errors; limits are named as in the configuration."""
 
 _TERMS = (
-    (k.PRICE_PART, "price", "cheapest"),
-    (k.LATENCY_PART, "latency", "fastest"),
-    (k.REPUTATION_PART, "reputation", "most reputable"),
-    (k.AVAILABILITY_PART, "availability", "most available"),
+    (k.PRICE_PART, "cheapest"),
+    (k.LATENCY_PART, "fastest"),
+    (k.REPUTATION_PART, "most reputable"),
+    (k.AVAILABILITY_PART, "most available"),
 )
-_PARTS = slice(k.PRICE_PART, k.AVAILABILITY_PART + 1)
 
 
-def explain(offers: Sequence[Offer], figures: Figures, decision_id: str) -> Decision:
-    """The decision in words. ``offers`` are those of the board with ``figures.version``, in its order."""
+def explain(offers: Sequence[Offer], figures: Figures, decision_id: str, at: float) -> Decision:
+    """The decision in words.
+
+    ``offers`` are those of the board with ``figures.version``, in its order; ``at`` is the decision's Unix time.
+    """
     workload = figures.workload
     figures_of = dict(zip(figures.rows.tolist(), figures.table.tolist(), strict=True))
-    unit = _unit(workload)
-    ranked = []
-    reasons = _reasons(figures, figures_of, unit)
-    for row, reason in zip(figures.order, reasons, strict=True):
-        offer = offers[row]
-        at = figures_of[row]
-        ranked.append(
-            RankedOffer(
-                offer.id,
-                offer.provider,
-                offer.model,
-                at[k.SCORE],
-                ScoreParts(*at[_PARTS]),
-                at[k.UNIT_PRICE],
-                at[k.COST],
-                at[k.LATENCY],
-                at[k.TRUST],
-                at[k.AVAILABILITY],
-                reason,
-            )
-        )
     return Decision(
         id=decision_id,
-        at=figures.at,
+        at=at,
         tenant=workload.tenant,
         resource=workload.resource,
         policy=figures.policy,
-        ranked=tuple(ranked),
-        refused=_refusals(offers, figures, figures_of) if len(ranked) < len(figures_of) else (),
+        ranked=tuple(_ranked(offers, figures, figures_of)),
+        refused=_refusals(offers, figures, figures_of) if len(figures.order) < len(figures_of) else (),
         explored=figures.explored,
         propensity=figures.propensity,
     )
 
 
-def explain_packed(offers: Sequence[Offer], version: str, packed: bytes, decision_id: str) -> Decision:
+def explain_packed(offers: Sequence[Offer], version: str, packed: bytes, decision_id: str, at: float) -> Decision:
     """A stored decision in words, from the offers of the board it was made on.
 
     Raises ValueError where ``packed`` is not a packed ranking or was made on another version of the board.
@@ -90,15 +71,15 @@ def explain_packed(offers: Sequence[Offer], version: str, packed: bytes, decisio
     figures = unpack(packed)
     if figures.version != version:
         raise ValueError(f"this decision was made on board {figures.version}, the offers given are of {version}")
-    return explain(offers, figures, decision_id)
+    return explain(offers, figures, decision_id, at)
 
 
-def why_none(ranking: Ranking) -> RequestError:
+def why_none(ranking: Ranking, soonest_s: float | None = None) -> RequestError:
     """The error for a caller whose ranking has no feasible offer, naming what refused each.
 
     429 where waiting for rate limits is all that is needed, 503 where waiting for something is, both with
     ``retry_after_s`` where the instant is known; 502 where a person must fix an offer; 400 where no offer that there
-    is could serve this request.
+    is could serve this request. ``soonest_s`` overrides the board's own figure for the soonest return.
     """
     offers = ranking.board.offers
     figures_of = dict(zip(ranking.rows.tolist(), ranking.table.tolist(), strict=True))
@@ -113,16 +94,16 @@ def why_none(ranking: Ranking) -> RequestError:
     passing = {code for code in codes if code >= Code.SLOWED}
     if passing:
         limited = passing <= {Code.THROTTLED, Code.RATE_LIMIT}
-        tokens = ranking.workload.input_tokens + ranking.workload.output_tokens
-        waited_for = [
-            row for row, code in zip(ranking.rows.tolist(), ranking.codes.tolist(), strict=True) if code > Code.SLOWED
-        ]
+        if soonest_s is None:
+            tokens = ranking.workload.input_tokens + ranking.workload.output_tokens
+            busy = [row for row in ranking.rows.tolist() if ranking.may_return((row,))]
+            soonest_s = ranking.board.soonest_return_s(busy, ranking.at, tokens)
         return RequestError(
             429 if limited else 503,
             f"No offer for {resource!r} is free now: {causes}.",
             type="rate_limit_error" if limited else "service_unavailable_error",
             code="rate_limit_exceeded" if limited else "no_offer_available",
-            retry_after_s=ranking.board.soonest_return_s(waited_for, ranking.at, tokens),
+            retry_after_s=soonest_s,
         )
     if codes & {Code.BROKEN, Code.EXCLUDED}:
         return RequestError(
@@ -145,49 +126,69 @@ def why_none(ranking: Ranking) -> RequestError:
     )
 
 
-def _reasons(figures: Figures, figures_of: dict[int, list[float]], unit: str) -> list[str]:
-    """One phrase per rank: what the first is best at, and where each other loses most against it."""
-    feasible = [figures_of[row] for row in figures.order]
-    if not feasible:
+def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]) -> list[RankedOffer]:
+    """Every rank with its reason: what the first is best at, and where each other loses most against it."""
+    if not figures.order:
         return []
-    first = feasible[0]
-    n = len(feasible)
-    best_score = max(at[k.SCORE] for at in feasible)
+    # Twenty offers a decision, thousands of decisions a second: what is the same for all is worked out once.
+    score_1, price_1, latency_1, reputation_1, availability_1, usd_1, _, ms_1, trust_1, share_1, _ = figures_of[
+        figures.order[0]
+    ]
+    best_score = max([figures_of[row][k.SCORE] for row in figures.order])
+    than_price = f" against {usd_1:.4g} {_unit(figures.workload)}"
+    than_latency = f" against {ms_1:.0f} ms"
+    ranked: list[RankedOffer] = []
+    reason = _why_first(figures, figures_of)
+    for row in figures.order:
+        offer = offers[row]
+        score, price, latency, reputation, availability, usd, cost, ms, trust, share, _ = figures_of[row]
+        if ranked:
+            behind = score_1 - score
+            by_price = price_1 - price
+            by_latency = latency_1 - latency
+            by_reputation = reputation_1 - reputation
+            by_availability = availability_1 - availability
+            if behind <= 0.0:
+                reason = _why_not_first(figures, score, behind, best_score)
+            elif by_price >= by_latency and by_price >= by_reputation and by_price >= by_availability:
+                reason = f"{behind:.3g} behind the first, most by price: {usd:.4g}{than_price}"
+            elif by_latency >= by_reputation and by_latency >= by_availability:
+                reason = f"{behind:.3g} behind the first, most by latency: {ms:.0f}{than_latency}"
+            elif by_reputation >= by_availability:
+                reason = f"{behind:.3g} behind the first, most by reputation: {trust:g} against {trust_1:g}"
+            else:
+                reason = f"{behind:.3g} behind the first, most by availability: {share:.1%} against {share_1:.1%}"
+        parts = ScoreParts(price, latency, reputation, availability)
+        ranked.append(
+            RankedOffer(offer.id, offer.provider, offer.model, score, parts, usd, cost, ms, trust, share, reason)
+        )
+    return ranked
+
+
+def _why_first(figures: Figures, figures_of: dict[int, list[float]]) -> str:
+    n = len(figures.order)
     if n == 1:
-        return ["the only feasible offer"]
+        return "the only feasible offer"
     if figures.explored:
-        reasons = [f"drawn among {n} by the exploration floor"]
-    elif figures.tied > 1:
-        reasons = [f"drawn by lot among {figures.tied} of {n} with the same score"]
-    else:
-        strengths = [
-            word
-            for part, _, word in _TERMS
-            if first[part] >= max(at[part] for at in feasible) and first[part] > min(at[part] for at in feasible)
-        ]
-        reasons = [f"first of {n}: {', '.join(strengths) or 'best in sum'}"]
-    for at in feasible[1:]:
-        behind = first[k.SCORE] - at[k.SCORE]
-        if figures.explored and at[k.SCORE] == best_score:
-            reasons.append("best by score; the exploration floor drew another")
-        elif behind < 0.0:
-            reasons.append(f"{-behind:.3f} above the first, which was drawn")
-        elif behind == 0.0:
-            reasons.append("the same score as the first, which was drawn by lot")
-        else:
-            part, term, _ = max(_TERMS, key=lambda each: first[each[0]] - at[each[0]])
-            reasons.append(f"{behind:.3f} behind the first, most by {term}: {_against(part, at, first, unit)}")
-    return reasons
+        return f"drawn among {n} by the exploration floor"
+    if figures.tied > 1:
+        return f"drawn by lot among {figures.tied} of {n} with the same score"
+    first, *others = (figures_of[row] for row in figures.order)
+    strengths = []
+    for part, word in _TERMS:
+        rivals = [other[part] for other in others]
+        if first[part] >= max(rivals) and first[part] > min(rivals):
+            strengths.append(word)
+    return f"first of {n}: {', '.join(strengths) or 'best in sum'}"
 
 
-def _against(part: int, at: list[float], first: list[float], unit: str) -> str:
-    if part == k.PRICE_PART:
-        return f"{_usd(at[k.UNIT_PRICE])} against {_usd(first[k.UNIT_PRICE])} {unit}"
-    if part == k.LATENCY_PART:
-        return f"{at[k.LATENCY]:.0f} against {first[k.LATENCY]:.0f} ms"
-    if part == k.REPUTATION_PART:
-        return f"{at[k.TRUST]:g} against {first[k.TRUST]:g}"
-    return f"{at[k.AVAILABILITY]:.0%} against {first[k.AVAILABILITY]:.0%}"
+def _why_not_first(figures: Figures, score: float, behind: float, best_score: float) -> str:
+    """For an offer that scores no less than the first."""
+    if not figures.explored:
+        return "the same score as the first, which was drawn by lot"
+    if score == best_score:
+        return "best by score; the exploration floor drew another"
+    return f"{-behind:.3g} ahead of the first by score; the exploration floor drew that one"
 
 
 def _refusals(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]) -> tuple[Refusal, ...]:

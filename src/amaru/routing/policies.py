@@ -23,6 +23,11 @@ class Policy(Protocol):
         """As ``routing.policy`` names it; stored with every decision."""
         ...
 
+    @property
+    def learns(self) -> bool:
+        """Whether ``learn`` needs to be called at all."""
+        ...
+
     def rank(self, ranking: Ranking, order: k.Ints) -> tuple[int, int, int]:
         """Fill ``ranking.codes``, ``ranking.table`` and ``order``; return what ``kernels.rank`` returns."""
         ...
@@ -53,6 +58,11 @@ class RulePolicy:
         self.name = name
         self._mode = mode
         self._preferences = preferences
+
+    @property
+    def learns(self) -> bool:
+        """A rule does not."""
+        return False
 
     def rank(self, ranking: Ranking, order: k.Ints) -> tuple[int, int, int]:
         """See ``Policy.rank``."""

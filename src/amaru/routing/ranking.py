@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Container
 
 import msgspec
 import numpy as np
@@ -101,6 +101,13 @@ class Ranking(Figures):
         self.excluded = excluded
         self.transient = False
 
+    def may_return(self, rows: Container[int]) -> bool:
+        """Whether waiting can bring one of ``rows`` back: it is feasible, or refused for a cause that ends visibly."""
+        return any(
+            (code == k.Code.FEASIBLE or code > k.Code.SLOWED) and row in rows
+            for row, code in zip(self.rows.tolist(), self.codes.tolist(), strict=True)
+        )
+
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
     version: str
@@ -111,8 +118,8 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     tied: int
     workload: Workload
     order: list[int]
-    marks: bytes
-    """uint16: the rows, then their codes."""
+    rows: list[int]
+    codes: list[int]
     table: bytes
     """float32."""
 
@@ -122,7 +129,13 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
 def pack(ranking: Figures) -> bytes:
-    """The ranking as bytes, for storage: about 50 bytes an offer, figures with seven digits. No prompt is in it."""
+    """The ranking as bytes, for storage: about 50 bytes an offer, figures with seven digits.
+
+    No prompt is in it, and no session id.
+    """
+    workload = ranking.workload
+    if workload.session is not None:
+        workload = msgspec.structs.replace(workload, session=None)
     return _encode(
         _Packed(
             ranking.version,
@@ -131,9 +144,10 @@ def pack(ranking: Figures) -> bytes:
             ranking.explored,
             ranking.propensity,
             ranking.tied,
-            ranking.workload,
+            workload,
             ranking.order,
-            np.concatenate((ranking.rows, ranking.codes)).astype(np.uint16).tobytes(),
+            ranking.rows.tolist(),
+            ranking.codes.tolist(),
             ranking.table.astype(np.float32).tobytes(),
         )
     )
@@ -143,13 +157,13 @@ def unpack(packed: bytes) -> Figures:
     """The figures that ``pack`` stored. Raises ValueError where the bytes are not such."""
     try:
         stored = _decode(packed)
-        marks = np.frombuffer(stored.marks, dtype=np.uint16).astype(np.int64).reshape(2, -1)
-        table = np.frombuffer(stored.table, dtype=np.float32).reshape(marks.shape[1], k.N_TABLE)
-    except (msgspec.MsgspecError, ValueError, struct.error) as error:
+        rows, codes = np.array([stored.rows, stored.codes], dtype=np.int64)
+        table = np.frombuffer(stored.table, dtype=np.float32).reshape(len(rows), k.N_TABLE)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"these bytes are not a packed ranking: {error}") from error
     # Back to the seven digits that float32 keeps, so that 3.2 reads 3.2 and not 3.2000000477.
     digits = np.array([float(f"{figure:.7g}") for figure in table.reshape(-1).tolist()]).reshape(table.shape)
-    figures = Figures(stored.version, stored.workload, stored.at, stored.policy, marks[0], marks[1], digits)
+    figures = Figures(stored.version, stored.workload, stored.at, stored.policy, rows, codes, digits)
     figures.order = list(stored.order)
     figures.tied = stored.tied
     figures.explored = stored.explored

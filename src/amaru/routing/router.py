@@ -12,14 +12,13 @@ import numpy as np
 
 from amaru.domain import GLOBAL_REGION, Capability, Decision, Kind, Workload
 from amaru.errors import RequestError
-from amaru.routing import explanation
 from amaru.routing import kernels as k
 from amaru.routing.board import KIND_BITS, Board
-from amaru.routing.explanation import explain_packed
+from amaru.routing.explanation import explain, explain_packed, why_none
 from amaru.routing.policies import Policy
 from amaru.routing.ranking import Figures, Ranking, pack, unpack
 
-__all__ = ["Figures", "Ranking", "Router", "explain_packed", "model_not_found", "pack", "unpack"]
+__all__ = ["Figures", "Ranking", "Router", "explain_packed", "model_not_found", "pack", "unpack", "why_none"]
 
 _pack_ask = struct.Struct(f"{k.N_ASK}d").pack_into
 _NO_ROWS = np.empty(0, dtype=np.int64)
@@ -83,13 +82,9 @@ class Router:
         ranking.propensity = self._explore(ranking) if self.exploration > 0.0 else 1.0 / max(tied, 1)
         return ranking
 
-    def explain(self, ranking: Ranking, decision_id: str) -> Decision:
-        """The ranking in words."""
-        return explanation.explain(ranking.board.offers, ranking, decision_id)
-
-    def why_none(self, ranking: Ranking) -> RequestError:
-        """The error for a ranking without a feasible offer; see ``explanation.why_none``."""
-        return explanation.why_none(ranking)
+    def explain(self, ranking: Ranking, decision_id: str, at: float) -> Decision:
+        """The ranking in words; ``at`` is its Unix time."""
+        return explain(ranking.board.offers, ranking, decision_id, at)
 
     def _ask(self, workload: Workload, now_s: float) -> tuple[float, ...]:
         limits = workload.limits
