@@ -1,0 +1,272 @@
+"""What a simulated provider understands of a request: OpenAI's three bodies, brought into one form (`Ask`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from amaru.domain import Kind
+from amaru.errors import RequestError
+from amaru.simulation.text import count_tokens, fingerprint
+
+T = TypeVar("T")
+
+IMAGE_TOKENS = 85
+"""What an image counts, OpenAI's figure for low detail."""
+
+
+class _Part(msgspec.Struct):
+    type: str = "text"
+    text: str = ""
+    image_url: msgspec.Raw = msgspec.Raw()
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
+
+
+class Function(msgspec.Struct):
+    """A function that may be called; ``parameters`` is a JSON schema."""
+
+    name: str
+    parameters: dict[str, Any] | None = None  # a JSON schema has any shape
+
+
+class _Tool(msgspec.Struct):
+    type: str = "function"
+    function: Function | None = None
+
+
+class _JsonSchema(msgspec.Struct):
+    name: str = "answer"
+    schema: dict[str, Any] | None = None  # a JSON schema has any shape
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: _JsonSchema | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Common(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    ignore_eos: bool | None = None
+    """vLLM's extension: go on to the limit. ``max_tokens`` with it is the exact length of the answer."""
+
+
+class _ChatBody(_Common, kw_only=True):
+    messages: list[_Message]
+    max_completion_tokens: int | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None  # a string, or an object whose shape depends on its type
+    response_format: _ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+
+class _CompletionBody(_Common, kw_only=True):
+    prompt: str | list[str | int | list[int]] = ""
+    logprobs: int | None = None
+    echo: bool | None = None
+
+
+class EmbeddingBody(msgspec.Struct):
+    """Body of ``POST /v1/embeddings``."""
+
+    model: str
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+    def texts(self) -> list[str | list[int]]:
+        """One input per vector: a text, or token ids."""
+        return prompts(self.input)
+
+
+class Ask(msgspec.Struct, kw_only=True):
+    """A chat or completion request, understood."""
+
+    kind: Kind
+    model: str
+    stream: bool
+    include_usage: bool
+    n: int
+    limit: int | None
+    """Most tokens of the answer; ``None``: the caller set no limit."""
+    exact: bool
+    """The answer is to have exactly ``limit`` tokens."""
+    stop: tuple[str, ...]
+    prompt: str
+    """All text of the prompt, joined; what the cache of prefixes sees."""
+    prompt_tokens: int
+    prefill: str | None = None
+    """A trailing assistant message, where there is one."""
+    seed: int = 0
+    """Same request, same seed: same answer."""
+    call: Function | None = None
+    """The function to be called instead of answering."""
+    schema: dict[str, Any] | None = None  # a JSON schema has any shape
+    json: bool = False
+    logprobs: int | None = None
+    """How many alternatives to report per token (0: only the chosen one); ``None``: no log-probabilities."""
+    echo: bool = False
+
+
+_CHAT = msgspec.json.Decoder(_ChatBody)
+_COMPLETION = msgspec.json.Decoder(_CompletionBody)
+_EMBEDDING = msgspec.json.Decoder(EmbeddingBody)
+
+
+def understand(kind: Kind, body: bytes) -> Ask:
+    """Read a chat or completion body.
+
+    Raises
+    ------
+    RequestError
+        400, as OpenAI would: the body is not JSON, a field has the wrong type or an impossible value.
+    """
+    return _chat(decode(_CHAT, body)) if kind is Kind.CHAT else _completion(decode(_COMPLETION, body))
+
+
+def understand_embedding(body: bytes) -> EmbeddingBody:
+    """Read an embeddings body; raises as `understand` does."""
+    parsed = decode(_EMBEDDING, body)
+    if parsed.dimensions is not None and not 1 <= parsed.dimensions <= 8192:
+        raise RequestError(400, "dimensions must lie between 1 and 8192", param="dimensions")
+    return parsed
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode ``body``, a mistake becoming OpenAI's 400."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, f"We could not parse the body of your request: {error}") from None
+
+
+def prompts(value: str | list[str | int | list[int]]) -> list[str | list[int]]:
+    """The inputs of a completion or embedding: a text, several, token ids, or several lists of token ids."""
+    if isinstance(value, str):
+        return [value]
+    ids = [item for item in value if isinstance(item, int)]
+    if ids:
+        return [ids]
+    return [item for item in value if not isinstance(item, int)]
+
+
+def size_of(value: str | list[int]) -> int:
+    """Tokens of one input."""
+    return count_tokens(value) if isinstance(value, str) else len(value)
+
+
+def _base(body: _Common) -> tuple[int, tuple[str, ...]]:
+    n = 1 if body.n is None else body.n
+    if not 1 <= n <= 128:
+        raise RequestError(400, f"n must lie between 1 and 128, got {n}", param="n")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return n, tuple(word for word in stop if word)
+
+
+def _limit(value: int | None, param: str) -> int | None:
+    if value is not None and value < 1:
+        raise RequestError(400, f"{param} must be at least 1, got {value}", param=param)
+    return value
+
+
+def _chat(body: _ChatBody) -> Ask:
+    if not body.messages:
+        raise RequestError(400, "messages must hold at least one message", param="messages")
+    n, stop = _base(body)
+    newer = body.max_completion_tokens
+    limit = _limit(newer, "max_completion_tokens") if newer is not None else _limit(body.max_tokens, "max_tokens")
+    texts, tokens = [], 0
+    for message in body.messages:
+        text, images = _content(message)
+        texts.append(text)
+        tokens += count_tokens(text) + IMAGE_TOKENS * images
+    last = body.messages[-1]
+    prefill = texts.pop() if last.role == "assistant" and not last.tool_calls else None
+    if body.tools:
+        tokens += count_tokens(msgspec.json.encode(body.tools).decode())
+    prompt = "\n".join(texts)
+    wanted = body.response_format
+    schema = wanted.json_schema.schema if wanted is not None and wanted.json_schema is not None else None
+    return Ask(
+        kind=Kind.CHAT,
+        model=body.model,
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        n=n,
+        limit=limit,
+        exact=bool(body.ignore_eos) and limit is not None,
+        stop=stop,
+        prompt=prompt,
+        prompt_tokens=max(1, tokens),
+        prefill=prefill,
+        seed=fingerprint(prompt, body.seed),
+        call=_called(body, last, texts),
+        schema=schema,
+        json=wanted is not None and wanted.type != "text",
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+
+
+def _completion(body: _CompletionBody) -> Ask:
+    n, stop = _base(body)
+    inputs = prompts(body.prompt)
+    prompt = "\n".join(item if isinstance(item, str) else str(item) for item in inputs)
+    limit = _limit(body.max_tokens, "max_tokens")
+    return Ask(
+        kind=Kind.COMPLETION,
+        model=body.model,
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        n=n * max(1, len(inputs)),
+        limit=16 if limit is None else limit,  # OpenAI's default for this endpoint
+        exact=bool(body.ignore_eos) and limit is not None,
+        stop=stop,
+        prompt=prompt,
+        prompt_tokens=max(1, sum(size_of(item) for item in inputs)),
+        seed=fingerprint(prompt, body.seed),
+        logprobs=body.logprobs,
+        echo=bool(body.echo),
+    )
+
+
+def _content(message: _Message) -> tuple[str, int]:
+    if isinstance(message.content, str):
+        return message.content, 0
+    if message.content is None:
+        return "", 0
+    texts = [part.text for part in message.content if part.type == "text"]
+    return "\n".join(texts), sum(part.type == "image_url" for part in message.content)
+
+
+def _called(body: _ChatBody, last: _Message, texts: list[str]) -> Function | None:
+    """The function to call: the one demanded, or one that the last user message asks for by ``call:NAME``."""
+    functions = [tool.function for tool in body.tools or () if tool.function is not None]
+    choice = body.tool_choice
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+        found = next((function for function in functions if function.name == name), None)
+        if found is None:
+            raise RequestError(400, f"tool_choice names {name!r}, which is not among the tools", param="tool_choice")
+        return found
+    if not functions or choice == "none":
+        return None
+    if choice == "required":
+        return functions[0]
+    asked = texts[-1] if last.role == "user" and texts else ""
+    return next((function for function in functions if f"call:{function.name}" in asked), None)
