@@ -1,0 +1,18 @@
+"""The HTTP/1.1 server that the gateway and the simulated providers share."""
+
+from amaru.http1.asgi import Lifespan, asgi_handler
+from amaru.http1.request import Request
+from amaru.http1.server import Handler, HttpServer
+from amaru.http1.settings import ListenError, ServerSettings
+from amaru.http1.wire import error_body
+
+__all__ = [
+    "Handler",
+    "HttpServer",
+    "Lifespan",
+    "ListenError",
+    "Request",
+    "ServerSettings",
+    "asgi_handler",
+    "error_body",
+]

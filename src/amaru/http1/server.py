@@ -1,0 +1,238 @@
+"""The server: listens, runs a handler for each request, sweeps over its connections, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from amaru.http1.connection import Connection
+from amaru.http1.request import Request
+from amaru.http1.settings import ListenError, ServerSettings
+from amaru.http1.wire import Heads
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Coroutine[Any, Any, None]]
+"""Answers one request. It is cancelled when the client goes away before its answer is complete."""
+# Any: what a coroutine yields to the event loop is the loop's business.
+
+_CANCEL_GRACE_S = 1.0
+"""How long cut handlers may take to clean up at the end of a drain."""
+
+
+class HttpServer:
+    """An HTTP/1.1 server on the running event loop (RFC 9110, RFC 9112): one task per request, bounded everywhere.
+
+    Parameters
+    ----------
+    handler
+        Called once per request. An exception it lets through becomes a 500, or a cut where the answer had begun.
+    settings
+        The limits.
+    clock
+        Monotonic seconds, for deadlines and ``Request.arrived_at``. On Linux the default is also the clock of
+        ``loop.time()``, though not rounded to milliseconds as uvloop rounds it.
+    wall_clock
+        Unix seconds, for the Date header.
+
+    Attributes
+    ----------
+    buffered_bytes
+        Request bytes held now, over all connections.
+    refused
+        How many answers the server gave itself (limits, malformed input), by status.
+    draining
+        `drain` was called: answers say ``connection: close``.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        settings: ServerSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings or ServerSettings()
+        self.clock = clock
+        self.heads = Heads()
+        self.loop: asyncio.AbstractEventLoop
+        self.buffered_bytes = 0
+        self.refused: Counter[int] = Counter()
+        self.draining = False
+        self._handler = handler
+        self._wall_clock = wall_clock
+        self._listener: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        self._tasks: dict[Request, asyncio.Task[None]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._settled: asyncio.Future[None] | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, sock: socket.socket | None = None) -> None:
+        """Listen on ``host`` and ``port`` (0: any free one, see `port`), or on a bound socket handed in.
+
+        Raises
+        ------
+        ListenError
+            The address is taken, not allowed, or not of this machine.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.heads.set_time(self._wall_clock())
+        backlog = self.settings.backlog
+        try:
+            if sock is not None:
+                self._listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=backlog)
+            else:
+                self._listener = await self.loop.create_server(
+                    lambda: Connection(self), host, port, reuse_address=True, backlog=backlog
+                )
+        except (OSError, OverflowError) as error:
+            where = "the socket handed in" if sock is not None else f"{host}:{port}"
+            raise ListenError(f"cannot listen on {where}: {_explain(error)}") from error
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The listening sockets; empty before `start` and after `drain`."""
+        return list(self._listener.sockets) if self._listener is not None else []
+
+    @property
+    def port(self) -> int:
+        """The port listened on.
+
+        Raises
+        ------
+        ListenError
+            The server is not listening.
+        """
+        for listening in self.sockets:
+            return int(listening.getsockname()[1])
+        raise ListenError("the server is not listening: await start() first")
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections, including those being closed."""
+        return len(self._connections)
+
+    @property
+    def active_count(self) -> int:
+        """Handlers running now."""
+        return len(self._tasks)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Stop: accept no more, close resting connections, let requests finish for ``timeout_s``, then cut the rest.
+
+        Returns how many connections were cut with an answer unfinished. Calling it again is harmless.
+        """
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        await self._wait_settled(timeout_s)
+        cut = sum([connection.abort() for connection in list(self._connections)])
+        for request in list(self._tasks):
+            self.cancel(request)
+        await self._wait_settled(_CANCEL_GRACE_S)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        return cut
+
+    async def _wait_settled(self, timeout_s: float) -> None:
+        if not self._connections and not self._tasks:
+            return
+        self._settled = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._settled,), timeout=timeout_s)
+        self._settled = None
+
+    # --- for connections --------------------------------------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Register a new connection; false where there are too many, and it must be refused.
+
+        Refused ones linger a little so that the client sees why; when even those are many, they are cut at once.
+        """
+        self._connections.add(connection)
+        if self._sweeper is None:
+            self._sweep()
+        limit = self.settings.max_connections
+        if len(self._connections) <= limit:
+            return True
+        if len(self._connections) > limit + limit // 8 + 16:
+            connection.abort()
+        return False
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a lost connection."""
+        self._connections.discard(connection)
+        self._check_settled()
+
+    def serve(self, request: Request) -> None:
+        """Start the handler's task."""
+        if sys.version_info >= (3, 12):  # runs up to its first wait at once, without a turn of the loop
+            task = asyncio.Task(self._run(request), loop=self.loop, eager_start=True)
+            if task.done():
+                return
+        else:
+            task = self.loop.create_task(self._run(request))
+        self._tasks[request] = task
+
+    def cancel(self, request: Request) -> None:
+        """Cancel the handler of a request whose client has gone."""
+        task = self._tasks.get(request)
+        if task is not None and task.cancel():
+            # A task that is cancelled before its first step never enters `_run`, which would otherwise clean up.
+            task.add_done_callback(lambda _: self._forget_task(request))
+
+    async def _run(self, request: Request) -> None:
+        try:
+            await self._handler(request)
+            if not request.settled:
+                _log.error("the handler of %s %r returned without completing its answer", request.method, request.path)
+        except Exception as error:
+            _log.error("the handler of %s %r failed", request.method, request.path, exc_info=error)
+        finally:
+            if not request.settled:
+                request.give_up()
+            self._forget_task(request)
+
+    def _forget_task(self, request: Request) -> None:
+        self._tasks.pop(request, None)
+        if self._settled is not None:
+            self._check_settled()
+
+    def _check_settled(self) -> None:
+        if self._settled is not None and not self._settled.done() and not self._connections and not self._tasks:
+            self._settled.set_result(None)
+
+    def _sweep(self) -> None:
+        """Check every connection's deadline: one timer for all, since nearly every deadline is lifted unused."""
+        if not self._connections:
+            self._sweeper = None
+            return
+        self.heads.set_time(self._wall_clock())
+        now = self.clock()
+        for connection in list(self._connections):
+            connection.check(now)
+        self._sweeper = self.loop.call_later(self.settings.sweep_interval_s, self._sweep)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the host name is unknown; use an address of this machine, such as 127.0.0.1"
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.EADDRINUSE:
+        return "the port is taken; stop the program that holds it, or choose another port (0 takes a free one)"
+    if code == errno.EACCES:
+        return "not allowed; ports below 1024 need privileges, choose a higher one"
+    if code == errno.EADDRNOTAVAIL:
+        return "the address is not of this machine; 127.0.0.1 and 0.0.0.0 always are"
+    return str(error)
