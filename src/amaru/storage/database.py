@@ -1,0 +1,229 @@
+"""The SQLite file: opening it, its settings, and its errors in words.
+
+SQLite in WAL mode (https://sqlite.org/wal.html): readers never wait for the writer. ``synchronous=NORMAL``: a killed
+process loses nothing that was committed; a power cut may lose the last commits, never the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, create_engine, event, inspect
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from amaru.errors import StorageError
+from amaru.storage.schema import SCHEMA_VERSION, metadata
+
+CHECKPOINT_PAGES = 4_000
+"""The WAL is folded into the file every 16 MB; SQLite's own 4 MB folds the same hot pages more often."""
+JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""A WAL that grew beyond this (under a long read) is cut back at the next checkpoint."""
+READ_TIMEOUT_S = 5.0
+
+_REMEDIES = {
+    "SQLITE_NOTADB": "It is not an SQLite database. Move it aside, or name another path; a new one is made.",
+    "SQLITE_CORRUPT": "It is damaged. Restore a copy, or move it and its -wal and -shm files aside; a new one is made.",
+    "SQLITE_CANTOPEN": "Does its directory exist, and may this user create files there?",
+    "SQLITE_READONLY": "This user may not write it. Give write permission to the file and to its directory.",
+    "SQLITE_PERM": "This user may not write it. Give write permission to the file and to its directory.",
+    "SQLITE_BUSY": "Another process holds its lock. Stop that process, or give each its own file.",
+    "SQLITE_LOCKED": "Another process holds its lock. Stop that process, or give each its own file.",
+    "SQLITE_FULL": "The disk is full. Free space, or lower storage.retention_gb.",
+    "SQLITE_IOERR": "The disk reports an error, or a limit on file size was met.",
+}
+
+
+def storage_error(path: Path, error: BaseException) -> StorageError:
+    """What went wrong with ``path`` and what to do, without the statement and its values."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    name = getattr(cause, "sqlite_errorname", "") or ""
+    # Extended codes (SQLITE_IOERR_WRITE) begin with their primary one.
+    remedy = next((text for code, text in _REMEDIES.items() if name.startswith(code)), "")
+    return StorageError(f"{path}: {cause}{f' ({name})' if name else ''}. {remedy}".rstrip())
+
+
+class Database:
+    """One file, with one connection for the writer and a small pool for readers.
+
+    ``open`` and ``writing`` belong to one thread at a time; ``reading`` to any.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float, clock: Callable[[], float]) -> None:
+        self.path = path
+        self._clock = clock
+        url = URL.create("sqlite+pysqlite", database=str(path))
+        # hide_parameters: no value of a row in an error's text.
+        self._write_engine = create_engine(
+            url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": busy_timeout_s}
+        )
+        self._read_engine = create_engine(
+            URL.create("sqlite+pysqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
+            poolclass=QueuePool,
+            pool_size=2,
+            max_overflow=2,
+            pool_timeout=READ_TIMEOUT_S,
+            hide_parameters=True,
+            connect_args={"timeout": READ_TIMEOUT_S},
+        )
+        _configure(self._write_engine, _WRITER_PRAGMAS, "BEGIN IMMEDIATE")
+        _configure(self._read_engine, ("PRAGMA query_only = ON",), "BEGIN")
+        self._connection: Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """The writer has a connection."""
+        return self._connection is not None
+
+    def open(self) -> None:
+        """Connect the writer; create the file, its directory and its tables where they are missing.
+
+        Raises
+        ------
+        StorageError
+            Naming the file and the remedy: unusable path, no permission, damaged, another program's, locked, or written
+            by a newer amaru.
+        """
+        self.close_writer()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _set_orphans_aside(self.path)
+            connection = self._write_engine.connect()
+        except (DBAPIError, OSError) as error:
+            raise storage_error(self.path, error) from error
+        try:
+            with connection.begin():
+                self._prepare(connection)
+            self._identity = _identity(self.path)
+        except (DBAPIError, OSError) as error:
+            connection.close()
+            raise storage_error(self.path, error) from error
+        except StorageError:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _prepare(self, connection: Connection) -> None:
+        """Refuse what is not ours or too new; create what is missing; write one row, to know now that we can."""
+        tables = set(inspect(connection).get_table_names())
+        if tables and "amaru_meta" not in tables:
+            raise StorageError(f"{self.path}: the database belongs to another program. Name another path.")
+        metadata.create_all(connection)
+        row = connection.exec_driver_sql("SELECT value FROM amaru_meta WHERE key = 'schema_version'").first()
+        if row is not None and int(row[0]) > SCHEMA_VERSION:
+            raise StorageError(
+                f"{self.path}: written by a newer amaru (schema {row[0]}; this one knows {SCHEMA_VERSION}). "
+                "Upgrade amaru, or name another path."
+            )
+        for key, value in (("schema_version", str(SCHEMA_VERSION)), ("opened_at", f"{self._clock():.3f}")):
+            connection.exec_driver_sql(
+                "INSERT INTO amaru_meta (key, value) VALUES (?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (key, value),
+            )
+        # Touch both ends of the large table: a damaged file is better refused now than met while serving.
+        for order in ("ASC", "DESC"):
+            connection.exec_driver_sql(f"SELECT * FROM decisions ORDER BY id {order} LIMIT 1").first()  # noqa: S608
+
+    def was_replaced(self) -> bool:
+        """The path no longer leads to the open file. SQLite would go on writing into the deleted one, unnoticed."""
+        return self._identity is not None and _identity(self.path) != self._identity
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """The writer's connection, in a transaction that commits at the end. Raises what the driver raises."""
+        assert self._connection is not None, "open() comes first"
+        with self._connection.begin():
+            yield self._connection
+
+    @contextmanager
+    def outside_transaction(self) -> Iterator[sqlite3.Connection]:
+        """The driver's own connection of the writer, for the PRAGMAs that refuse to run in a transaction."""
+        assert self._connection is not None, "open() comes first"
+        driver = self._connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        yield driver
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A reader's connection with one consistent view.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be read, or no connection came free within five seconds.
+        """
+        try:
+            with self._read_engine.connect() as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as error:
+            raise storage_error(self.path, error) from error
+
+    def close_writer(self) -> None:
+        """Give the writer's connection up, whatever state it is in, and the readers' idle ones with it."""
+        connection, self._connection, self._identity = self._connection, None, None
+        self._read_engine.dispose()
+        if connection is not None:
+            try:
+                connection.close()
+            except DBAPIError:
+                connection.invalidate()
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and of its WAL; 0 where there is none."""
+        return _size(self.path), _size(Path(f"{self.path}-wal"))
+
+
+_WRITER_PRAGMAS = (
+    "PRAGMA auto_vacuum = INCREMENTAL",  # takes effect while the file is empty
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}",
+    "PRAGMA cache_size = -8000",
+    "PRAGMA secure_delete = FAST",
+)
+
+
+def _configure(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
+    """Run ``pragmas`` on each new connection, and begin transactions with ``begin`` instead of the driver's guesses."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(driver: sqlite3.Connection, _: object) -> None:
+        driver.isolation_level = None
+        for pragma in pragmas:
+            driver.execute(pragma).fetchall()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _set_orphans_aside(path: Path) -> None:
+    """A WAL whose file is gone must not become a new file's: its frames would be taken for that file's own."""
+    if not path.exists():
+        Path(f"{path}-shm").unlink(missing_ok=True)
+        wal = Path(f"{path}-wal")
+        if wal.exists():
+            wal.rename(f"{wal}.orphan")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
