@@ -1,0 +1,41 @@
+"""How answers of the gateway's own are written: JSON bodies and errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from amaru.errors import RequestError
+from amaru.http1 import Request
+from amaru.protocols.openai import error_body
+
+CONTENT_JSON = b"application/json"
+Header = tuple[bytes, bytes]
+
+_encoder = msgspec.json.Encoder()
+
+
+def respond_json(request: Request, status: int, value: Any, headers: Sequence[Header] = ()) -> None:  # Any: JSON
+    """Answer with ``value`` encoded as JSON (msgspec's rules)."""
+    request.respond(status, [*headers, (b"content-type", CONTENT_JSON)], _encoder.encode(value))
+
+
+def respond_error(request: Request, error: RequestError, headers: Sequence[Header] = ()) -> None:
+    """Answer with an error in OpenAI's shape, or in the provider's own words where the taxonomy keeps them."""
+    all_headers = [*headers, (b"content-type", CONTENT_JSON), *retry_after(error.retry_after_s)]
+    if error.status == 401:
+        all_headers.append((b"www-authenticate", b"Bearer"))
+    request.respond(error.status, all_headers, error.body or error_body(error))
+
+
+def retry_after(seconds: float | None) -> list[Header]:
+    """Retry-After in whole seconds (RFC 9110 §10.2.3) and, beside it, in milliseconds for clients that know it."""
+    if seconds is None or not math.isfinite(seconds):
+        return []
+    return [
+        (b"retry-after", b"%d" % max(1, math.ceil(seconds))),
+        (b"retry-after-ms", b"%d" % max(1, math.ceil(seconds * 1e3))),
+    ]

@@ -1,0 +1,155 @@
+"""The OpenAI-compatible endpoints: ``/v1/chat/completions``, ``/v1/completions``, ``/v1/embeddings``, ``/v1/models``.
+
+Hot code: these handlers stand on the HTTP engine directly, without a framework in between. All three POST endpoints
+are one function; what differs between them is their ``Kind``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from amaru.domain import Kind, Tenant
+from amaru.errors import Failure, RequestError
+from amaru.gateway.access import Access
+from amaru.gateway.answers import CONTENT_JSON, respond_error, respond_json
+from amaru.http1 import Handler, Request
+from amaru.mesh import Call, Execution, Mesh, Views
+from amaru.mesh.execution import caller_error
+from amaru.protocols.openai import error_body, parse_request
+from amaru.providers.base import StreamReply
+
+MAX_DEADLINE_MS = 24 * 3600 * 1000
+STREAM_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+DONE = b"data: [DONE]\n\n"
+
+
+class OpenAIApi:
+    """Serves OpenAI's endpoints from a mesh."""
+
+    def __init__(self, mesh: Mesh, views: Views, access: Access) -> None:
+        self._mesh = mesh
+        self._views = views
+        self._access = access
+
+    def handler(self, kind: Kind) -> Handler:
+        """The request handler of one kind of work."""
+
+        async def handle(request: Request) -> None:
+            await self._serve(kind, request)
+
+        return handle
+
+    async def _serve(self, kind: Kind, request: Request) -> None:
+        mesh = self._mesh
+        try:
+            tenant = self._access.tenant_of(request)
+            call = _call(kind, request, tenant, mesh.clock())
+            execution = mesh.begin(call)
+        except RequestError as error:
+            mesh.metrics.observe_refusal(kind.value, error.status)
+            respond_error(request, error)
+            return
+        try:
+            reply = await execution.run()
+            if isinstance(reply, StreamReply):
+                await self._relay(request, execution, reply)
+            else:
+                headers = _headers(execution)
+                headers.append((b"x-amaru-cost-usd", b"%.9f" % execution.cost))
+                headers.append((b"content-type", CONTENT_JSON))
+                request.respond(reply.status, headers, reply.body)
+        except RequestError as error:
+            respond_error(request, error, _headers(execution))
+        finally:
+            execution.settle()
+
+    async def _relay(self, request: Request, execution: Execution, reply: StreamReply) -> None:
+        """Hand a stream on, event by event, at the pace the caller reads.
+
+        A stream that breaks ends in an error event and no ``[DONE]``: a truncated answer never looks finished.
+        """
+        request.start(200, STREAM_HEADERS + _headers(execution))
+        data = reply.first
+        try:
+            while data:
+                await request.write(data)
+                data = await execution.next()
+        except Failure as failure:
+            error = caller_error(failure, execution.attempts, None)
+            await request.write(b"data: " + error_body(error) + b"\n\n")
+        else:
+            await request.write(_receipt(execution) + DONE)
+        request.end()
+
+    async def models(self, request: Request) -> None:
+        """``GET /v1/models``: every resource and alias that the caller's tenant may use."""
+        try:
+            tenant = self._access.tenant_of(request)
+        except RequestError as error:
+            respond_error(request, error)
+            return
+        respond_json(request, 200, self._views.models(tenant))
+
+
+def _call(kind: Kind, request: Request, tenant: Tenant, now: float) -> Call:
+    parsed = parse_request(kind, request.body)
+    headers = request.headers
+    return Call(
+        tenant=tenant,
+        request=parsed,
+        arrived_at=now,
+        request_bytes=len(request.body),
+        region=_text_header(headers, b"x-amaru-region"),
+        session=_text_header(headers, b"x-amaru-session"),
+        deadline_s=_deadline_s(headers.get(b"x-amaru-deadline-ms")),
+    )
+
+
+def _text_header(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    if value is None:
+        return None
+    if len(value) > 256 or not value.isascii():
+        raise RequestError(
+            400, f"Header {name.decode()}: at most 256 ASCII characters are allowed.", param=name.decode()
+        )
+    return value.decode("ascii")
+
+
+def _deadline_s(value: bytes | None) -> float | None:
+    if value is None:
+        return None
+    if not value.isdigit() or not 0 < int(value[:12]) <= MAX_DEADLINE_MS:
+        raise RequestError(
+            400,
+            f"Header x-amaru-deadline-ms must be a whole number of milliseconds from 1 to {MAX_DEADLINE_MS}.",
+            param="x-amaru-deadline-ms",
+        )
+    return int(value) / 1e3
+
+
+def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
+    attempts = len(execution.attempts) + (execution.open is not None)
+    headers = [
+        (b"x-amaru-decision", execution.id.encode()),
+        (b"x-amaru-attempts", b"%d" % attempts),
+    ]
+    provider = execution.provider
+    if provider is not None:
+        headers.append((b"x-amaru-provider", provider.encode()))
+    return headers
+
+
+def _receipt(execution: Execution) -> bytes:
+    """The comment that closes a stream: what its headers could not know when they were sent."""
+    facts = {
+        "decision": execution.id,
+        "provider": execution.provider,
+        "attempts": len(execution.attempts),
+        "cost_usd": round(execution.cost, 9),
+    }
+    return b": amaru " + msgspec.json.encode(facts) + b"\n\n"

@@ -1,0 +1,203 @@
+"""The endpoints that people and their tools read: providers, decisions, health, status, metrics, the OpenAPI document.
+
+Cold code, so an ordinary framework: Starlette, mounted on the same server through ``http1/asgi.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from amaru.domain import Tenant
+from amaru.errors import RequestError, StorageError
+from amaru.gateway.access import Access
+from amaru.gateway.answers import CONTENT_JSON, retry_after
+from amaru.gateway.openapi import openapi_document
+from amaru.mesh import Views
+from amaru.telemetry.metrics import Metrics
+from amaru.protocols.openai import error_body
+
+MAX_PAGE = 500
+JSON = CONTENT_JSON.decode()
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class OperatorApi:
+    """Builds the Starlette application over the views of a mesh.
+
+    Parameters
+    ----------
+    ready
+        Whether the server takes traffic: started, and not draining.
+    """
+
+    def __init__(self, views: Views, metrics: Metrics, access: Access, *, ready: Callable[[], bool]) -> None:
+        self._views = views
+        self._metrics = metrics
+        self._access = access
+        self._ready = ready
+
+    def app(self) -> Starlette:
+        """The application; its own 404 and 405 have OpenAI's error shape too."""
+        routes = [
+            Route("/health/live", self.live),
+            Route("/health/ready", self.ready),
+            Route("/health", self.health),
+            Route("/status", self.status),
+            Route("/metrics", self.metrics),
+            Route("/providers", self.providers),
+            Route("/providers/{id}", self.provider),
+            Route("/decisions", self.decisions),
+            Route("/decisions/{id}", self.decision),
+            Route("/openapi.json", self.openapi),
+        ]
+        handlers: dict[Any, Any] = {RequestError: _on_error, StorageError: _on_store, 404: _on_404, 405: _on_405}
+        return Starlette(routes=routes, exception_handlers=handlers)  # Any: Starlette's own type for handlers
+
+    async def live(self, _: Request) -> Response:
+        """The process answers."""
+        return _json({"status": "live"})
+
+    async def ready(self, _: Request) -> Response:
+        """The server takes traffic."""
+        if self._ready():
+            return _json({"status": "ready"})
+        return _json({"status": "draining"}, 503)
+
+    async def health(self, _: Request) -> Response:
+        """Whether each resource can be served now, without naming providers: for load balancers and status pages."""
+        health = self._views.health()
+        return _json(health, 200 if health["status"] != "down" else 503)
+
+    async def status(self, request: Request) -> Response:
+        """Everything an operator asks first: traffic, spend, offers, the store, the configuration."""
+        self._require_operator(request)
+        return _json(self._views.status())
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format, or OpenMetrics where the scraper asks for it."""
+        self._require_operator(request)
+        body, content_type = self._metrics.render(request.headers.get("accept", ""))
+        return Response(body, media_type=None, headers={"content-type": content_type})
+
+    async def providers(self, request: Request) -> Response:
+        """Every provider with its offers and how they fare now."""
+        self._tenant_or_operator(request)
+        return _json({"providers": self._views.providers()})
+
+    async def provider(self, request: Request) -> Response:
+        """One provider."""
+        self._tenant_or_operator(request)
+        wanted = request.path_params["id"]
+        for provider in self._views.providers():
+            if provider["id"] == wanted:
+                return _json(provider)
+        raise RequestError(404, f"No provider is named {wanted[:128]!r}; GET /providers lists them.", code="not_found")
+
+    async def decisions(self, request: Request) -> Response:
+        """Stored decisions, newest first, one page at a time: `limit`, `cursor`, `resource`, `offer`, `ok`, `since`."""
+        tenant = self._tenant_or_operator(request)
+        query = dict(request.query_params)
+        known = {"limit", "cursor", "tenant", "resource", "offer", "ok", "since"}
+        for name in query:
+            if name not in known:
+                raise RequestError(
+                    400, f"Unknown query parameter {name[:64]!r}; known: {', '.join(sorted(known))}.", param=name[:64]
+                )
+        if tenant is not None:
+            query["tenant"] = tenant.id
+        return _json(await self._views.decisions(**_page(query)))
+
+    async def decision(self, request: Request) -> Response:
+        """One decision: the ranked offers, each score's parts, the refusals, the attempts, the outcome, its feedback."""
+        tenant = self._tenant_or_operator(request)
+        found = await self._views.decision(request.path_params["id"])
+        if found is None or (tenant is not None and found["tenant"] != tenant.id):
+            raise RequestError(
+                404,
+                "No such decision: the id is unknown, belongs to another tenant, or was removed by retention.",
+                code="not_found",
+            )
+        return _json(found)
+
+    async def openapi(self, _: Request) -> Response:
+        """The OpenAPI document of this server."""
+        return _json(openapi_document())
+
+    def _require_operator(self, request: Request) -> None:
+        self._access.require_operator(_credentials(request)[0])
+
+    def _tenant_or_operator(self, request: Request) -> Tenant | None:
+        """The tenant to whom the answer is limited; None for an operator, who sees all."""
+        authorization, api_key = _credentials(request)
+        if self._access.is_operator(authorization):
+            return None
+        return self._access.tenant(authorization, api_key)
+
+
+def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of several types
+    page: dict[str, Any] = {name: query[name] for name in ("tenant", "resource", "offer", "cursor") if name in query}
+    limit = query.get("limit", "50")
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_PAGE:
+        raise RequestError(400, f"limit must be a whole number from 1 to {MAX_PAGE}.", param="limit")
+    page["limit"] = int(limit)
+    if "ok" in query:
+        if query["ok"] not in ("true", "false"):
+            raise RequestError(400, "ok must be `true` or `false`.", param="ok")
+        page["ok"] = query["ok"] == "true"
+    if "since" in query:
+        try:
+            page["since"] = float(query["since"])
+        except ValueError:
+            page["since"] = float("nan")
+        if not 0.0 <= page["since"] < 1e12:
+            raise RequestError(400, "since must be Unix seconds, for instance 1767225600.", param="since")
+    return page
+
+
+def _credentials(request: Request) -> tuple[bytes | None, bytes | None]:
+    authorization, api_key = request.headers.get("authorization"), request.headers.get("x-api-key")
+    return (
+        authorization.encode("latin-1") if authorization is not None else None,
+        api_key.encode("latin-1") if api_key is not None else None,
+    )
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # Any: JSON
+    return Response(msgspec.json.encode(value), status, headers, media_type=JSON)
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    headers = {name.decode(): value.decode() for name, value in retry_after(error.retry_after_s)}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(error_body(error), error.status, headers, media_type=JSON)
+
+
+async def _on_store(request: Request, error: Exception) -> Response:
+    return await _on_error(
+        request, RequestError(503, f"The store of decisions cannot be read now: {error}", type="api_error")
+    )
+
+
+async def _on_404(request: Request, _: Exception) -> Response:
+    return await _on_error(
+        request,
+        RequestError(404, f"No endpoint at {request.url.path[:256]!r}; GET /openapi.json lists them.", code="not_found"),
+    )
+
+
+async def _on_405(request: Request, error: Exception) -> Response:
+    allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+    answer = await _on_error(
+        request, RequestError(405, f"{request.method} is not allowed here; use {allowed}.", code="method_not_allowed")
+    )
+    answer.headers["allow"] = allowed
+    return answer

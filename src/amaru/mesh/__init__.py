@@ -1,0 +1,13 @@
+"""The loop, put together from the rooms below: sense, decide, act, record, learn. The library's front door.
+
+``Mesh`` holds the parts that outlive a configuration (store, metrics); ``Plan`` is one configuration made ready to
+serve; ``Execution`` is one request's single passage through the loop; ``Views`` are what people read. Nothing else in
+amaru decides, calls a provider or learns.
+"""
+
+from amaru.mesh.execution import Call, Execution
+from amaru.mesh.mesh import Mesh
+from amaru.mesh.plan import Plan
+from amaru.mesh.views import Views
+
+__all__ = ["Call", "Execution", "Mesh", "Plan", "Views"]

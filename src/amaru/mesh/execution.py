@@ -1,0 +1,378 @@
+"""One request's passage through the loop: the only path by which a provider is called.
+
+An ``Execution`` decides once, then attempts offers in rank order. What a failure makes it do next is read from the
+table in ``routing/reactions.py``; this file only carries it out. It ends in exactly one ``settle()``, which releases
+what was held, feeds health and metrics, and hands the record to the store, after the answer is on its way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from amaru.accounts.cost import cost_usd
+from amaru.accounts.tokens import count_usage
+from amaru.domain import Attempt, Capability, FailureKind, Kind, Offer, Tenant, Usage, Workload
+from amaru.errors import Failure, RequestError
+from amaru.protocols.openai import OpenAIRequest
+from amaru.providers.base import StreamReply, Timing, WholeReply
+from amaru.routing.explanation import why_none
+from amaru.routing.live import Admission
+from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
+from amaru.routing.retries import backoff_s
+
+if TYPE_CHECKING:
+    from amaru.mesh.mesh import Mesh
+    from amaru.mesh.plan import Plan
+
+DEFAULT_OUTPUT_TOKENS = 256
+"""What an answer is taken to hold where the caller set no limit; it only mixes the unit price."""
+
+CALLER_LEFT = 499
+"""The status recorded for a request whose caller went away (nginx's convention)."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What the gateway hands to the mesh: a parsed request and who sent it. Instants are ``clock()`` seconds."""
+
+    tenant: Tenant
+    request: OpenAIRequest
+    arrived_at: float
+    region: str | None = None
+    session: str | None = None
+    request_bytes: int = 0
+    deadline_s: float | None = None
+    """The caller's own deadline; the configured one bounds it."""
+
+
+class OpenAttempt:
+    """An attempt under way: what must be released and measured when it ends."""
+
+    __slots__ = ("admission", "deadline_bound", "offer", "row", "started_at")
+
+    def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, deadline_bound: bool) -> None:
+        self.row = row
+        self.offer = offer
+        self.admission = admission
+        self.started_at = started_at
+        self.deadline_bound = deadline_bound
+        """The caller's deadline, not the offer's own limit, will end the wait for an answer."""
+
+
+class Execution:
+    """One request, from decision to settlement.
+
+    ``run()`` gives the first piece of an answer or raises ``RequestError``; for a stream ``next()`` gives the rest;
+    ``settle()`` must be called exactly once at the end, whatever happened.
+    """
+
+    __slots__ = (
+        "attempts", "call", "cost", "deadline_at", "error", "excluded", "failure", "first_token_ms", "id", "latest", "mesh",
+        "open", "plan", "ranking", "reply", "retried", "settled", "status", "tokens", "usage", "workload",
+    )  # fmt: skip
+
+    def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str) -> None:
+        self.mesh = mesh
+        self.plan = plan
+        self.call = call
+        self.id = decision_id
+        self.workload = workload = workload_of(call)
+        self.tokens = workload.input_tokens + workload.output_tokens
+        limit_s = plan.deadline_s if call.deadline_s is None else min(call.deadline_s, plan.deadline_s)
+        self.deadline_at = call.arrived_at + limit_s
+        self.attempts: list[Attempt] = []
+        self.excluded: set[int] = set()
+        self.retried: set[int] = set()
+        self.open: OpenAttempt | None = None
+        self.reply: WholeReply | StreamReply | None = None
+        self.failure: Failure | None = None
+        self.error: RequestError | None = None
+        self.status = CALLER_LEFT
+        self.usage: Usage | None = None
+        self.cost = 0.0
+        self.first_token_ms: float | None = None
+        self.settled = False
+        self.ranking = self.latest = plan.router.decide(self.workload, mesh.clock())
+        """The decision, and the last re-ranking while waiting for an offer to come back."""
+
+    # ---- the attempts -------------------------------------------------------------------------------------------
+
+    async def run(self) -> WholeReply | StreamReply:
+        """Attempt offers until one answers.
+
+        Raises
+        ------
+        RequestError
+            No offer could serve, all failed, or the deadline passed; with the status the taxonomy gives.
+        """
+        try:
+            reply = await self._first_answer()
+        except RequestError as error:
+            self.error = error
+            self.status = error.status
+            raise
+        self.reply = reply
+        if isinstance(reply, WholeReply):
+            self._account(reply)
+            self._close_attempt(None)
+            self.status = reply.status
+        return reply
+
+    async def _first_answer(self) -> WholeReply | StreamReply:
+        plan = self.plan
+        candidates = self.ranking.order
+        while True:
+            row = self._admit_next(candidates)
+            if row is None:
+                candidates = await self._wait_for_an_offer()
+                continue
+            again: int | None = row
+            while again is not None:
+                try:
+                    return await self._attempt()
+                except Failure as failure:
+                    self.failure = failure
+                    again = await self._react(again, failure)
+            if len(self.attempts) >= plan.max_attempts:
+                raise self._give_up(None)
+
+    def _admit_next(self, candidates: list[int]) -> int | None:
+        """Take the place at the best candidate that is free now and not ruled out for this request."""
+        for row in candidates:
+            if row not in self.excluded and self._admit(row):
+                return row
+        return None
+
+    def _admit(self, row: int, *, again: bool = False) -> bool:
+        plan, now = self.plan, self.mesh.clock()
+        admission = plan.board.admit(row, self.tokens, now, again=again)
+        if admission is None:
+            return False
+        offer = plan.board.offers[row]
+        limit_s = plan.answer_limit_s(offer, self.call.request.stream)
+        self.open = OpenAttempt(row, offer, admission, now, now + limit_s > self.deadline_at)
+        return True
+
+    async def _wait_for_an_offer(self) -> list[int]:
+        """Every offer is ruled out or busy: wait for the first to come back inside the deadline, or give up."""
+        plan, mesh = self.plan, self.mesh
+        now = mesh.clock()
+        rows = [int(row) for row in self.latest.rows if int(row) not in self.excluded]
+        if not rows or not self.latest.may_return(rows):
+            raise self._give_up(None)
+        soonest_s = plan.board.soonest_return_s(rows, now, self.tokens)
+        remaining_s = self.deadline_at - now
+        if remaining_s <= 0.0 or (soonest_s is not None and soonest_s >= remaining_s):
+            raise self._give_up(soonest_s)
+        await mesh.wait_for_change(plan.board, min(soonest_s if soonest_s is not None else remaining_s, remaining_s))
+        self.latest = plan.router.decide(self.workload, mesh.clock())
+        return self.latest.order
+
+    async def _attempt(self) -> WholeReply | StreamReply:
+        """Call the offer that was admitted. Raises ``Failure``; a cancelled attempt is released in ``settle()``."""
+        attempt = self.open
+        assert attempt is not None
+        plan = self.plan
+        provider = plan.providers[attempt.offer.provider]
+        timing = plan.timing(attempt.offer, attempt.started_at, self.deadline_at)
+        try:
+            reply = await provider.call(attempt.offer, self.call.request, timing)
+        except Failure as failure:
+            self._close_attempt(failure)
+            raise
+        if isinstance(reply, StreamReply):
+            self.first_token_ms = (self.mesh.clock() - self.call.arrived_at) * 1e3
+        return reply
+
+    async def _react(self, row: int, failure: Failure) -> int | None:
+        """Do what the table says; returns the row to ask again (already admitted), or None to go to the next offer."""
+        reaction = reaction_to(failure)
+        if self.mesh.clock() >= self.deadline_at or len(self.attempts) >= self.plan.max_attempts:
+            raise self._give_up(None)
+        if reaction.next is Next.NO:
+            raise self._give_up(None)
+        pause_s = self._pause_before_again(row, failure, reaction.again)
+        if pause_s is not None and self.plan.retries.try_retry(self.mesh.clock()):
+            self.retried.add(row)
+            if pause_s > 0.0:
+                await self.mesh.sleep(pause_s)
+            if self._admit(row, again=True):
+                self.mesh.metrics.observe_retry(self.plan.board.offers[row].id)
+                return row
+        self._rule_out(row, reaction)
+        return None
+
+    def _pause_before_again(self, row: int, failure: Failure, again: Again) -> float | None:
+        """Seconds to wait before the same offer is asked a second time; None: it is not."""
+        if again is Again.NEVER or row in self.retried:
+            return None
+        if again is Again.ONCE:
+            return 0.0
+        remaining_s = self.deadline_at - self.mesh.clock()
+        if again is Again.BACKOFF:
+            pause_s = backoff_s(0, self.mesh.rng)
+            return pause_s if pause_s < remaining_s else None
+        pause_s = failure.retry_after_s or 0.0
+        short = pause_s <= self.plan.longest_retry_after_s
+        return pause_s if short and pause_s < remaining_s else None
+
+    def _rule_out(self, row: int, reaction: Reaction) -> None:
+        """Keep this request from offers that the failure rules out; a throttled one may still be waited for."""
+        board = self.plan.board
+        if reaction.health is not Health.THROTTLED:
+            self.excluded.add(row)
+        if reaction.exclude_provider:
+            self.excluded.update(board.rows_of_provider[board.offers[row].provider])
+        if reaction.next is Next.LARGER_WINDOW:
+            self.excluded.update(int(other) for other in self.ranking.rows if not board.larger_window(other, row))
+
+    # ---- the stream ---------------------------------------------------------------------------------------------
+
+    async def next(self) -> bytes:
+        """The next verbatim events of the stream; ``b""`` at its whole end. Raises ``Failure`` when it breaks."""
+        reply = self.reply
+        assert isinstance(reply, StreamReply)
+        try:
+            data = await reply.next()
+        except Failure as failure:
+            self.failure = failure
+            self._account(reply)
+            self._close_attempt(failure)
+            self.status = 502
+            raise
+        if not data:
+            self._account(reply)
+            self._close_attempt(None)
+            self.status = 200
+        return data
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Release, measure, record. Idempotent; the answer (if any) was already handed to the socket."""
+        if self.settled:
+            return
+        self.settled = True
+        if self.open is not None:  # the caller went away
+            if self.reply is not None:
+                self._account(self.reply)
+            self._close_attempt(None, abandoned=True)
+        if isinstance(self.reply, StreamReply):
+            self.reply.close()
+        self.mesh.ended(self)
+
+    @property
+    def provider(self) -> str | None:
+        """Who answered, or was tried last."""
+        if self.open is not None:
+            return self.open.offer.provider
+        return self.attempts[-1].provider if self.attempts else None
+
+    @property
+    def result(self) -> str:
+        """How it ended, in one bounded word for metrics: ``ok``, ``cancelled``, a failure's kind, or ``refused``."""
+        if self.ok:
+            return "ok"
+        if self.status == CALLER_LEFT:
+            return "cancelled"
+        return self.failure.kind.value if self.failure is not None else "refused"
+
+    @property
+    def ok(self) -> bool:
+        """The caller got a whole answer."""
+        return 200 <= self.status < 300
+
+    def _account(self, reply: WholeReply | StreamReply) -> None:
+        """Usage and cost of an answer: the provider's figures where given, else counted, else estimated."""
+        attempt = self.open
+        assert attempt is not None
+        facts = reply.facts
+        usage = facts.usage
+        if usage is None and self.workload.kind is not Kind.GPU_JOB:
+            usage = count_usage(attempt.offer.model, self.workload.input_tokens, facts.output_text)
+        self.usage = usage
+        self.cost = cost_usd(attempt.offer.price, usage) if usage is not None else 0.0
+
+    def _tokens_used(self) -> float | None:
+        return None if self.usage is None else self.usage.input_tokens + self.usage.output_tokens
+
+    def _close_attempt(self, failure: Failure | None, *, abandoned: bool = False) -> None:
+        """The attempt is over: give its place back, tell health what happened, keep its record."""
+        attempt = self.open
+        if attempt is None:
+            return
+        self.open = None
+        now = self.mesh.clock()
+        latency_ms = (now - attempt.started_at) * 1e3
+        stream = self.call.request.stream
+        first_ms = None
+        if isinstance(self.reply, StreamReply) and self.reply.facts.first_token_at is not None:
+            first_ms = (self.reply.facts.first_token_at - attempt.started_at) * 1e3
+        impatient = failure is not None and failure.kind is FailureKind.NO_ANSWER and attempt.deadline_bound
+        board = self.plan.board
+        if not abandoned and not impatient:
+            board.observe(attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=self._tokens_used())
+        board.release(attempt.admission)
+        served = self.reply is not None
+        self.attempts.append(
+            Attempt(
+                offer=attempt.offer.id,
+                provider=attempt.offer.provider,
+                started_ms=(attempt.started_at - self.call.arrived_at) * 1e3,
+                latency_ms=latency_ms,
+                first_token_ms=first_ms,
+                failure=failure.kind if failure is not None else None,
+                status=failure.status if failure is not None else 200 if served else None,
+                detail=failure.message if failure is not None else "the caller went away" if abandoned else "",
+                usage=self.usage if served else None,
+                cost_usd=self.cost if served else 0.0,
+                bytes_received=self.reply.facts.bytes_received if self.reply is not None else 0,
+            )
+        )
+
+    # ---- giving up ----------------------------------------------------------------------------------------------
+
+    def _give_up(self, soonest_s: float | None) -> RequestError:
+        """The error the caller sees, by the taxonomy's last column."""
+        failure = self.failure
+        if failure is None:
+            return why_none(self.latest, soonest_s)
+        return caller_error(failure, self.attempts, soonest_s)
+
+
+def caller_error(failure: Failure, attempts: list[Attempt], soonest_s: float | None) -> RequestError:
+    """What the caller is told when the last of ``attempts`` ended in ``failure`` and nothing else may be tried."""
+    reaction = reaction_to(failure)
+    if reaction.caller_status is None:
+        status = failure.status if failure.status is not None and 400 <= failure.status < 500 else 400
+        return RequestError(status, failure.message, code=failure.kind.value, body=failure.body)
+    tried = "; ".join(f"{a.offer}: {a.failure.value if a.failure else 'ok'}" for a in attempts)
+    retry_after_s = soonest_s if soonest_s is not None else failure.retry_after_s
+    status = reaction.caller_status
+    return RequestError(
+        status,
+        f"No provider could answer ({tried}). The decision's page tells why each was chosen and how it failed.",
+        type="rate_limit_error" if status == 429 else "api_error",
+        code=failure.kind.value,
+        retry_after_s=retry_after_s,
+    )
+
+
+def workload_of(call: Call) -> Workload:
+    """What a parsed request asks for. A trailing assistant message needs no prefill: providers accept it as history."""
+    request, tenant = call.request, call.tenant
+    limit = request.max_output_tokens
+    return Workload(
+        tenant=tenant.id,
+        kind=request.kind,
+        resource=request.model,
+        region=call.region,
+        input_tokens=request.input_tokens_estimate,
+        output_tokens=0 if request.kind is Kind.EMBEDDING else (limit if limit is not None else DEFAULT_OUTPUT_TOKENS),
+        needs=request.needs & ~Capability.PREFILL,
+        limits=tenant.limits,
+        weights=tenant.weights,
+        session=call.session,
+    )
+

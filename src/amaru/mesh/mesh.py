@@ -1,0 +1,274 @@
+"""The mesh: what outlives a configuration, and the front door of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from amaru.accounts.keys import KeyRing
+from amaru.config import Config
+from amaru.domain import Decision, FailureKind, Offer, Outcome, Tenant, Workload
+from amaru.errors import Failure, RequestError
+from amaru.mesh.execution import Call, Execution
+from amaru.mesh.plan import Plan
+from amaru.mesh.records import record_of_execution, record_of_recommendation
+from amaru.routing.board import Board, OfferHealth
+from amaru.routing.explanation import why_none
+from amaru.routing.ranking import Figures, unpack
+from amaru.routing.router import model_not_found
+from amaru.storage import DecisionStore, UnknownDecisionError
+from amaru.telemetry.metrics import Metrics
+
+MAX_WAITING = 1000
+"""Requests that may wait at one time for an offer to come back; one more is told when to come again."""
+
+
+class Mesh:
+    """The loop over one configuration at a time.
+
+    Parameters
+    ----------
+    config
+        What to serve; ``reload`` replaces it.
+    store, metrics
+        Where decisions and outcomes go, and counts and times; both owned by the caller.
+    clock, wall
+        Seconds of the event loop's (monotonic) clock, and Unix seconds.
+    rng
+        Draws ties, exploration, back-off and ids.
+    sleep
+        Waits between attempts; for tests.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: DecisionStore,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.store = store
+        self.metrics = metrics
+        self.clock = clock
+        self.wall = wall
+        self.rng = rng if rng is not None else random.Random()  # noqa: S311 - lots and ids, not secrets
+        self.sleep = sleep
+        self.salt = secrets.token_bytes(32)
+        """Of the session hashes: conversations can be told apart within one run, and not traced back."""
+        self.plan = Plan(config, self.rng)
+        self.in_flight = 0
+        self._waiting = 0
+        self._retirement: asyncio.Task[None] | None = None
+        store.remember_board(self.plan.board.version, self.plan.board.offers)
+        metrics.watch(lambda: self.in_flight, self.offer_health, store.status)
+
+    @property
+    def keyring(self) -> KeyRing:
+        """Who may call, now."""
+        return self.plan.keyring
+
+    # ---- serving ------------------------------------------------------------------------------------------------
+
+    def begin(self, call: Call) -> Execution:
+        """Decide for one request. The caller runs the execution and must ``settle`` it.
+
+        Raises
+        ------
+        RequestError
+            Nobody serves the resource, or the tenant may not use it; nothing needs settling then.
+        """
+        plan = self.plan
+        self._check_allowed(plan, call.tenant, call.request.model)
+        execution = Execution(self, plan, call, self.new_id())
+        plan.hold()
+        self.in_flight += 1
+        plan.retries.request(call.arrived_at)
+        return execution
+
+    def ended(self, execution: Execution) -> None:
+        """Take in a settled execution: count it, hand its record to the store, let go of its plan."""
+        plan, workload, call = execution.plan, execution.workload, execution.call
+        self.in_flight -= 1
+        duration_s = self.clock() - call.arrived_at
+        first_token_s = None if execution.first_token_ms is None else execution.first_token_ms / 1e3
+        metrics = self.metrics
+        metrics.observe_request(
+            workload.tenant, workload.kind, workload.resource, execution.result, duration_s, first_token_s
+        )
+        if execution.usage is not None:
+            metrics.observe_usage(workload.tenant, execution.attempts[-1].offer, execution.usage, execution.cost)
+        metrics.observe_attempts(execution.attempts)
+        self.store.record(record_of_execution(execution, self.wall() - duration_s, duration_s * 1e3))
+        plan.let_go()
+
+    async def wait_for_change(self, board: Board, timeout_s: float) -> None:
+        """Until a place at some offer becomes free or a breaker changes, or ``timeout_s`` passes.
+
+        Raises
+        ------
+        RequestError
+            503: too many requests wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise RequestError(
+                503,
+                f"{MAX_WAITING} requests already wait for an offer to come back; come again later.",
+                type="service_unavailable_error",
+                code="too_many_waiting",
+                retry_after_s=timeout_s,
+            )
+        changed = asyncio.Event()
+        self._waiting += 1
+        board.changed.add(changed.set)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await changed.wait()
+        finally:
+            board.changed.discard(changed.set)
+            self._waiting -= 1
+
+    # ---- recommending -------------------------------------------------------------------------------------------
+
+    def recommend(self, tenant: Tenant, workload: Workload, *, must_be_feasible: bool = False) -> Decision:
+        """Rank every offer for a workload that somebody else will place; stored, so that feedback can refer to it.
+
+        Raises
+        ------
+        RequestError
+            Unknown or forbidden resource; with ``must_be_feasible`` also where no offer is feasible.
+        """
+        plan = self.plan
+        self._check_allowed(plan, tenant, workload.resource)
+        started = self.clock()
+        ranking = plan.router.decide(workload, started)
+        if must_be_feasible and not ranking.order:
+            raise why_none(ranking)
+        at, decision_id = self.wall(), self.new_id()
+        self.store.record(record_of_recommendation(ranking, decision_id, at))
+        decision = plan.router.explain(ranking, decision_id, at)
+        self.metrics.observe_recommendation(workload.tenant, workload.kind, self.clock() - started)
+        return decision
+
+    async def feedback(self, tenant: Tenant, decision_id: str, outcome: Outcome) -> None:
+        """Take a caller's report of what became of a decision, exactly once, and learn from it.
+
+        Raises
+        ------
+        RequestError
+            404 unknown decision (or another tenant's), 409 reported already, 400 an offer that was not among its own.
+        StorageError
+            It cannot be kept now; nothing was learned, and the caller may try again.
+        """
+        stored = await self.store.get(decision_id)
+        if stored is None or stored.record.tenant != tenant.id:
+            raise _no_such_decision()
+        if stored.record.ok is not None:
+            raise RequestError(
+                409,
+                "amaru served this decision itself and knows its outcome; feedback is for decisions of /agent/route.",
+                code="already_known",
+            )
+        figures = unpack(stored.record.ranking)
+        offers = await self.store.board(figures.version)
+        if offers is None:
+            raise _no_such_decision()
+        outcome = msgspec.structs.replace(outcome, offer=_offer_meant(outcome.offer, offers, figures))
+        try:
+            if not await self.store.add_feedback(decision_id, outcome):
+                raise RequestError(409, "The outcome of this decision was already reported.", code="already_reported")
+        except UnknownDecisionError:
+            raise _no_such_decision() from None
+        self._learn(figures.workload, outcome)
+
+    def _learn(self, workload: Workload, outcome: Outcome) -> None:
+        """Feed an outcome that amaru did not see itself into health and policy."""
+        plan = self.plan
+        row = plan.board.row_of.get(outcome.offer or "")
+        if row is None:  # the offer is no longer configured
+            return
+        failure = None
+        if not outcome.ok:
+            failure = Failure(outcome.failure or FailureKind.SERVER_ERROR, "reported by the caller")
+        plan.board.observe(row, self.clock(), failure, outcome.first_token_ms, outcome.latency_ms)
+        plan.router.policy.learn(workload, plan.board.offers[row], outcome)
+
+    # ---- the configuration --------------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Serve ``config`` from the next request on; requests under way end under the old one.
+
+        Offers that remain keep what is known of them, and providers whose settings did not change keep their
+        connections. Raises what ``Plan`` raises; then the old configuration serves on.
+        """
+        old = self.plan
+        self.plan = Plan(config, self.rng, previous=old)
+        self.store.remember_board(self.plan.board.version, self.plan.board.offers)
+        self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
+        earlier = self._retirement
+
+        async def retire() -> None:
+            if earlier is not None:  # an older plan's requests may still use the same providers
+                await earlier
+            await old.retire(self.plan)
+
+        self._retirement = asyncio.create_task(retire())
+
+    async def aclose(self) -> None:
+        """Close every provider's connections."""
+        if self._retirement is not None:
+            self._retirement.cancel()
+        await self.plan.aclose()
+
+    def new_id(self) -> str:
+        """A time-ordered id of 32 hex digits: 48 bits of Unix milliseconds and 80 random ones (after RFC 9562's
+        version 7, without its version bits)."""
+        return f"{int(self.wall() * 1e3):012x}{self.rng.getrandbits(80):020x}"
+
+    def offer_health(self) -> list[OfferHealth]:
+        """How each offer fares now, in the configuration's order."""
+        board, now = self.plan.board, self.clock()
+        return [board.health(row, now) for row in range(len(board.offers))]
+
+    @staticmethod
+    def _check_allowed(plan: Plan, tenant: Tenant, resource: str) -> None:
+        allowed = tenant.resources
+        if allowed is None or resource in allowed:
+            return
+        if plan.board.pool(resource) is None:
+            raise model_not_found(resource, allowed)
+        raise RequestError(
+            403,
+            f"Tenant {tenant.id!r} may not use {resource!r}; it may use: {', '.join(allowed)}.",
+            type="permission_error",
+            code="resource_not_allowed",
+            param="model",
+        )
+
+
+def _no_such_decision() -> RequestError:
+    return RequestError(404, "No such decision: the id is unknown, or the decision is no longer kept.", code="not_found")
+
+
+def _offer_meant(named: str | None, offers: Sequence[Offer], figures: Figures) -> str:
+    """The offer that a report is about: the one it names, which must have been asked about, or the best-ranked one."""
+    asked_about = [offers[row].id for row in figures.rows.tolist()]
+    if named is None:
+        if not figures.order:
+            raise RequestError(400, "No offer was feasible in this decision: name the one that was used.", param="offer")
+        return offers[figures.order[0]].id
+    if named not in asked_about:
+        raise RequestError(
+            400, f"Offer {named[:200]!r} was not part of this decision; it was about {asked_about}.", param="offer"
+        )
+    return named

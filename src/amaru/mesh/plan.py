@@ -1,0 +1,105 @@
+"""One configuration, made ready to serve.
+
+A ``Plan`` is replaced whole when the configuration changes. Requests keep the plan they began with; a retired plan
+closes the providers that its successor did not take over once its last request has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from amaru.accounts.keys import KeyRing
+from amaru.config import Config
+from amaru.domain import Kind, Offer, Workload
+from amaru.providers.base import Provider, Timing
+from amaru.routing.board import Board
+from amaru.routing.breaker import BreakerSettings
+from amaru.routing.policies import make_policy
+from amaru.routing.retries import RetryBudget
+from amaru.routing.router import Router
+
+
+class Plan:
+    """A configuration with its board, router, providers and limits; read-only but for its count of users."""
+
+    def __init__(self, config: Config, rng: random.Random, previous: Plan | None = None) -> None:
+        routing = config.routing
+        self.config = config
+        self.keyring: KeyRing = config.key_ring()
+        self.board: Board = Board(
+            config.offers(),
+            config.aliases,
+            breaker=BreakerSettings(
+                consecutive_failures=routing.breaker.consecutive_failures,
+                failure_rate=routing.breaker.failure_rate,
+                window_s=routing.breaker.window_s,
+                cool_down_s=routing.breaker.cool_down_s,
+                max_cool_down_s=routing.breaker.max_cool_down_s,
+            ),
+            carry=previous.board if previous is not None else None,
+            rng=rng,
+        )
+        self.router = Router(self.board, make_policy(routing.policy), exploration=routing.exploration, rng=rng)
+        self.retries: RetryBudget = (
+            previous.retries
+            if previous is not None and previous.config.routing.retry_budget == routing.retry_budget
+            else RetryBudget(routing.retry_budget.ratio, min_per_s=routing.retry_budget.min_per_s)
+        )
+        self.deadline_s = routing.deadline_ms / 1e3
+        self.max_attempts = routing.max_attempts
+        self.longest_retry_after_s = routing.longest_retry_after_ms / 1e3
+        self.settings = config.providers()
+        self.providers: dict[str, Provider] = {}
+        for name, settings in self.settings.items():
+            unchanged = previous is not None and previous.settings.get(name) == settings
+            self.providers[name] = previous.providers[name] if previous and unchanged else open_provider(settings)
+        self._users = 0
+        self._successor: Plan | None = None
+        self._unused = asyncio.Event()
+
+    def answer_limit_s(self, offer: Offer, stream: bool) -> float:
+        """How long ``offer`` may keep the caller waiting: for its first token, or for a whole answer."""
+        settings = self.settings[offer.provider]
+        return (settings.first_token_ms if stream else settings.answer_ms) / 1e3
+
+    def timing(self, offer: Offer, started_at: float, deadline_at: float) -> Timing:
+        """The limits of one attempt, none of them past the request's deadline."""
+        settings = self.settings[offer.provider]
+        return Timing(
+            first_token_at=min(started_at + settings.first_token_ms / 1e3, deadline_at),
+            answer_at=min(started_at + settings.answer_ms / 1e3, deadline_at),
+            idle_s=settings.idle_ms / 1e3,
+            deadline_at=deadline_at,
+        )
+
+    def warm(self) -> None:
+        """Decide once, so that the compiled kernels are loaded before the first request."""
+        for resource in self.board.resources()[:1]:
+            self.router.decide(Workload(tenant="", kind=Kind.CHAT, resource=resource), 0.0)
+
+    # ---- who uses it --------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """A request begins under this plan."""
+        self._users += 1
+
+    def let_go(self) -> None:
+        """A request that began under this plan has ended."""
+        self._users -= 1
+        if self._users == 0 and self._successor is not None:
+            self._unused.set()
+
+    async def retire(self, successor: Plan) -> None:
+        """Wait for the last request, then close the providers that ``successor`` did not take over."""
+        self._successor = successor
+        if self._users > 0:
+            await self._unused.wait()
+        for name, provider in self.providers.items():
+            if successor.providers.get(name) is not provider:
+                await provider.aclose()
+
+    async def aclose(self) -> None:
+        """Close every provider."""
+        for provider in self.providers.values():
+            await provider.aclose()

@@ -1,0 +1,126 @@
+"""What people and their tools read of a mesh: its offers, its status, its decisions. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from amaru import __version__
+from amaru.domain import Tenant
+from amaru.mesh.mesh import Mesh
+from amaru.mesh.records import page_of, summary_of
+from amaru.routing.board import OfferHealth
+
+Json = dict[str, Any]  # Any: a JSON document
+
+
+class Views:
+    """Read-only views over a mesh, as JSON values."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._started_at = mesh.clock()
+
+    def models(self, tenant: Tenant) -> Json:
+        """OpenAI's list of models: the resources and aliases that the tenant may use."""
+        board = self._mesh.plan.board
+        names = [name for name in board.resources() if tenant.resources is None or name in tenant.resources]
+        return {
+            "object": "list",
+            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "amaru"} for name in names],
+        }
+
+    def providers(self) -> list[Json]:
+        """Each provider with its offers and how they fare now. No address and no key is in it."""
+        plan = self._mesh.plan
+        health = {entry.offer: entry for entry in self._mesh.offer_health()}
+        found = []
+        for name, settings in plan.settings.items():
+            rows = plan.board.rows_of_provider.get(name, ())
+            offers = [plan.board.offers[row] for row in rows]
+            found.append(
+                {
+                    "id": name,
+                    "protocol": settings.protocol,
+                    "regions": settings.regions,
+                    "status": best_of([health[offer.id] for offer in offers]),
+                    "offers": [
+                        {
+                            **msgspec.to_builtins(offer),
+                            "capabilities": [flag.name.lower() for flag in offer.capabilities if flag.name],
+                            "status": status_of(health[offer.id]),
+                            "now": msgspec.to_builtins(health[offer.id]),
+                        }
+                        for offer in offers
+                    ],
+                }
+            )
+        return found
+
+    def health(self) -> Json:
+        """``ok``: every resource can be served; ``degraded``: some offers or the store ail; ``down``: nothing can be."""
+        mesh = self._mesh
+        board = mesh.plan.board
+        health = mesh.offer_health()
+        free = {entry.offer for entry in health if status_of(entry) != "unavailable"}
+        served = {
+            name: any(board.offers[row].id in free for row in rows.tolist())
+            for name in board.resources()
+            if (rows := board.pool(name)) is not None
+        }
+        store = mesh.store.status()
+        if not any(served.values()):
+            status = "down"
+        elif len(free) < len(health) or not store.healthy:
+            status = "degraded"
+        else:
+            status = "ok"
+        return {
+            "status": status,
+            "resources": {"served": sum(served.values()), "configured": len(served)},
+            "offers": {"available": len(free), "configured": len(health)},
+            "store": "ok" if store.healthy else "failing",
+        }
+
+    def status(self) -> Json:
+        """What an operator asks first."""
+        mesh = self._mesh
+        config = mesh.plan.config
+        return {
+            "version": __version__,
+            "uptime_s": round(mesh.clock() - self._started_at, 3),
+            "health": self.health(),
+            "policy": mesh.plan.router.policy.name,
+            "exploration": mesh.plan.router.exploration,
+            "configuration": {"path": str(config.path), "digest": config.digest.hex()[:16]},
+            "in_flight": mesh.in_flight,
+            "traffic": mesh.metrics.summary(),
+            "store": msgspec.to_builtins(mesh.store.status()),
+            "providers": self.providers(),
+        }
+
+    async def decision(self, decision_id: str) -> Json | None:
+        """One stored decision with everything known of it. Raises ``StorageError``."""
+        stored = await self._mesh.store.get(decision_id)
+        if stored is None:
+            return None
+        return page_of(stored, await self._mesh.store.board(stored.record.board_version))
+
+    async def decisions(self, *, limit: int, **filters: Any) -> Json:  # Any: as DecisionStore.recent names them
+        """A page of stored decisions, newest first. Raises ``StorageError``."""
+        page = await self._mesh.store.recent(limit, **filters)
+        return {"decisions": [summary_of(record) for record in page.items], "next_cursor": page.next_cursor}
+
+
+def status_of(health: OfferHealth) -> str:
+    """``available``, ``throttled`` (back by itself soon) or ``unavailable`` (its breaker is open)."""
+    if health.state != "closed":
+        return "unavailable"
+    return "throttled" if health.free_in_s is None or health.free_in_s > 0.0 else "available"
+
+
+def best_of(offers: list[OfferHealth]) -> str:
+    """The status of a provider: of its best offer, or ``unused`` where it has none."""
+    found = {status_of(offer) for offer in offers}
+    return next((status for status in ("available", "throttled", "unavailable") if status in found), "unused")
