@@ -1,0 +1,233 @@
+"""A streamed answer of OpenAI's API, followed event by event.
+
+``StreamParser`` takes the bytes as they arrive and gives back the events to hand on, verbatim. What the stream tells on
+the way (content, finish reasons, usage, an error) it remembers. It decides nothing: whether a stream is whole, cut or
+late is judged in ``providers/``.
+
+Not handed on: ``[DONE]``, the usage that the caller did not ask for, and events that cannot carry content (comments,
+events without data). An event that could carry content but cannot be read makes the stream malformed.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from amaru.domain import Usage
+from amaru.protocols.answers import Delta, WireUsage, texts_of, to_usage
+from amaru.protocols.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLargeError, parse_event
+from amaru.protocols.wire_errors import BROKEN_OFF, WireError, read_error
+
+MAX_TEXT_CHARS = 1024 * 1024
+"""Text kept for counting; of an answer beyond it (some 250,000 tokens) only the length is known."""
+
+
+class _Choice(Struct, gc=False):
+    index: int | None = None
+    delta: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: WireUsage | None = None
+    model: str | None = None
+    id: str | None = None
+    error: Any = None  # Any: an object, or in some servers a string
+
+
+class _OddUsage(Struct, gc=False):
+    """A chunk whose usage is none that we know, which is no reason to lose the stream."""
+
+    usage: Raw
+    choices: list[_Choice] | None = None
+    model: str | None = None
+    id: str | None = None
+    error: Any = None  # Any: as above
+
+
+_read = msgspec.json.Decoder(_Chunk).decode
+_read_odd_usage = msgspec.json.Decoder(_OddUsage).decode
+_UNNAMED = (b"", b"message")  # an event of another name is an extension, and no part of the answer
+
+
+class StreamParser:
+    """The state of one streamed answer.
+
+    Attributes
+    ----------
+    done
+        ``[DONE]`` has come; nothing after it counts.
+    error
+        The error object that ended the stream.
+    malformed
+        Why the stream cannot be read on, in words without its content; ``None`` while it can.
+    has_content
+        Generated content has come: text, a refusal, reasoning or a call of a tool; a role alone is none.
+    events
+        Chunks read so far: what breaks the silence.
+    finish_reasons
+        By choice index.
+    texts, text_chars
+        The generated text in pieces, up to ``MAX_TEXT_CHARS``, and its whole length in characters.
+    """
+
+    __slots__ = (
+        "_include_usage", "_open", "_splitter",
+        "done", "error", "events", "finish_reasons", "has_content", "id", "malformed", "model", "text_chars", "texts",
+        "usage",
+    )  # fmt: skip
+
+    def __init__(self, *, include_usage: bool, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._include_usage = include_usage
+        self._splitter = EventSplitter(max_event_bytes)
+        self._open: set[int] = set()
+        self.done = False
+        self.error: WireError | None = None
+        self.malformed: str | None = None
+        self.has_content = False
+        self.events = 0
+        self.finish_reasons: dict[int, str] = {}
+        self.texts: list[str] = []
+        self.text_chars = 0
+        self.model: str | None = None
+        self.id: str | None = None
+        self.usage: Usage | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will be read: the stream said its last word, or cannot be understood."""
+        return self.done or self.error is not None or self.malformed is not None
+
+    @property
+    def finished_choices(self) -> int:
+        """How many choices have finished, if none of those that began is still open; else 0."""
+        return 0 if self._open else len(self.finish_reasons)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived; gives back the events to hand on, ``b""`` if there are none.
+
+        When ``ended`` turns true, the events before the one that ended it are still given back.
+        """
+        if self.done or self.error is not None or self.malformed is not None:
+            return b""
+        try:
+            blocks = self._splitter.feed(data)
+        except EventTooLargeError as error:
+            self.malformed = str(error)
+            return b""
+        kept = []
+        for block in blocks:
+            if self._take(block):
+                kept.append(block)
+            elif self.ended:
+                break
+        return b"".join(kept)
+
+    def feed_eof(self) -> bytes:
+        """The bytes are over: a last event that lacks only its blank line still counts, half of one does not."""
+        rest = self._splitter.rest.rstrip(b"\r\n")
+        if not rest or self.ended:
+            return b""
+        kept = self._take(rest)
+        self.malformed = None
+        return rest + b"\n\n" if kept else b""
+
+    def _take(self, block: bytes) -> bool:
+        """Read one event; whether to hand it on. Here each token of each stream passes."""
+        data, name = block.rstrip(b"\r\n"), b""
+        if data.startswith(b"data:") and b"\n" not in data and b"\r" not in data:
+            data = data[5:]
+        else:
+            event = parse_event(block)
+            if event.data is not None:
+                data, name = event.data, event.event
+            elif not data.lstrip().startswith(b"{"):  # a server that fails may forget the frame around its error
+                return False
+        try:
+            if not data.isascii():
+                data.decode()  # the decoder checks UTF-8 only in the fields that it keeps
+            chunk = _read(data)
+        except (ValueError, RecursionError) as error:
+            odd = self._take_unreadable(data, name, error)
+            if odd is None:
+                return False
+            chunk = odd
+        choices = chunk.choices
+        if chunk.error or not choices:
+            return self._take_without_choices(data, name, chunk)
+        if chunk.usage is not None:
+            self.usage = to_usage(chunk.usage) or self.usage
+        if self.model is None:
+            self.model, self.id = chunk.model, chunk.id
+        self.events += 1
+        for choice in choices:
+            self._take_choice(data, choice)
+        return self.error is None
+
+    def _take_choice(self, data: bytes, choice: _Choice) -> None:
+        text = choice.text
+        delta = choice.delta
+        if delta is not None:
+            content = delta.content
+            if type(content) is str and content and not (delta.reasoning or delta.reasoning_content):
+                text = content
+            else:
+                text = "".join(texts_of(delta))
+                if not (text or self.has_content):
+                    self.has_content = _more_than_a_role(data)
+        if text:
+            self.has_content = True
+            self.text_chars += len(text)
+            if self.text_chars <= MAX_TEXT_CHARS:
+                self.texts.append(text)
+        index = choice.index or 0
+        if choice.finish_reason:
+            self.finish_reasons[index] = choice.finish_reason
+            if choice.finish_reason == "error":
+                self.error = BROKEN_OFF
+            self._open.discard(index)
+        elif index not in self.finish_reasons:
+            self._open.add(index)
+
+    def _take_unreadable(self, data: bytes, name: bytes, error: ValueError | RecursionError) -> _Chunk | None:
+        """What is no chunk: ``[DONE]``, nothing at all, a chunk with odd usage, an error, or a malformed event."""
+        text = data.strip()
+        if text == b"[DONE]":
+            self.done = True
+        elif text:
+            if isinstance(error, msgspec.ValidationError):
+                with suppress(ValueError):
+                    odd = _read_odd_usage(data)
+                    return _Chunk(odd.choices, WireUsage(), odd.model, odd.id, odd.error)
+            self._take_error(data, name, f"an event is no chunk of an answer: {error}")
+        return None
+
+    def _take_without_choices(self, data: bytes, name: bytes, chunk: _Chunk) -> bool:
+        if chunk.error or (chunk.usage is None and chunk.choices is None):
+            self._take_error(data, name, "an event has no choices")
+            return False
+        self.events += 1
+        if chunk.usage is None:  # such as Azure's first event, which tells how the prompt was filtered
+            return True
+        self.usage = to_usage(chunk.usage) or self.usage
+        return self._include_usage
+
+    def _take_error(self, data: bytes, name: bytes, otherwise: str) -> None:
+        """An error by its shape, or by its name; else malformed, unless its name marks it as an extension."""
+        with suppress(ValueError, RecursionError):
+            self.error = read_error(msgspec.json.decode(data))
+        if self.error is None and name == b"error":
+            self.error = BROKEN_OFF
+        if self.error is None and name in _UNNAMED:
+            self.malformed = otherwise
+
+
+def _more_than_a_role(data: bytes) -> bool:
+    """Whether a delta holds anything but its role: providers have more fields for content than we know."""
+    deltas = (choice.get("delta") for choice in msgspec.json.decode(data)["choices"])
+    return any(value for delta in deltas if delta for name, value in delta.items() if name != "role")

@@ -1,0 +1,183 @@
+"""Providers that speak OpenAI's API, which most do: OpenAI, Azure, vLLM, SGLang, llama.cpp, Ollama, and their kin."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from pydantic import SecretStr
+
+from amaru import __version__
+from amaru.domain import FailureKind, Kind, Offer
+from amaru.errors import Failure
+from amaru.protocols.answers import parse_answer
+from amaru.protocols.openai import OpenAIRequest, encode_request
+from amaru.protocols.wire_errors import WireError
+from amaru.providers.base import Facts, StreamReply, Timing, WholeReply
+from amaru.providers.failures import MAX_BODY_BYTES, failure_from_error, failure_from_response
+from amaru.providers.openai_stream import OpenAIStreamReply
+from amaru.providers.transport import Endpoint, Header, HeaderBlock, HttpResponse, Transport, open_transport
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""A whole answer may not be larger; 2,048 embeddings of 3,072 dimensions, in text, take half of it."""
+
+TARGETS: dict[Kind, bytes] = {
+    Kind.CHAT: b"/chat/completions",
+    Kind.COMPLETION: b"/completions",
+    Kind.EMBEDDING: b"/embeddings",
+}
+
+_NO_ANSWER = FailureKind.NO_ANSWER
+
+
+class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that makes a provider; equal specs make interchangeable providers. Its repr holds no secret.
+
+    ``headers`` are extra request headers, and outrank those that amaru sends. Without ``key`` no ``authorization`` is
+    sent: a provider that wants its key elsewhere (Azure: ``api-key``) has it in ``headers``.
+    """
+
+    id: str
+    endpoint: Endpoint
+    key: SecretStr | None = None
+    headers: tuple[tuple[str, SecretStr], ...] = ()
+
+
+class OpenAIProvider:
+    """One provider. See ``base.Provider``.
+
+    ``wall_clock`` gives Unix seconds, for dates in Retry-After. Raises ``ValueError`` for a key or a header that cannot
+    be sent; the message names it and never shows its value.
+    """
+
+    __slots__ = ("_secrets", "_stream_headers", "_transport", "_wall_clock", "_whole_headers", "id")
+
+    def __init__(
+        self, spec: ProviderSpec, *, transport: Transport | None = None, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self.id = spec.id
+        self._transport = open_transport(spec.endpoint) if transport is None else transport
+        self._wall_clock = wall_clock
+        values = [value for _, value in spec.headers] + ([spec.key] if spec.key is not None else [])
+        self._secrets = tuple(value.get_secret_value() for value in values)
+        self._whole_headers = _headers(spec, b"application/json")
+        self._stream_headers = _headers(spec, b"text/event-stream")
+
+    def __repr__(self) -> str:
+        return f"OpenAIProvider({self.id!r})"
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def call(self, offer: Offer, request: OpenAIRequest, timing: Timing) -> WholeReply | StreamReply:
+        stream = request.stream
+        limit_at = min(timing.first_token_at if stream else timing.answer_at, timing.deadline_at)
+        response = await self._transport.send(
+            "POST",
+            TARGETS[request.kind],
+            self._stream_headers if stream else self._whole_headers,
+            encode_request(request, offer.model),
+            head_deadline=limit_at,
+            head_kind=_NO_ANSWER,
+        )
+        try:
+            response.set_deadline(limit_at, _NO_ANSWER, "the answer was not there in time")
+            if not 200 <= response.status < 300:
+                raise await self._refusal(response)
+            if not stream:
+                return await self._whole(request.kind, response)
+            media_type = response.headers.get(b"content-type", b"").lower()
+            if b"json" in media_type or b"html" in media_type:
+                raise await self._not_a_stream(request.kind, response)
+            reply = OpenAIStreamReply(response, request, timing, self._error)
+            await reply.open()
+        except BaseException:
+            response.close()
+            raise
+        return reply
+
+    async def _whole(self, kind: Kind, response: HttpResponse) -> WholeReply:
+        body = await _read_whole(response, MAX_ANSWER_BYTES)
+        received = response.bytes_received
+        try:
+            answer = parse_answer(kind, body)
+        except ValueError as error:
+            raise _malformed(response, str(error)) from None
+        if answer.error is not None:
+            raise self._error(answer.error, response)
+        facts = Facts(
+            model=answer.model,
+            usage=answer.usage,
+            finish_reasons=answer.finish_reasons,
+            output_text=answer.output_text,
+            output_chars=sum(map(len, answer.output_text)),
+            bytes_received=received,
+        )
+        return WholeReply(response.status, body, response.headers.get(b"content-type", b"application/json"), facts)
+
+    async def _not_a_stream(self, kind: Kind, response: HttpResponse) -> Failure:
+        """A stream was asked for and something else came: an error, or an answer that cannot be used."""
+        body = await _read_whole(response, MAX_ANSWER_BYTES)
+        try:
+            answer = parse_answer(kind, body)
+        except ValueError as error:
+            return _malformed(response, f"no stream came, and {error}")
+        if answer.error is not None:
+            return self._error(answer.error, response)
+        return _malformed(response, "a whole answer came where a stream was asked for")
+
+    async def _refusal(self, response: HttpResponse) -> Failure:
+        """The failure that a status other than 2xx means. Its body is welcome, but not waited for past the limit."""
+        try:
+            body = await response.read(MAX_BODY_BYTES)
+        except Failure:
+            body = b""
+        return failure_from_response(
+            response.status, response.headers, body, now_s=self._wall_clock(), secrets=self._secrets
+        )
+
+    def _error(self, error: WireError, response: HttpResponse) -> Failure:
+        return failure_from_error(
+            error,
+            response.status,
+            response.headers,
+            now_s=self._wall_clock(),
+            secrets=self._secrets,
+            bytes_received=response.bytes_received,
+        )
+
+
+async def _read_whole(response: HttpResponse, max_bytes: int) -> bytes:
+    """The whole body. One that ends too early is malformed: nothing of it was handed on, so it may be asked again."""
+    try:
+        return await response.read(max_bytes)
+    except Failure as failure:
+        if failure.kind is FailureKind.STREAM_CUT:
+            raise _malformed(response, "the body ended before its end") from failure
+        raise
+
+
+def _malformed(response: HttpResponse, why: str) -> Failure:
+    return Failure(FailureKind.MALFORMED_BODY, why, status=response.status, bytes_received=response.bytes_received)
+
+
+def _headers(spec: ProviderSpec, accept: bytes) -> HeaderBlock:
+    headers: dict[bytes, bytes] = {
+        b"content-type": b"application/json",
+        b"accept": accept,
+        b"user-agent": f"amaru/{__version__}".encode(),
+    }
+    if spec.key is not None:
+        headers[b"authorization"] = b"Bearer " + _bytes("the key", spec.id, spec.key)
+    for name, value in spec.headers:
+        headers[name.lower().encode()] = _bytes(f"the header {name!r}", spec.id, value)
+    block: list[Header] = list(headers.items())
+    return HeaderBlock(block)
+
+
+def _bytes(what: str, provider: str, secret: SecretStr) -> bytes:
+    value = secret.get_secret_value()
+    if not value.isascii() or not value.isprintable():
+        raise ValueError(f"{what} of provider {provider!r} holds a character that no header can carry")
+    return value.encode("ascii")

@@ -1,0 +1,176 @@
+"""A streamed answer on its way: waits for it, follows it, and judges how it ends.
+
+How a stream ends (DESIGN.md, the failure taxonomy):
+
+===========================================  ==========================================================================
+``[DONE]``                                   whole
+the body ends cleanly                        whole, if every choice that began has its finish reason; else cut
+every choice has finished, and no            whole after ``tail_s``: only usage and ``[DONE]`` are still to come, and
+more comes                                   neither is worth the caller's time
+no event for ``idle_s``                      stalled; comments and keep-alives are no events
+an event that cannot be read                 malformed; after every finish reason it carries nothing, and is the end
+an error object                              by its code
+===========================================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from amaru.domain import FailureKind
+from amaru.errors import Failure
+from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.stream import StreamParser
+from amaru.protocols.wire_errors import WireError
+from amaru.providers.base import Facts, StreamReply, Timing
+from amaru.providers.transport import HttpResponse
+
+LINGER_S = 0.05
+"""How long the framing of a stream that said ``[DONE]`` may take to end, so that its connection can be kept."""
+MAX_HELD_BYTES = 1024 * 1024
+"""Events before the first content; more is no answer."""
+
+_STALLED = FailureKind.STREAM_STALLED
+FailureOf = Callable[[WireError, HttpResponse], Failure]
+
+
+class OpenAIStreamReply(StreamReply):
+    """See ``base.StreamReply``. ``open()`` once, then ``next()``; ``failure_of`` maps the provider's error objects."""
+
+    __slots__ = (
+        "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_parser", "_response", "_tail",
+        "_time", "_timing", "_whole", "first",
+    )  # fmt: skip
+
+    def __init__(self, response: HttpResponse, request: OpenAIRequest, timing: Timing, failure_of: FailureOf) -> None:
+        self.first = b""
+        self._response = response
+        self._choices = request.choices
+        self._timing = timing
+        self._failure_of = failure_of
+        self._parser = StreamParser(include_usage=request.include_usage)
+        self._time = asyncio.get_running_loop().time
+        self._first_token_at: float | None = None
+        self._events = 0
+        self._finished = False
+        """Every choice that was asked for has its finish reason: no event can carry content any more."""
+        self._tail = False
+        """``_finished``, and its deadline is set."""
+        self._whole = False
+
+    @property
+    def facts(self) -> Facts:
+        parser = self._parser
+        reasons = parser.finish_reasons
+        return Facts(
+            model=parser.model,
+            usage=parser.usage,
+            finish_reasons=tuple([reasons[index] for index in sorted(reasons)]),
+            output_text=parser.texts,
+            output_chars=parser.text_chars,
+            first_token_at=self._first_token_at,
+            bytes_received=self._response.bytes_received,
+        )
+
+    async def open(self) -> None:
+        """Wait for the first content, or for an end without any; the response's deadline bounds it.
+
+        Raises
+        ------
+        Failure
+            Whatever goes wrong until then, or has gone wrong in the bytes that are there: nothing was handed on yet.
+        """
+        parser = self._parser
+        held: list[bytes] = []
+        held_bytes = 0
+        while True:
+            data = await self._read()
+            self._raise_trouble()
+            held.append(data)
+            held_bytes += len(data)
+            if parser.has_content or self._finished:
+                break
+            if self._whole:
+                if parser.finish_reasons:
+                    break
+                raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
+            if held_bytes > MAX_HELD_BYTES:
+                raise self._failure(FailureKind.MALFORMED_BODY, f"no content in the first {held_bytes} bytes of events")
+        self.first = b"".join(held)
+        self._first_token_at = self._time()
+        self._wait_on()
+
+    async def next(self) -> bytes:
+        try:
+            while not self._whole:
+                self._raise_trouble()
+                data = await self._read()
+                if self._parser.events != self._events:
+                    self._wait_on()
+                if data:
+                    return data
+        except BaseException:
+            self._response.close()
+            raise
+        return b""
+
+    def close(self) -> None:
+        self._response.close()
+
+    async def _read(self) -> bytes:
+        """Take the bytes that come next; the events among them. Sets ``_whole`` at the stream's end."""
+        parser = self._parser
+        try:
+            data = await self._response.chunk()
+        except Failure:
+            if not self._finished:
+                raise
+            return self._end(b"")
+        if not data:
+            last = parser.feed_eof()
+            if parser.error is not None:
+                return last
+            if not parser.done and not parser.finished_choices:
+                raise self._cut()
+            return self._end(last)
+        events = parser.feed(data)
+        if parser.finish_reasons and not self._finished:
+            self._finished = parser.finished_choices >= self._choices
+        if parser.done or (self._finished and parser.malformed is not None):
+            return self._end(events)
+        return events
+
+    def _end(self, last: bytes) -> bytes:
+        self._whole = True
+        self._response.close(LINGER_S if self._parser.done else 0.0)
+        return last
+
+    def _wait_on(self) -> None:
+        """An event came: from now on the next one is waited for. Once all choices have finished, the end is, once."""
+        self._events = self._parser.events
+        if self._tail or self._whole:
+            return
+        self._tail = self._finished
+        timing = self._timing
+        at = self._time() + (timing.tail_s if self._tail else timing.idle_s)
+        if at < timing.deadline_at:
+            self._response.set_deadline(at, _STALLED, "no event came within the idle limit")
+        else:
+            self._response.set_deadline(timing.deadline_at, _STALLED, "the request's deadline passed")
+
+    def _raise_trouble(self) -> None:
+        parser = self._parser
+        if parser.error is not None:
+            raise self._failure_of(parser.error, self._response)
+        if parser.malformed is not None:
+            raise self._failure(FailureKind.MALFORMED_EVENT, parser.malformed)
+
+    def _cut(self) -> Failure:
+        if self._response.bytes_received == 0:
+            return self._failure(FailureKind.MALFORMED_BODY, "the stream is empty")
+        return self._failure(FailureKind.STREAM_CUT, "the stream ended without a finish reason")
+
+    def _failure(self, kind: FailureKind, message: str) -> Failure:
+        response = self._response
+        return Failure(kind, message, status=response.status, bytes_received=response.bytes_received)
