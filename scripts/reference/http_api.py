@@ -1,0 +1,114 @@
+"""The HTTP API, from the OpenAPI document that the server serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from amaru.gateway.openapi import openapi_document
+from reference.markdown import code, fence, table
+
+Schema = dict[str, Any]  # Any: part of an OpenAPI document
+
+INTRO = """# HTTP API
+
+Made from the OpenAPI document that a running server gives at `/openapi.json`. Every error has OpenAI's shape:
+
+```json
+{"error": {"message": "…", "type": "invalid_request_error", "param": "model", "code": "…"}}
+```
+
+Callers authenticate with `Authorization: Bearer KEY` or `x-api-key: KEY`.
+"""
+
+
+def page() -> str:
+    """The page's Markdown."""
+    document = openapi_document()
+    operations: dict[str, list[str]] = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            group = operation.get("tags", ["Other"])[0]
+            operations.setdefault(group, []).append("\n".join(_operation(method, path, operation)))
+    groups = "\n".join(f"## {group}\n\n" + "\n".join(texts) for group, texts in operations.items())
+    return "\n".join([INTRO, groups, "## Types\n", *_types(document)])
+
+
+def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
+    yield f"### `{method.upper()} {path}`\n"
+    yield operation["summary"] + "." + (" No key needed." if operation.get("security") == [] else "") + "\n"
+    if parameters := operation.get("parameters"):
+        yield table(
+            ("parameter", "in", "type", "meaning"),
+            ((code(p["name"]), p["in"], _type(p["schema"]), p.get("description", "")) for p in parameters),
+        )
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body is not None:
+        if "$ref" in body["schema"]:
+            yield f"Takes {_type(body['schema'])}.\n"
+        else:
+            yield _fields(body["schema"])
+        yield fence("json", json.dumps(body["example"], indent=2))
+    headers: Schema = {}
+    rows = []
+    for status, answer in operation["responses"].items():
+        headers |= answer.get("headers", {})
+        kinds = [_type(c["schema"]) for media, c in answer.get("content", {}).items() if "$ref" in c["schema"]]
+        rows.append((status, answer["description"], ", ".join(k for k in kinds if "Error" not in k)))
+    yield table(("status", "meaning", "type"), rows)
+    if headers:
+        yield table(("response header", "meaning"), ((code(n), h.get("description", "")) for n, h in headers.items()))
+
+
+def _types(document: Schema) -> Iterator[str]:
+    for name, schema in document["components"]["schemas"].items():
+        if name == "Error":
+            continue
+        yield f"### {name}\n"
+        yield _flow(schema.get("description", "")) + "\n"
+        if "enum" in schema:
+            yield ", ".join(code(str(value)) for value in schema["enum"]) + "\n"
+        elif schema.get("properties"):
+            yield _fields(schema)
+
+
+def _fields(schema: Schema) -> str:
+    required = set(schema.get("required", ()))
+    return table(
+        ("field", "type", "default", "meaning"),
+        (
+            (
+                code(name),
+                _type(field),
+                "**required**" if name in required else _default(field),
+                _flow(field.get("description", "")),
+            )
+            for name, field in schema["properties"].items()
+        ),
+    )
+
+
+def _default(field: Schema) -> str:
+    value = field.get("default")
+    return "" if value is None or value == [] else code(json.dumps(value))
+
+
+def _type(schema: Schema) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    for word in ("anyOf", "oneOf", "allOf"):
+        if word in schema:
+            return " or ".join(dict.fromkeys(_type(option) for option in schema[word] if option.get("type") != "null"))
+    kind = schema.get("type", "anything")
+    if isinstance(kind, list):
+        kind = " or ".join(k for k in kind if k != "null")
+    if kind == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    return str(kind)
+
+
+def _flow(text: str) -> str:
+    """A docstring's first paragraph as running text: reST's double backticks become Markdown's single ones."""
+    return " ".join(text.split("\n\n")[0].split()).replace("``", "`")
