@@ -185,7 +185,8 @@ def _why_first(figures: Figures, figures_of: dict[int, list[float]]) -> str:
 def _why_not_first(figures: Figures, score: float, behind: float, best_score: float) -> str:
     """For an offer that scores no less than the first."""
     if not figures.explored:
-        return "the same score as the first, which was drawn by lot"
+        lot = figures.tied > 1
+        return "the same score as the first, which was drawn by lot" if lot else "behind the first by less than 1e-6"
     if score == best_score:
         return "best by score; the exploration floor drew another"
     return f"{-behind:.3g} ahead of the first by score; the exploration floor drew that one"

@@ -18,7 +18,7 @@ from amaru.domain import FailureKind
 from amaru.errors import Failure
 from amaru.routing import kernels as k
 from amaru.routing import limits
-from amaru.routing.breaker import Breaker, BreakerSettings
+from amaru.routing.breaker import Breaker, BreakerSettings, State
 from amaru.routing.reactions import Health, reaction_to
 
 GAIN = 0.2
@@ -119,8 +119,9 @@ class LiveState:
             cells[base + k.REQUEST_TAT] = limits.spend(cells[base + k.REQUEST_TAT], request_s, now_s)
         if token_s > 0.0:
             cells[base + k.TOKEN_TAT] = limits.spend(cells[base + k.TOKEN_TAT], token_s, now_s)
-        cells[base + k.REFUSES_UNTIL] = self.breaker.refuses_until
         cells[base + k.IN_FLIGHT] += place
+        if self.breaker.state is State.HALF_OPEN:
+            self._mirror_breaker()
         self._admitted += 1
         return Admission(self, row, ticket, place, tokens, now_s)
 
