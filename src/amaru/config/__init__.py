@@ -14,20 +14,26 @@ from amaru.config.models import (
     ServerSettings,
     StorageSettings,
 )
+from amaru.config.report import effective, summary, warnings
 from amaru.config.settings import Config, Provider, needs_restart
+from amaru.config.watch import ConfigWatcher
 
 __all__ = [
     "BreakerSettings",
     "Config",
     "ConfigFile",
+    "ConfigWatcher",
     "LoggingSettings",
     "Provider",
     "RetryBudgetSettings",
     "RoutingSettings",
     "ServerSettings",
     "StorageSettings",
+    "effective",
     "json_schema",
     "load",
     "needs_restart",
     "parse",
+    "summary",
+    "warnings",
 ]

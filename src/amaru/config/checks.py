@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from amaru.config.models import ConfigFile, KeyReference, LimitSettings, OfferSettings, PriceSettings
@@ -21,10 +21,14 @@ class Names:
         self.aliases = _keys(data.get("aliases"))
         self.resources: set[str] = set()
         self.offers: set[str] = set()
-        offers = data.get("offers")
+        self.regions: set[str] = {GLOBAL_REGION}
+        providers, offers = data.get("providers"), data.get("offers")
+        for provider in providers.values() if isinstance(providers, dict) else []:
+            self.regions.update(_regions(provider))
         for offer in offers if isinstance(offers, list) else []:
             if not isinstance(offer, dict):
                 continue
+            self.regions.update(_regions(offer))
             resource, provider, id = (offer.get(name) for name in ("resource", "provider", "id"))
             if isinstance(resource, str):
                 self.resources.add(resource)
@@ -43,6 +47,11 @@ def _keys(value: object) -> set[str]:
     return set(value) if isinstance(value, dict) else set()
 
 
+def _regions(holder: object) -> set[str]:
+    regions = holder.get("regions") if isinstance(holder, dict) else None
+    return {region for region in regions if isinstance(region, str)} if isinstance(regions, list) else set()
+
+
 def offer_id(offer: OfferSettings) -> str:
     """``provider/resource`` unless the file names it."""
     return offer.id or f"{offer.provider}/{offer.resource}"
@@ -56,13 +65,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check(file: ConfigFile, offer_indices: tuple[int, ...], names: Names) -> Iterable[Problem]:
-    """Every mistake that needs more than one field to see, except for keys (``secrets.py``)."""
+def check(
+    file: ConfigFile, offer_indices: tuple[int, ...], names: Names, refused: Collection[Loc]
+) -> Iterable[Problem]:
+    """Every mistake that needs more than one field to see, except for keys (``secrets.py``).
+
+    ``refused`` holds the places whose values were refused already. Defaults stand there now, and what follows from
+    them is no mistake of the file's.
+    """
     yield from _check_server(file)
-    yield from _check_offers(file, offer_indices, names)
+    yield from _check_offers(file, offer_indices, names, refused)
     yield from _check_aliases(file, names)
     yield from _check_tenants(file, names)
-    yield from _check_routing(file)
+    if not _within(("routing", "breaker"), refused):
+        yield from _check_breaker(file)
+
+
+def _within(loc: Loc, refused: Collection[Loc]) -> bool:
+    return any(other[: len(loc)] == loc for other in refused)
 
 
 def _check_server(file: ConfigFile) -> Iterable[Problem]:
@@ -72,7 +92,9 @@ def _check_server(file: ConfigFile) -> Iterable[Problem]:
         yield Problem(("server", "auth"), what, "write auth: keys, or host: 127.0.0.1")
 
 
-def _check_offers(file: ConfigFile, indices: tuple[int, ...], names: Names) -> Iterable[Problem]:
+def _check_offers(
+    file: ConfigFile, indices: tuple[int, ...], names: Names, refused: Collection[Loc]
+) -> Iterable[Problem]:
     first: dict[str, int] = {}
     for index, offer in zip(indices, file.offers, strict=True):
         loc: Loc = ("offers", index)
@@ -88,7 +110,8 @@ def _check_offers(file: ConfigFile, indices: tuple[int, ...], names: Names) -> I
         if id in names.resources:
             what = f"its id is a resource's name: {shown(id)}"
             yield Problem(at, what, "give it an id of its own, e.g. provider/resource")
-        yield from _check_price((*loc, "price"), offer.kinds, offer.price)
+        if not _within((*loc, "kinds"), refused) and not _within((*loc, "price"), refused):
+            yield from _check_price((*loc, "price"), offer.kinds, offer.price)
         for kind in {kind for kind in offer.kinds if offer.kinds.count(kind) > 1}:
             yield Problem((*loc, "kinds"), f"{kind} is written twice", "remove one of the two")
 
@@ -143,25 +166,18 @@ def _check_tenants(file: ConfigFile, names: Names) -> Iterable[Problem]:
             if resource not in names.askable:
                 remedy = suggest(resource, names.askable, "name a resource, an alias or an offer")
                 yield Problem((*loc, "resources", index), f"no such resource: {shown(resource)}", remedy)
-        yield from _check_limits((*loc, "limits"), tenant.limits, file)
+        yield from _check_limits((*loc, "limits"), tenant.limits, names)
 
 
-def _check_limits(loc: Loc, limits: LimitSettings, file: ConfigFile) -> Iterable[Problem]:
+def _check_limits(loc: Loc, limits: LimitSettings, names: Names) -> Iterable[Problem]:
     """A region that nobody serves from is a typing mistake, and would refuse every request of the tenant."""
-    regions = {GLOBAL_REGION}
-    for provider in file.providers.values():
-        regions.update(provider.regions)
-    for offer in file.offers:
-        regions.update(offer.regions or ())
-    if not file.offers:
-        return
     for index, region in enumerate(limits.regions or ()):
-        if region not in regions:
-            remedy = suggest(region, regions, "name a region of an offer")
+        if names.offers and region not in names.regions:
+            remedy = suggest(region, names.regions, "name a region of an offer")
             yield Problem((*loc, "regions", index), f"no offer serves from {shown(region)}", remedy)
 
 
-def _check_routing(file: ConfigFile) -> Iterable[Problem]:
+def _check_breaker(file: ConfigFile) -> Iterable[Problem]:
     breaker = file.routing.breaker
     if breaker.max_cool_down_s < breaker.cool_down_s:
         what = f"less than cool_down_s ({breaker.cool_down_s:g})"

@@ -21,6 +21,7 @@ from amaru.config.problems import Loc, Problem, shown
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_VALUES = 200_000
+_MAX_NUMBER_CHARACTERS = 100
 
 # The C parser is some 20 times faster; wheels of PyYAML have it, some distributions' builds do not.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Any: the two loaders share no base class in the stubs
@@ -30,7 +31,11 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _RESOLVER: Any = yaml.resolver.Resolver()  # Any: its methods are untyped
-_YAML_TAGS = "tag:yaml.org,2002:"
+# PyYAML resolves timestamps and the like by itself; they are plain text here.
+_YAML_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp", "value")
+)
 
 
 @dataclass
@@ -49,7 +54,9 @@ class Document:
         return None
 
 
-class _Refused(Exception):  # noqa: N818  control flow, not an error that leaves this module
+class _Refused(Exception):
+    """Ends the reading; never leaves this module."""
+
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
@@ -137,7 +144,7 @@ class _Walk:
             what = f"more than {MAX_VALUES} values once anchors are followed"
             raise _Refused(Problem((), what, "use fewer anchors", _line(node)))
         self.document.lines.setdefault(loc, _line(node))
-        if not str(node.tag).startswith(_YAML_TAGS):
+        if node.tag not in _YAML_TAGS:
             self._problem(loc, f"the tag {shown(node.tag)} has no meaning here", "remove it", node)
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, loc)
@@ -188,7 +195,9 @@ def scalar(text: str) -> str | int | float | bool | None:
         return None
     if _BOOL.fullmatch(text):
         return text.lower() == "true"
-    if _INT.fullmatch(text) and len(text) <= 40:
+    if len(text) > _MAX_NUMBER_CHARACTERS:
+        return text
+    if _INT.fullmatch(text):
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
     if _FLOAT.fullmatch(text):
         return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))

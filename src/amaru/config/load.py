@@ -16,7 +16,7 @@ from amaru.config.document import MAX_BYTES, Document, read_document
 from amaru.config.models import CAPABILITIES, ConfigFile, OfferSettings, ProviderSettings, RoutingSettings
 from amaru.config.problems import Loc, Problem, dotted
 from amaru.config.secrets import Secrets
-from amaru.config.settings import Config, Provider
+from amaru.config.settings import Config, Provider, RefusedConfigError
 from amaru.config.translate import validate
 from amaru.domain import Capability, Limits, Offer, Price, Tenant, Weights
 from amaru.errors import ConfigError
@@ -52,20 +52,20 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
     """As ``load``, from text: ``path`` names it in messages, and its folder is where relative paths start."""
     raw = content.encode() if isinstance(content, str) else content
     path = Path(path)
+    file = parts = None
     document = read_document(raw)
     data, sources, problems = overrides.apply(document.data, env)
     problems += document.problems
     secrets = Secrets(path.parent, env)
-    parts = None
     # With no values at all, what is missing says nothing: the one mistake is in the syntax.
     if document.data or not document.problems:
         file, offer_indices, mistakes = validate(data)
         problems += mistakes
         if file is not None:
-            problems += check(file, offer_indices, Names(data))
+            problems += check(file, offer_indices, Names(data), [mistake.loc for mistake in mistakes])
             parts = _fetch(file, secrets, problems)
     if problems or file is None or parts is None:
-        raise ConfigError(_render(problems, document, sources, str(path)))
+        raise RefusedConfigError(_render(problems, document, sources, str(path)), (path, *sorted(secrets.files)))
     providers, key_hashes = parts
     offers = tuple(_offer(settings, file.providers[settings.provider]) for settings in file.offers)
     digest = hashlib.sha256(raw)

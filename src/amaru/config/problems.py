@@ -16,24 +16,32 @@ Loc = tuple[str | int, ...]
 _SECRET_PREFIXES = re.compile(
     r"(?i)^(bearer\s|sk[-_]|pk[-_]|rk[-_]|gsk_|xai-|csk-|fw_|hf_|nvapi-|AIza|tgp_|ghp_|github_pat_|eyJ|AKIA|-----BEGIN)"
 )
-_UNBROKEN = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_WORD = re.compile(r"[A-Za-z0-9]{16,}")
+_RUN = re.compile(r"[A-Za-z0-9+/=_-]{32,}")
 _SHOWN_CHARACTERS = 60
 
 
 def looks_secret(text: str) -> bool:
-    """Whether a text could be a key: by the prefixes that providers use, or long, unbroken and random.
+    """Whether a text could be a key: by the prefixes that providers use, as a UUID, or by its randomness.
 
-    Random is measured as Shannon entropy over the text's own characters (at least 3.5 bits each) in a run of 20 or
-    more that mixes letters and digits. A false alarm costs an error message its quotation; a miss prints a key.
+    Random is a word of 16 characters with letters, digits and 3 bits of Shannon entropy a character (hexadecimal), or
+    a run of 32 with both cases, digits and 4.3 bits (base64, whose dashes end words); paths of models have less. A
+    false alarm costs an error message its quotation; a miss prints a key.
     """
-    if _SECRET_PREFIXES.search(text.strip()):
+    if _SECRET_PREFIXES.search(text.strip()) or _UUID.search(text):
         return True
-    for run in _UNBROKEN.findall(text):
-        mixed = re.search(r"\d", run) and re.search(r"[A-Za-z]", run)
-        bits = -sum(n / len(run) * math.log2(n / len(run)) for n in Counter(run).values())
-        if mixed and bits >= 3.5 and not re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+", run):
-            return True
-    return False
+    words = any(_has(word, r"\d", r"[A-Za-z]") and _bits(word) >= 3 for word in _WORD.findall(text))
+    return words or any(_has(run, r"\d", r"[A-Z]", r"[a-z]") and _bits(run) >= 4.3 for run in _RUN.findall(text))
+
+
+def _has(text: str, *patterns: str) -> bool:
+    return all(re.search(pattern, text) for pattern in patterns)
+
+
+def _bits(text: str) -> float:
+    """Shannon entropy per character."""
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
 
 
 def shown(value: object) -> str:

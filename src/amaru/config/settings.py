@@ -12,6 +12,15 @@ from pydantic import BaseModel, SecretStr
 from amaru.accounts.keys import ANONYMOUS, KeyRing
 from amaru.config.models import ConfigFile, LoggingSettings, RoutingSettings, ServerSettings, StorageSettings
 from amaru.domain import Offer, Tenant
+from amaru.errors import ConfigError
+
+
+class RefusedConfigError(ConfigError):
+    """A configuration that cannot be used, with the files that it named: when one of them changes, try again."""
+
+    def __init__(self, problems: list[str], watched: tuple[Path, ...]) -> None:
+        super().__init__(problems)
+        self.watched = watched
 
 
 @dataclass(frozen=True, slots=True)

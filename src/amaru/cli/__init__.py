@@ -1,0 +1,1 @@
+"""The ``amaru`` command; one file per command group."""

@@ -1,0 +1,104 @@
+"""The ``amaru`` command: a table of commands, each imported when it is called.
+
+The kernels, the HTTP stack and pydantic take most of a second to import; ``amaru --help`` and shell completion need
+none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from amaru.errors import AmaruError, ConfigError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("amaru.cli.init:init", "Write a commented amaru.yaml from the keys found in the environment."),
+    "config": ("amaru.cli.config:app", "Check, show and describe the configuration."),
+    "serve": ("amaru.cli.serve:serve", "Serve the configured providers behind one OpenAI-compatible endpoint."),
+    "simulate": (
+        "amaru.cli.simulate:simulate",
+        "Start simulated providers that behave, and misbehave, like real ones.",
+    ),
+}
+"""Name → where the command lives (a function or a Typer app), and its line in ``amaru --help``."""
+
+_FIRST_STEPS = """Start here:
+
+  amaru init            writes amaru.yaml from the keys in your environment
+
+  amaru config check    names every mistake in it, with line and remedy
+
+  amaru serve           then point any OpenAI client at http://127.0.0.1:8080/v1"""
+
+
+class _LazyGroup(TyperGroup):
+    """Lists commands from the table, and imports the one that is called."""
+
+    # Any: Typer brings its own copy of click's types since 0.26, and takes them from click before.
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return (name, load_command(name), rest) if name in COMMANDS else (name, command, rest)
+
+
+def load_command(name: str) -> Any:  # Any: see _LazyGroup
+    """Imports a command of the table."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    if not isinstance(target, typer.Typer):
+        function, target = target, typer.Typer(add_completion=False)
+        target.command(name)(function)
+    command = typer.main.get_command(target)
+    command.name = name
+    return command
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"amaru {version('amaru')}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """One endpoint in front of every AI provider: it routes, fails over, and explains every choice."""
+
+
+def _placeholder(help: str) -> Callable[[], None]:
+    def listed() -> None:
+        raise AssertionError("resolve_command puts the real command in its place")
+
+    listed.__doc__ = help
+    return listed
+
+
+def build() -> typer.Typer:
+    """The command with all its groups."""
+    # Typer's own tracebacks show local variables on request; those may hold keys.
+    app = typer.Typer(
+        name="amaru", cls=_LazyGroup, epilog=_FIRST_STEPS, no_args_is_help=True, pretty_exceptions_enable=False
+    )
+    app.callback()(_root)
+    for name, (_, help) in COMMANDS.items():
+        app.command(name, help=help)(_placeholder(help))
+    return app
+
+
+def main() -> None:
+    """Entry point of the ``amaru`` command. Exit status: 0 fine, 1 refused or failed, 2 wrong usage."""
+    try:
+        build()()
+    except ConfigError as error:
+        typer.echo("\n".join(error.problems), err=True)
+        raise SystemExit(1) from None
+    except AmaruError as error:
+        typer.echo(f"amaru: {error}", err=True)
+        raise SystemExit(1) from None
