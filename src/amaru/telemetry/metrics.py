@@ -1,0 +1,266 @@
+"""What is counted on the way of a request, and how it is shown to Prometheus.
+
+Each ``Metrics`` has a registry of its own; nothing is global. Observing is plain arithmetic on cells that are found by
+one dictionary look-up; prometheus_client does what it is best at, the exposition formats, at scrape time.
+
+Labels are bounded: a request for an unknown model is a refusal without a resource label, and beyond a number of
+distinct names, further ones are counted as ``other``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from amaru import __version__
+from amaru.domain import Attempt, Usage
+from amaru.telemetry.exposition import MetricsCollector
+from amaru.telemetry.histogram import DECISION_SECONDS, FIRST_TOKEN_SECONDS, SECONDS, Histogram, merged
+
+OTHER = "other"
+MAX_NAMES = 500
+"""Distinct values of one label (tenants, resources, offers) before further ones become ``other``."""
+MAX_REQUEST_SERIES = 5_000
+"""Distinct combinations of a request's labels before further ones become ``other`` in all but the outcome."""
+
+
+class OfferState(Protocol):
+    """What is shown of an offer; ``routing``'s OfferHealth has it."""
+
+    offer: str
+    state: str
+    in_flight: float
+
+
+class StoreState(Protocol):
+    """What is shown of the store; ``storage``'s StoreStatus has it."""
+
+    healthy: bool
+    queue_depth: int
+    written: int
+    dropped: int
+    deleted: int
+    file_bytes: int
+    wal_bytes: int
+
+
+class Names:
+    """The values that a label may take: first come, first served, up to a limit."""
+
+    def __init__(self, limit: int = MAX_NAMES) -> None:
+        self._known: set[str] = set()
+        self._limit = limit
+
+    def admit(self, name: str) -> str:
+        """``name``, or ``other`` where there are too many."""
+        if name in self._known:
+            return name
+        if len(self._known) >= self._limit:
+            return OTHER
+        # A plain string of its own: enum members and slices of request bodies are not kept alive.
+        name = str.__str__(name)
+        self._known.add(name)
+        return name
+
+
+class RequestCell:
+    """Requests of one tenant, kind, resource and outcome; its histograms are shared between tenants."""
+
+    __slots__ = ("count", "duration", "first_token")
+
+    def __init__(self, duration: Histogram, first_token: Histogram) -> None:
+        self.count = 0
+        self.duration = duration
+        self.first_token = first_token
+
+
+class AttemptCell:
+    """Attempts at one offer that ended in one way; its histograms are shared between ways."""
+
+    __slots__ = ("cost_usd", "count", "duration", "first_token")
+
+    def __init__(self, duration: Histogram, first_token: Histogram) -> None:
+        self.count = 0
+        self.cost_usd = 0.0
+        self.duration = duration
+        self.first_token = first_token
+
+
+class UsageCell:
+    """Tokens and cost delivered to one tenant by one offer, of one provenance."""
+
+    __slots__ = ("cached_tokens", "cost_usd", "input_tokens", "output_tokens")
+
+    def __init__(self) -> None:
+        self.input_tokens = 0
+        self.cached_tokens = 0
+        self.output_tokens = 0
+        self.cost_usd = 0.0
+
+
+class Metrics:
+    """Counters and histograms of one server. Observing belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str, str, str], RequestCell] = {}
+        self.durations: dict[tuple[str, str, str], Histogram] = {}
+        self.first_tokens: dict[tuple[str, str], Histogram] = {}
+        self.attempts: dict[tuple[str, str], AttemptCell] = {}
+        self.attempt_durations: dict[str, Histogram] = {}
+        self.attempt_first_tokens: dict[str, Histogram] = {}
+        self.usage: dict[tuple[str, str, str], UsageCell] = {}
+        self.refusals: dict[tuple[str, int], int] = {}
+        self.recommendations: dict[tuple[str, str], int] = {}
+        self.retries: dict[str, int] = {}
+        self.failovers = 0
+        self.decisions = Histogram(DECISION_SECONDS)
+        self.version = __version__
+        self.in_flight: Callable[[], float] | None = None
+        self.offers: Callable[[], Sequence[OfferState]] | None = None
+        self.store: Callable[[], StoreState] | None = None
+        self.log_lines_dropped: Callable[[], int] | None = None
+        self._tenants, self._resources, self._offers = Names(), Names(), Names()
+        self.registry = CollectorRegistry()
+        self.registry.register(MetricsCollector(self))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def watch(
+        self,
+        in_flight: Callable[[], float] | None = None,
+        offers: Callable[[], Sequence[OfferState]] | None = None,
+        store: Callable[[], StoreState] | None = None,
+        log_lines_dropped: Callable[[], int] | None = None,
+    ) -> None:
+        """Ask these at scrape time; what is left out stays as it was."""
+        self.in_flight = in_flight or self.in_flight
+        self.offers = offers or self.offers
+        self.store = store or self.store
+        self.log_lines_dropped = log_lines_dropped or self.log_lines_dropped
+
+    # ---- observing ----------------------------------------------------------------------------------------------
+
+    def observe_request(
+        self, tenant: str, kind: str, resource: str, outcome: str, duration_s: float, first_token_s: float | None
+    ) -> None:
+        """One request ended; ``outcome`` is ``ok`` or one bounded word for why not."""
+        cell = self.requests.get((tenant, kind, resource, outcome))
+        if cell is None:
+            cell = self._request_cell(tenant, kind, resource, outcome)
+        cell.count += 1
+        cell.duration.observe(duration_s)
+        if first_token_s is not None:
+            cell.first_token.observe(first_token_s)
+
+    def observe_attempts(self, attempts: Sequence[Attempt]) -> None:
+        """The attempts of one request, in order; a change of offer between two of them is a failover."""
+        previous = None
+        for attempt in attempts:
+            offer = attempt.offer
+            outcome = attempt.failure or ("abandoned" if attempt.detail else "ok")
+            cell = self.attempts.get((offer, outcome)) or self._attempt_cell(offer, outcome)
+            cell.count += 1
+            cell.cost_usd += attempt.cost_usd
+            cell.duration.observe(attempt.latency_ms / 1e3)
+            if attempt.first_token_ms is not None:
+                cell.first_token.observe(attempt.first_token_ms / 1e3)
+            if previous is not None and offer != previous:
+                self.failovers += 1
+            previous = offer
+
+    def observe_usage(self, tenant: str, offer: str, usage: Usage, cost_usd: float) -> None:
+        """What an answer delivered to a tenant used and cost."""
+        cell = self.usage.get((tenant, offer, usage.source)) or self._usage_cell(tenant, offer, usage.source)
+        cached = usage.cached_input_tokens
+        cell.input_tokens += usage.input_tokens - cached
+        cell.cached_tokens += cached
+        cell.output_tokens += usage.output_tokens
+        cell.cost_usd += cost_usd
+
+    def observe_retry(self, offer: str) -> None:
+        """The same offer is asked again within one request."""
+        offer = self._offers.admit(offer)
+        self.retries[offer] = self.retries.get(offer, 0) + 1
+
+    def observe_decision(self, duration_s: float) -> None:
+        """One ranking was made."""
+        self.decisions.observe(duration_s)
+
+    def observe_recommendation(self, tenant: str, kind: str, duration_s: float) -> None:
+        """One ranking was made for a workload that somebody else will place."""
+        key = (self._tenants.admit(tenant), kind)
+        self.recommendations[key] = self.recommendations.get(key, 0) + 1
+        self.decisions.observe(duration_s)
+
+    def observe_refusal(self, kind: str, status: int) -> None:
+        """A request was refused before anything was decided: bad key, bad body, unknown model."""
+        self.refusals[kind, status] = self.refusals.get((kind, status), 0) + 1
+
+    # ---- cells: looked for by the labels as given, kept under the labels as admitted ----------------------------
+
+    def _request_cell(self, tenant: str, kind: str, resource: str, outcome: str) -> RequestCell:
+        tenant, kind, resource = self._tenants.admit(tenant), str.__str__(kind), self._resources.admit(resource)
+        if len(self.requests) >= MAX_REQUEST_SERIES:
+            tenant = resource = OTHER
+        cell = self.requests.get((tenant, kind, resource, outcome))
+        if cell is None:
+            duration = self.durations.setdefault((kind, resource, outcome), Histogram(SECONDS))
+            first_token = self.first_tokens.setdefault((kind, resource), Histogram(FIRST_TOKEN_SECONDS))
+            cell = self.requests[tenant, kind, resource, outcome] = RequestCell(duration, first_token)
+        return cell
+
+    def _attempt_cell(self, offer: str, outcome: str) -> AttemptCell:
+        offer, outcome = self._offers.admit(offer), str.__str__(outcome)
+        cell = self.attempts.get((offer, outcome))
+        if cell is None:
+            duration = self.attempt_durations.setdefault(offer, Histogram(SECONDS))
+            first_token = self.attempt_first_tokens.setdefault(offer, Histogram(FIRST_TOKEN_SECONDS))
+            cell = self.attempts[offer, outcome] = AttemptCell(duration, first_token)
+        return cell
+
+    def _usage_cell(self, tenant: str, offer: str, source: str) -> UsageCell:
+        tenant, offer, source = self._tenants.admit(tenant), self._offers.admit(offer), str.__str__(source)
+        return self.usage.setdefault((tenant, offer, source), UsageCell())
+
+    # ---- showing ------------------------------------------------------------------------------------------------
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics where the ``Accept`` header asks for it, else Prometheus."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def summary(self) -> dict[str, Any]:  # Any: JSON
+        """Plain figures since the start, for ``/status``. Latencies are interpolated inside histogram buckets."""
+        outcomes: dict[str, int] = {}
+        for (_, _, _, outcome), cell in list(self.requests.items()):
+            outcomes[outcome] = outcomes.get(outcome, 0) + cell.count
+        served = merged([h for (_, _, outcome), h in list(self.durations.items()) if outcome == "ok"], SECONDS)
+        first_token = merged(list(self.first_tokens.values()), FIRST_TOKEN_SECONDS)
+        usage = list(self.usage.values())
+        attempts = list(self.attempts.items())
+        return {
+            "requests": sum(outcomes.values()),
+            "outcomes": outcomes,
+            "refused_before_routing": sum(self.refusals.values()),
+            "recommendations": sum(self.recommendations.values()),
+            "attempts": sum(cell.count for _, cell in attempts),
+            "failed_attempts": sum(cell.count for (_, outcome), cell in attempts if outcome not in ("ok", "abandoned")),
+            "failovers": self.failovers,
+            "retries": sum(self.retries.values()),
+            "input_tokens": sum(cell.input_tokens + cell.cached_tokens for cell in usage),
+            "cached_input_tokens": sum(cell.cached_tokens for cell in usage),
+            "output_tokens": sum(cell.output_tokens for cell in usage),
+            "cost_usd": sum(cell.cost_usd for cell in usage),
+            "failed_attempts_cost_usd": sum(cell.cost_usd for (_, outcome), cell in attempts if outcome != "ok"),
+            "duration_ms": _quantiles_ms(served),
+            "first_token_ms": _quantiles_ms(first_token),
+        }
+
+
+def _quantiles_ms(histogram: Histogram) -> dict[str, float | None]:
+    found = {name: histogram.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+    return {name: None if value is None else round(value * 1e3, 3) for name, value in found.items()}
