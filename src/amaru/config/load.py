@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from amaru.config import overrides
 from amaru.config.checks import Names, check, check_shared_keys, offer_id, references
 from amaru.config.document import MAX_BYTES, Document, read_document
 from amaru.config.models import CAPABILITIES, ConfigFile, OfferSettings, ProviderSettings, RoutingSettings
-from amaru.config.problems import Loc, Problem, dotted
+from amaru.config.problems import MAX_PROBLEMS, Loc, Problem, dotted
 from amaru.config.secrets import Secrets
 from amaru.config.settings import Config, Provider, RefusedConfigError
 from amaru.config.translate import validate
@@ -62,7 +63,8 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
         file, offer_indices, mistakes = validate(data)
         problems += mistakes
         if file is not None:
-            problems += check(file, offer_indices, Names(data), [mistake.loc for mistake in mistakes])
+            refused = [mistake.loc for mistake in mistakes]
+            problems += islice(check(file, offer_indices, Names(data), refused), MAX_PROBLEMS)
             parts = _fetch(file, secrets, problems)
     if problems or file is None or parts is None:
         raise RefusedConfigError(_render(problems, document, sources, str(path)), (path, *sorted(secrets.files)))

@@ -20,6 +20,11 @@ _UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WORD = re.compile(r"[A-Za-z0-9]{16,}")
 _RUN = re.compile(r"[A-Za-z0-9+/=_-]{32,}")
 _SHOWN_CHARACTERS = 60
+_MAX_GUESSES = 2_000
+"""Comparing a word takes microseconds for each known one; with more than these, no closest one is looked for."""
+
+MAX_PROBLEMS = 1_000
+"""Of each kind; a file with more is not the file that was meant, and naming them all would take minutes."""
 
 
 def looks_secret(text: str) -> bool:
@@ -76,6 +81,8 @@ def dotted(loc: Loc) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The closest of the known words, in words; ``None`` where none is close."""
     words = sorted(set(known))
+    if len(words) > _MAX_GUESSES or len(word) > 200:
+        return None
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"did you mean {shown(close[0])}?" if close else None
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from amaru.config.models import MISTAKE, ConfigFile
-from amaru.config.problems import Loc, Problem, shown, suggest
+from amaru.config.problems import MAX_PROBLEMS, Loc, Problem, shown, suggest
 
 _KEY_LIKE = re.compile(r"(?i)(^|[_-])(key|keys|apikey|token|secret|password|passwd|authorization|bearer|credentials)$")
 _NEVER_SHOWN = ("key_env", "env", "sha256", "headers", "base_url")
@@ -79,6 +79,7 @@ def validate(data: dict[str, Any]) -> tuple[ConfigFile | None, tuple[int, ...], 
 
 def _problems(errors: list[ErrorDetails]) -> list[Problem]:
     # A list whose every element was refused is reported once more as too short.
+    errors = errors[:MAX_PROBLEMS]
     locs = [error["loc"] for error in errors]
     return [
         _problem(error)

@@ -67,6 +67,8 @@ class ConfigWatcher:
         # None: nothing was read by us yet. The first look reads, in case the file changed since `current` was loaded.
         self._read_at: _Stamp | None = None
         self._seen: _Stamp | None = None
+        # A hang-up may come while a look is under way in its thread.
+        self._looking = asyncio.Lock()
 
     def check(self, *, settled: bool = False) -> Config | None:
         """One look: the new configuration, or ``None`` where nothing changed or the change is not still yet.
@@ -99,6 +101,10 @@ class ConfigWatcher:
 
     async def reload(self, *, settled: bool = True) -> bool:
         """One look, with its consequences: True where a new configuration serves now. Never raises."""
+        async with self._looking:
+            return await self._look(settled)
+
+    async def _look(self, settled: bool) -> bool:
         try:
             new = await asyncio.to_thread(self.check, settled=settled)
             if new is None:
