@@ -95,7 +95,8 @@ class SimulatedProvider:
         self._host, self._port = host, port
         self._clock = clock
         self._script = [incident for incident in script if incident.provider == self.profile.name]
-        self._timers: list[asyncio.TimerHandle] = []
+        self._script_timers: list[asyncio.TimerHandle] = []
+        self._next_look: asyncio.TimerHandle | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._running = False
         rng = random.Random(f"faults {seed}")  # noqa: S311 -- reproducible, not secret
@@ -130,8 +131,9 @@ class SimulatedProvider:
     async def stop(self) -> None:
         """Close the port and every connection."""
         self._running = False
-        for timer in self._timers:
-            timer.cancel()
+        for timer in (*self._script_timers, self._next_look):
+            if timer is not None:
+                timer.cancel()
         if self._reopening is not None:
             self._reopening.cancel()
         await self._server.close()
@@ -140,7 +142,7 @@ class SimulatedProvider:
         """Begin a script now: each of its faults is switched on after its ``at_s``."""
         loop = asyncio.get_running_loop()
         for incident in script:
-            self._timers.append(loop.call_later(incident.at_s, self.faults.add, incident.fault))
+            self._script_timers.append(loop.call_later(incident.at_s, self.faults.add, incident.fault))
 
     @property
     def port(self) -> int:
@@ -183,10 +185,12 @@ class SimulatedProvider:
         if any(entry.fault.point == "connect" for entry in active):
             self._server.close_resting()
         ends = [entry.until for entry in active if entry.until is not None and _lasts(entry.fault)]
-        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > _loop_time()]
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         if ends:
-            wait_s = max(0.0, min(ends) - self._clock())
-            self._timers.append(asyncio.get_running_loop().call_later(wait_s + 0.001, self._faults_changed))
+            wait_s = max(0.0, min(ends) - self._clock()) + 0.001
+            self._next_look = asyncio.get_running_loop().call_later(wait_s, self._faults_changed)
 
     async def _reopen(self) -> None:
         host, port = self._server.address
@@ -286,10 +290,6 @@ class SimulatedProvider:
 
 def _lasts(fault: Fault) -> bool:
     return fault.kind in ("refuse", "capacity")
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _shown(id: str, fault: Fault, hits: int) -> dict[str, object]:

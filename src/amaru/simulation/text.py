@@ -21,18 +21,19 @@ _TOKEN = re.compile(r"\s*\S{1,8}|\s+\Z")
 # bytes of a character notices.
 _WORDS = (
     "a the of and to in is that it for was on are as with at be this have from or by one had not but what all were "
-    "when we there can an your which their said if do will each about how up out them then she many some so these would "
-    "other into has more her two like him see time could no make than first been its who now people my made over did "
-    "down only way find use may water long little very after words called just where most know get through back much "
-    "before go good new write our used me man too any day same right look think also around another came come work "
-    "three must because does part even place well such here take why help put years different away again off went old "
-    "number great tell men say small every found still between name should home big give air line set own under read "
-    "last never us left end along while might next sound below saw something thought both few those always looked show "
-    "large often together asked house don't world going want school until form food keep children feet land side "
-    "without boy once animals life enough took four head above kind began almost live page got earth need far hand "
-    "high year mother light country father let night picture being study second soon story since white ever paper hard "
-    "near sentence better best across during today however sure knew it's try told young sun thing whole hear example "
-    "naïve café über señor façade Zürich Łódź кот мир слово данные 数据 模型 答案 こんにちは 안녕 🙂 🚀 é Ångström"
+    "when we there can an your which their said if do will each about how up out them then she many some so these "
+    "would other into has more her two like him see time could no make than first been its who now people my made "
+    "over did down only way find use may water long little very after words called just where most know get through "
+    "back much before go good new write our used me man too any day same right look think also around another came "
+    "come work three must because does part even place well such here take why help put years different away again "
+    "off went old number great tell men say small every found still between name should home big give air line set "
+    "own under read last never us left end along while might next sound below saw something thought both few those "
+    "always looked show large often together asked house don't world going want school until form food keep "
+    "children feet land side without boy once animals life enough took four head above kind began almost live page "
+    "got earth need far hand high year mother light country father let night picture being study second soon story "
+    "since white ever paper hard near sentence better best across during today however sure knew it's try told "
+    "young sun thing whole hear example naïve café über señor façade Zürich Łódź кот мир слово данные 数据 模型 答案 "
+    "こんにちは 안녕 🙂 🚀 é Ångström"
 )
 VOCABULARY = tuple(word for word in _WORDS.split() if len(word) <= 8)
 

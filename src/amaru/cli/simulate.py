@@ -1,0 +1,118 @@
+"""``amaru simulate``: OpenAI-compatible servers that behave, and misbehave, like real providers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from amaru.http1.settings import ListenError
+from amaru.simulation.faults import Incident
+from amaru.simulation.gateway_config import gateway_config
+from amaru.simulation.profiles import ProviderProfile, builtin
+from amaru.simulation.provider import SimulatedProvider
+from amaru.simulation.script import read_incidents, read_profiles
+
+
+def simulate(
+    providers: Annotated[int, typer.Option(help="How many of the built-in providers to start.", min=1, max=100)] = 3,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file with `providers:`, in place of the built-in ones.")
+    ] = None,
+    port_base: Annotated[
+        int, typer.Option(help="Port of the first provider; the others follow. 0: any free ones.", min=0, max=65535)
+    ] = 9000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    seed: Annotated[int, typer.Option(help="Seed of latencies and of faults with a probability.")] = 0,
+    faults: Annotated[Path | None, typer.Option(help="YAML file with `faults:`, a script of incidents.")] = None,
+    write_config: Annotated[Path | None, typer.Option(help="Write an amaru.yaml for these providers there.")] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON when ready, in place of the table.")
+    ] = False,
+) -> None:
+    """Start simulated providers on ports of this machine, until Ctrl-C.
+
+    Each one bills exactly (GET /sim/bill), and breaks on demand: POST /sim/faults, DELETE /sim/faults.
+    """
+    profiles = read_profiles(config) if config is not None else builtin(providers)
+    script = read_incidents(faults, [profile.name for profile in profiles]) if faults is not None else []
+    main = _run(profiles, script, host, port_base, seed, write_config, json_lines)
+    try:
+        import uvloop
+    except ImportError:  # a platform without it
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _run(
+    profiles: tuple[ProviderProfile, ...],
+    script: list[Incident],
+    host: str,
+    port_base: int,
+    seed: int,
+    write_config: Path | None,
+    json_lines: bool,
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        running = []
+        for place, profile in enumerate(profiles):
+            port = port_base + place if port_base else 0
+            provider = SimulatedProvider(profile, script=script, seed=seed + place, host=host, port=port)
+            try:
+                await stack.enter_async_context(provider)
+            except ListenError as error:
+                raise ListenError(f"{error} (--port-base)") from None
+            running.append(provider)
+        text = gateway_config([(provider.profile, provider.base_url) for provider in running])
+        if write_config is not None:
+            # Once, before serving: nobody waits for this loop yet.
+            write_config.write_text(text, encoding="utf-8")  # noqa: ASYNC240
+        if json_lines:
+            rows = [{"name": provider.profile.name, "url": provider.url} for provider in running]
+            typer.echo(msgspec.json.encode({"providers": rows}).decode())
+            sys.stdout.flush()
+        else:
+            _show(running, script, text, write_config)
+        await stop.wait()
+
+
+def _show(running: list[SimulatedProvider], script: list[Incident], text: str, write_config: Path | None) -> None:
+    table = Table("provider", "base URL", "models", "in $/M", "out $/M", "first token", "tokens/s", "capacity")
+    for provider in running:
+        profile = provider.profile
+        itl_ms = profile.latency.itl_ms
+        table.add_row(
+            profile.name,
+            provider.base_url,
+            ", ".join((*profile.models, *profile.embedding_models)),
+            f"{profile.price.input_usd_per_mtok:g}",
+            f"{profile.price.output_usd_per_mtok:g}",
+            f"{profile.latency.ttft_ms:g} ms",
+            f"{1000 / itl_ms:.0f}" if itl_ms else "instant",
+            str(profile.capacity),
+        )
+    console = Console()
+    console.print(table)
+    for incident in script:
+        console.print(f"  {incident.at_s:>6g} s  {incident.provider} {incident.fault.describe()}", highlight=False)
+    if write_config is not None:
+        console.print(f"Wrote {write_config}. Next: [bold]amaru serve --config {write_config}[/bold]")
+    else:
+        console.print("\nAn amaru.yaml for these (or let --write-config PATH write it):\n")
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    url = running[0].url
+    kind = '{"kind": "cut", "times": 1}'
+    console.print(f"Break one:  curl -X POST {url}/sim/faults -d '{kind}'", markup=False, highlight=False)
+    console.print("Ctrl-C stops them.")

@@ -1,0 +1,84 @@
+"""A ready amaru.yaml for simulated providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import yaml
+
+from amaru.simulation.profiles import ProviderProfile
+
+
+def gateway_config(
+    providers: Sequence[tuple[ProviderProfile, str]],
+    *,
+    port: int = 8080,
+    storage_path: str | None = None,
+    routing: Mapping[str, object] | None = None,
+) -> str:
+    """amaru.yaml for ``providers``, each with its base URL.
+
+    Models become resources by the last part of their name, so that ``anvil/llama-70b`` and ``birch/llama-70b`` stand in
+    for each other as ``llama-70b``.
+    """
+    whole: dict[str, Any] = {  # Any: raw YAML
+        "version": 1,
+        "server": {"host": "127.0.0.1", "port": port, "auth": "none"},
+        "providers": {profile.name: _provider(profile, base_url) for profile, base_url in providers},
+        "offers": [offer for profile, _ in providers for offer in _offers(profile)],
+    }
+    if routing is not None:
+        whole["routing"] = dict(routing)
+    if storage_path is not None:
+        whole["storage"] = {"path": storage_path}
+    text: str = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=110)
+    return "# Written by `amaru simulate`: providers of this machine's own.\n" + text
+
+
+def _provider(profile: ProviderProfile, base_url: str) -> dict[str, object]:
+    section: dict[str, object] = {"base_url": base_url, "regions": list(profile.regions)}
+    if profile.keys:
+        section["key_env"] = f"{profile.name.upper().replace('-', '_')}_API_KEY"
+    return section
+
+
+def _offers(profile: ProviderProfile) -> list[dict[str, object]]:
+    price = {name: value for name, value in msgspec.to_builtins(profile.price).items() if value is not None}
+    del price["usd_per_gpu_hour"]
+    common: dict[str, object] = {
+        "context_window_tokens": profile.context_window_tokens,
+        "reputation": profile.reputation,
+        "latency_ms": max(1.0, profile.latency.ttft_ms),
+        "capacity": profile.capacity,
+    }
+    for limit in ("requests_per_min", "tokens_per_min"):
+        if getattr(profile, limit) is not None:
+            common[limit] = getattr(profile, limit)
+    can = ["stream", "tools", "vision", "json_schema", *(["prefill"] if profile.prefill == "continue" else [])]
+    offers: list[dict[str, object]] = [
+        {
+            "provider": profile.name,
+            "resource": model.rpartition("/")[2],
+            "model": model,
+            "kinds": ["chat", "completion"],
+            "price": price,
+            "capabilities": can,
+            **common,
+        }
+        for model in profile.models
+    ]
+    offers += [
+        {
+            "provider": profile.name,
+            "resource": model.rpartition("/")[2],
+            "model": model,
+            "kinds": ["embedding"],
+            "price": {**price, "output_usd_per_mtok": 0.0},
+            "capabilities": [],
+            **common,
+        }
+        for model in profile.embedding_models
+    ]
+    return offers
