@@ -340,6 +340,20 @@ def test_whole_answers_are_compared_with_whole_answers() -> None:
     assert decide(on, chat()).table[:, k.LATENCY] == pytest.approx([200.0, 400.0])
 
 
+def test_a_gpu_jobs_latency_is_the_time_until_it_is_accepted() -> None:
+    on = board(gpu_offer("a", 1.0, 300.0, 50.0, 9.0, ["global"]))
+    on.observe(0, NOW, None, None, 800.0)
+    assert decide(on, gpu_job()).table[0, k.LATENCY] == pytest.approx(0.8 * 300.0 + 0.2 * 800.0)
+
+
+@pytest.mark.parametrize("nothing", [0.0, -1.0, math.nan, math.inf, None])
+def test_a_latency_that_is_none_teaches_nothing(nothing: float | None) -> None:
+    on = board(offer("a", latency_ms=300.0))
+    on.observe(0, NOW, None, nothing, nothing)
+    assert expected_ms(on) == 300.0
+    assert on.health(0, NOW).answer_ms is None
+
+
 def test_failures_do_not_teach_latency() -> None:
     on = board(offer("a", latency_ms=300.0))
     run(on, FailureKind.STREAM_CUT)

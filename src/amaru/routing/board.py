@@ -159,8 +159,12 @@ class Board:
         """Take in an outcome: averages, breaker, throttle.
 
         ``where`` is an admission, or a row for a request that amaru did not make itself. Latencies of failures are not
-        taken. ``tokens_used`` corrects the token limit where the admission had reserved an estimate.
+        taken. For GPU work the latency is the time until the job is accepted. ``tokens_used`` corrects the token limit
+        where the admission had reserved an estimate.
         """
+        row = where if isinstance(where, int) else where.row
+        if first_token_ms is None and Kind.GPU_JOB in self.offers[row].kinds:
+            first_token_ms = latency_ms
         if isinstance(where, int):
             self._states[where].observe(None, now_s, failure, first_token_ms, latency_ms, stream)
             return

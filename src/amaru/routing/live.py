@@ -152,9 +152,10 @@ class LiveState:
         health = Health.HEALTHY if failure is None else reaction_to(failure).health
         began_at = now_s if admission is None else admission.admitted_at
         if failure is None:
-            if first_token_ms is not None:
+            # A reported outcome that leaves a latency out has 0 there.
+            if first_token_ms is not None and 0.0 < first_token_ms < math.inf:
                 self._average(k.FIRST_TOKEN, first_token_ms, now_s)
-            if latency_ms is not None and not stream:
+            if not stream and latency_ms is not None and 0.0 < latency_ms < math.inf:
                 self._average(k.ANSWER, latency_ms, now_s)
             self._average(k.SUCCESS, 1.0, now_s)
             if began_at >= self._throttled_at:
