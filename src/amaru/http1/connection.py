@@ -20,8 +20,8 @@ class Connection(asyncio.Protocol):
     """The server's side of one connection; runs one handler at a time.
 
     The reader is fed only while no request is being served; what arrives meanwhile is held back raw, and reading
-    pauses when that exceeds a bound. Only the requests packed into one read are parsed ahead. So answers keep the
-    order of requests, and a client that sends ahead costs a bounded amount.
+    pauses when that exceeds a bound. So answers keep the order of requests, and a client that sends ahead costs a
+    bounded amount.
 
     Attributes
     ----------
@@ -119,18 +119,24 @@ class Connection(asyncio.Protocol):
         if server.buffered_bytes > server.settings.max_buffered_bytes:
             self._refuse_busy()
         elif self._busy:
-            self._early += data
-            if len(self._early) > server.settings.max_pipelined_bytes and not self._reading_paused:
-                self._reading_paused = True
-                self.transport.pause_reading()
+            self._keep(data)
         else:
-            reader.feed(data)
+            rest = reader.feed(data)
+            if rest and not reader.ended:
+                self._keep(rest)
             if reader.requests:
                 self._serve(reader.requests.popleft())
             elif reader.refusal is not None:
                 self._send_refusal(reader.refusal)
             elif not reader.ended:
                 self._await_more()
+
+    def _keep(self, data: bytes) -> None:
+        """Hold back what the reader may not have yet, and stop reading when that grows large."""
+        self._early += data
+        if len(self._early) > self.server.settings.max_pipelined_bytes and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
 
     # --- requests and their answers ---------------------------------------------------------------------------------
 
@@ -145,7 +151,7 @@ class Connection(asyncio.Protocol):
         """Go on: the answer to the current request is complete, or was given up."""
         self.request = None
         reader = self._reader
-        if not keep_alive:
+        if not keep_alive or self.server.draining:
             self._close()
         elif reader.requests or reader.refusal is not None or self._early:
             self.server.loop.call_soon(self._advance)  # not at once: this runs inside the handler
@@ -211,7 +217,7 @@ class Connection(asyncio.Protocol):
         server.refused[refusal.status] += 1
         body = refusal.body()
         fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if refusal.status in (429, 503):
+        if refusal.status == 503:
             fields.append((b"retry-after", b"%d" % server.settings.retry_after_s))
         fields.append((b"connection", b"close"))
         self._state = LINGERING

@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 _OVERHEAD_PER_BODY_BYTE = 8
 """Framing bytes that a chunked body may spend per byte; the smallest honest chunk (``1\\r\\nX\\r\\n``) spends five."""
 
+_SLICE_BYTES = 8192
+"""How much is parsed at once beyond a request that is complete: room for some 300 of the smallest requests."""
+
 _UNKNOWN_METHOD = re.compile(rb"[A-Za-z][A-Za-z_-]{0,31} ")
 
 
@@ -31,13 +34,13 @@ class _RefusedError(Exception):
 class RequestReader:
     """Parses one connection's input with httptools (llhttp).
 
-    `feed` adds to ``requests`` each request that is complete, in order. What breaks the rules or a limit ends the
-    input: ``refusal`` is then the answer due after those of ``requests``.
+    `feed` adds complete requests to ``requests``, in order. What breaks the rules or a limit ends the input:
+    ``refusal`` is then the answer due after those of ``requests``.
 
     Attributes
     ----------
     requests
-        Complete requests, not yet taken; at most ``max_pipelined_requests`` and one.
+        Complete requests, not yet taken: as many as fit into ``_SLICE_BYTES``.
     refusal
         The server's own last answer, or ``None``.
     ended
@@ -99,8 +102,22 @@ class RequestReader:
         """Whether a head is complete, and its body is not."""
         return self._incoming is not None
 
-    def feed(self, data: bytes) -> None:
-        """Parse what arrived."""
+    def feed(self, data: bytes) -> bytes:
+        """Parse what arrived until a request is complete; return what is left for the next time.
+
+        The parser cannot stop by itself, and tiny requests grow a hundredfold as objects: so it is fed in slices.
+        """
+        if len(data) <= _SLICE_BYTES:
+            self._feed(data)
+            return b""
+        at = 0
+        while at < len(data) and not self.requests and not self.ended:
+            end = at + max(_SLICE_BYTES, self.awaited_bytes - self.body_bytes)
+            self._feed(data[at:end])
+            at = end
+        return data[at:]
+
+    def _feed(self, data: bytes) -> None:
         self.fed_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -231,10 +248,9 @@ class RequestReader:
             self.body_bytes = 0
         if self._headers:
             self._headers = {}
+            self._field_count = 0
         self.awaited_bytes = 0
         self.continue_due = False
-        if len(self.requests) > self._settings.max_pipelined_requests:
-            self._stop(429, "too_many_pipelined", "Too many requests were sent ahead of their answers.")
         if not request.keep_alive:
             self.ended = True
         self.requests.append(request)
@@ -255,7 +271,7 @@ class RequestReader:
                 head += name + b": " + request.headers[name] + b"\r\n"
         self._parser = httptools.HttpRequestParser(self)
         self.fed_bytes -= len(rest)
-        self.feed(head + b"\r\n" + rest)
+        self._feed(head + b"\r\n" + rest)
 
     def _check_unfinished(self) -> None:
         """Bound what an incomplete request may hold; the parser itself gathers a field or an extension of any size."""
@@ -276,10 +292,14 @@ class RequestReader:
             self.refuse(500, "internal_error", "The server failed while reading this request; its log says why.")
         elif reason in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
             self.refuse(505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are served here.")
-        elif isinstance(error, httptools.HttpParserInvalidMethodError) and _UNKNOWN_METHOD.match(data):
+        elif isinstance(error, httptools.HttpParserInvalidMethodError) and self._is_unknown_method(data):
             self.refuse(501, "method_not_implemented", "This request method is not known here.")
         else:
             self.refuse(400, "bad_request", f"This is not valid HTTP/1.1: {reason}.")
+
+    def _is_unknown_method(self, data: bytes) -> bool:
+        """Whether ``data`` begins a request whose method only lacks meaning, rather than being no request at all."""
+        return not self.requests and self.fed_bytes == len(data) and _UNKNOWN_METHOD.match(data) is not None
 
     def _stop(self, status: int, code: str, message: str) -> NoReturn:
         self.refuse(status, code, message)

@@ -86,6 +86,8 @@ class HttpServer:
         self.loop = asyncio.get_running_loop()
         self.heads.set_time(self._wall_clock())
         backlog = self.settings.backlog
+        if not 0 <= port <= 65535:  # uvloop would take it modulo 65536
+            raise ListenError(f"cannot listen on {host}:{port}: ports go from 0 (any free one) to 65535")
         try:
             if sock is not None:
                 self._listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=backlog)
@@ -93,7 +95,7 @@ class HttpServer:
                 self._listener = await self.loop.create_server(
                     lambda: Connection(self), host, port, reuse_address=True, backlog=backlog
                 )
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             where = "the socket handed in" if sock is not None else f"{host}:{port}"
             raise ListenError(f"cannot listen on {where}: {_explain(error)}") from error
 
@@ -225,10 +227,10 @@ class HttpServer:
         self._sweeper = self.loop.call_later(self.settings.sweep_interval_s, self._sweep)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return "the host name is unknown; use an address of this machine, such as 127.0.0.1"
-    code = error.errno if isinstance(error, OSError) else None
+    code = error.errno
     if code == errno.EADDRINUSE:
         return "the port is taken; stop the program that holds it, or choose another port (0 takes a free one)"
     if code == errno.EACCES:

@@ -27,9 +27,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Open connections; a further one is answered 503 with Retry-After and closed.
     max_buffered_bytes
         Request bytes held at one time over all connections; the request that would exceed it is answered 503.
-    max_pipelined_bytes, max_pipelined_requests
-        What a client may send ahead of its answers before reading pauses; and how many whole requests it may pack
-        into one read before the next is answered 429.
+    max_pipelined_bytes
+        What a client may send ahead of its answers before reading pauses.
     header_timeout_s
         From the first byte of a request (or from connecting) to the end of its head; then 408.
     body_timeout_s, min_body_bytes_per_s
@@ -46,7 +45,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     backlog
         Connections that the kernel queues before they are accepted.
     retry_after_s
-        The Retry-After of the server's own 503 and 429 answers.
+        The Retry-After of the server's own 503 answers.
     """
 
     max_url_bytes: int = 8 * 1024
@@ -56,7 +55,6 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     max_buffered_bytes: int = 512 * 1024 * 1024
     max_pipelined_bytes: int = 64 * 1024
-    max_pipelined_requests: int = 128
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     min_body_bytes_per_s: int = 500
