@@ -17,9 +17,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port, in place of server.port; 0 takes a free one.")
     ] = None,
-    log_format: Annotated[
-        Literal["json", "console"] | None, typer.Option(help="In place of logging.format.")
-    ] = None,
+    log_format: Annotated[Literal["json", "console"] | None, typer.Option(help="In place of logging.format.")] = None,
 ) -> None:
     """Serve the configured providers behind one OpenAI-compatible endpoint.
 

@@ -217,7 +217,10 @@ PAGE_QUERY: list[Json] = [
 
 
 def _error(description: str) -> Json:
-    return {"description": description, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
 
 
 ERRORS: dict[int, str] = {
@@ -289,7 +292,12 @@ def _get(
     parameters: list[Json] = list(query or [])
     if path is not None:
         parameters.append(
-            {"name": path, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}}
+            {
+                "name": path,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
+            }
         )
     schema: Json = {"type": "object"} if media == "application/json" else {"type": "string"}
     errors = set(extra) | (set() if open_ else {401})

@@ -5,7 +5,8 @@ Cold code, so an ordinary framework: Starlette, mounted on the same server throu
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,12 +21,12 @@ from amaru.gateway.access import Access
 from amaru.gateway.answers import CONTENT_JSON, retry_after
 from amaru.gateway.openapi import openapi_document
 from amaru.mesh import Views
-from amaru.telemetry.metrics import Metrics
 from amaru.protocols.openai import error_body
+from amaru.telemetry.metrics import Metrics
 
 MAX_PAGE = 500
 JSON = CONTENT_JSON.decode()
-Endpoint = Callable[[Request], Awaitable[Response]]
+_CURSOR = re.compile(r"[0-9a-f]{32}")
 
 
 class OperatorApi:
@@ -147,6 +148,8 @@ def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of
     if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_PAGE:
         raise RequestError(400, f"limit must be a whole number from 1 to {MAX_PAGE}.", param="limit")
     page["limit"] = int(limit)
+    if "cursor" in query and not _CURSOR.fullmatch(query["cursor"]):
+        raise RequestError(400, "cursor must be the next_cursor of the page before.", param="cursor")
     if "ok" in query:
         if query["ok"] not in ("true", "false"):
             raise RequestError(400, "ok must be `true` or `false`.", param="ok")
@@ -190,7 +193,9 @@ async def _on_store(request: Request, error: Exception) -> Response:
 async def _on_404(request: Request, _: Exception) -> Response:
     return await _on_error(
         request,
-        RequestError(404, f"No endpoint at {request.url.path[:256]!r}; GET /openapi.json lists them.", code="not_found"),
+        RequestError(
+            404, f"No endpoint at {request.url.path[:256]!r}; GET /openapi.json lists them.", code="not_found"
+        ),
     )
 
 

@@ -26,7 +26,9 @@ GC_THRESHOLD = 50_000
 little; its default of 700 costs several per cent of the throughput."""
 
 
-async def run(config: Config, *, announce: Callable[[str], None], host: str | None = None, port: int | None = None) -> int:
+async def run(
+    config: Config, *, announce: Callable[[str], None], host: str | None = None, port: int | None = None
+) -> int:
     """Serve until told to stop; returns the exit status: 0, or 1 where requests had to be cut at the end.
 
     Parameters

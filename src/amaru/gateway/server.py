@@ -88,4 +88,3 @@ class Gateway:
 def _method_not_allowed(request: Request, allowed: str) -> None:
     error = RequestError(405, f"{request.path} takes {allowed}, not {request.method[:32]}.", code="method_not_allowed")
     respond_error(request, error, [(b"allow", allowed.encode())])
-

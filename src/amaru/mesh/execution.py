@@ -16,7 +16,7 @@ from amaru.accounts.tokens import count_usage
 from amaru.domain import Attempt, Capability, FailureKind, Kind, Offer, Tenant, Usage, Workload
 from amaru.errors import Failure, RequestError
 from amaru.protocols.openai import OpenAIRequest
-from amaru.providers.base import StreamReply, Timing, WholeReply
+from amaru.providers.base import StreamReply, WholeReply
 from amaru.routing.explanation import why_none
 from amaru.routing.live import Admission
 from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
@@ -312,7 +312,9 @@ class Execution:
         impatient = failure is not None and failure.kind is FailureKind.NO_ANSWER and attempt.deadline_bound
         board = self.plan.board
         if not abandoned and not impatient:
-            board.observe(attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=self._tokens_used())
+            board.observe(
+                attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=self._tokens_used()
+            )
         board.release(attempt.admission)
         served = self.reply is not None
         self.attempts.append(
@@ -375,4 +377,3 @@ def workload_of(call: Call) -> Workload:
         weights=tenant.weights,
         session=call.session,
     )
-

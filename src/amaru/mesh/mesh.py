@@ -257,7 +257,9 @@ class Mesh:
 
 
 def _no_such_decision() -> RequestError:
-    return RequestError(404, "No such decision: the id is unknown, or the decision is no longer kept.", code="not_found")
+    return RequestError(
+        404, "No such decision: the id is unknown, or the decision is no longer kept.", code="not_found"
+    )
 
 
 def _offer_meant(named: str | None, offers: Sequence[Offer], figures: Figures) -> str:
@@ -265,7 +267,9 @@ def _offer_meant(named: str | None, offers: Sequence[Offer], figures: Figures) -
     asked_about = [offers[row].id for row in figures.rows.tolist()]
     if named is None:
         if not figures.order:
-            raise RequestError(400, "No offer was feasible in this decision: name the one that was used.", param="offer")
+            raise RequestError(
+                400, "No offer was feasible in this decision: name the one that was used.", param="offer"
+            )
         return offers[figures.order[0]].id
     if named not in asked_about:
         raise RequestError(

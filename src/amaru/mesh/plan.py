@@ -11,8 +11,11 @@ import random
 
 from amaru.accounts.keys import KeyRing
 from amaru.config import Config
+from amaru.config import Provider as ProviderSettings
 from amaru.domain import Kind, Offer, Workload
 from amaru.providers.base import Provider, Timing
+from amaru.providers.openai import OpenAIProvider, ProviderSpec
+from amaru.providers.transport import Endpoint, endpoint_from_url
 from amaru.routing.board import Board
 from amaru.routing.breaker import BreakerSettings
 from amaru.routing.policies import make_policy
@@ -103,3 +106,25 @@ class Plan:
         """Close every provider."""
         for provider in self.providers.values():
             await provider.aclose()
+
+
+def open_provider(settings: ProviderSettings) -> Provider:
+    """The provider of those settings; no connection is made yet."""
+    template = Endpoint(
+        scheme="https",
+        host="",
+        port=0,
+        connect_timeout_s=settings.connect_ms / 1e3,
+        max_connections=settings.max_connections,
+        verify=settings.verify_tls,
+        ca_file=str(settings.ca_file) if settings.ca_file is not None else None,
+        transport=settings.transport,
+        provider=settings.id,
+    )
+    spec = ProviderSpec(
+        id=settings.id,
+        endpoint=endpoint_from_url(settings.base_url, template=template),
+        key=settings.key,
+        headers=tuple(settings.headers.items()),
+    )
+    return OpenAIProvider(spec)
