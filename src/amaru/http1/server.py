@@ -235,6 +235,6 @@ def _explain(error: OSError) -> str:
         return "the port is taken; stop the program that holds it, or choose another port (0 takes a free one)"
     if code == errno.EACCES:
         return "not allowed; ports below 1024 need privileges, choose a higher one"
-    if code == errno.EADDRNOTAVAIL:
+    if code in (errno.EADDRNOTAVAIL, None):  # None: asyncio of Python 3.13, when it could bind to no address
         return "the address is not of this machine; 127.0.0.1 and 0.0.0.0 always are"
     return str(error)
