@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import KEY, OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World
+from gateway_world import KEY, OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World
 
 from amaru.http1 import ServerSettings
 
@@ -91,7 +91,7 @@ async def test_bad_deadline_is_named(world: World, value: str) -> None:
 
 
 async def test_tenant_may_use_only_its_resources(make_world: MakeWorld) -> None:
-    from conftest import digest
+    from gateway_world import digest
 
     tenants = {"team": {"keys": [{"sha256": digest(KEY)}], "resources": ["sim-embed"]}}
     async with make_world(tenants=tenants) as world:
@@ -104,7 +104,7 @@ async def test_tenant_may_use_only_its_resources(make_world: MakeWorld) -> None:
 
 
 async def test_hard_limits_bind_and_are_named(make_world: MakeWorld) -> None:
-    from conftest import digest
+    from gateway_world import digest
 
     tenants = {"team": {"keys": [{"sha256": digest(KEY)}], "limits": {"max_price": 0.01}}}
     async with make_world(tenants=tenants) as world:

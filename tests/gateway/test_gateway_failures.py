@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import PROVIDER_KEY, MakeWorld, World, text_of
+from gateway_world import PROVIDER_KEY, MakeWorld, World, text_of
 
 from amaru.simulation import Latency, ProviderProfile
 
@@ -111,7 +111,9 @@ async def test_stream_that_breaks_after_its_first_byte_ends_in_an_error_event(
     make_world: MakeWorld, fault: dict[str, Any]
 ) -> None:
     # Slow enough that the first content has left before the fault strikes: else the failure is hidden, unseen.
-    slow = ProviderProfile(name="alpha", keys=(PROVIDER_KEY,), latency=Latency(ttft_ms=1, prefill_ms_per_ktok=0, itl_ms=20))
+    slow = ProviderProfile(
+        name="alpha", keys=(PROVIDER_KEY,), latency=Latency(ttft_ms=1, prefill_ms_per_ktok=0, itl_ms=20)
+    )
     async with make_world(routing={"idle_ms": 300}, profiles={"alpha": slow}) as world:
         world.break_("alpha", **fault)
         response, lines = await world.stream()

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from conftest import KEY, OTHER_KEY, World, text_of, until
+from gateway_world import KEY, OTHER_KEY, World, text_of, until
 
 
 async def test_whole_answer_names_its_decision_provider_attempts_and_cost(world: World) -> None:
