@@ -49,10 +49,10 @@ tests: $(DEV) ## Run all tests with coverage
 	  --cov --cov-report=term --cov-report=html --cov-fail-under=$(COVERAGE_FLOOR))
 
 docs: $(DEV) ## Build the docs into site/
-	$(call step,docs,$(BIN)/mkdocs build --quiet --strict)
+	$(call step,docs,NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict)
 
 docs-serve: $(DEV) ## Serve the docs on http://127.0.0.1:8001 and rebuild them on every change
-	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 package: $(DEV) ## Build the wheel, install it in a clean environment, start it
 	$(call step,package,$(BIN)/python scripts/check_package.py)

@@ -140,7 +140,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], log: Path, deadline: floa
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except urllib.error.URLError:
         return False
 

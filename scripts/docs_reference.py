@@ -5,13 +5,14 @@ from __future__ import annotations
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from reference import cli, configuration, failures, http_api
+from reference import cli, configuration, failures, http_api, metrics
 
 PAGES = {
     "reference/cli.md": cli.page,
     "reference/configuration.md": configuration.page,
     "reference/failures.md": failures.page,
     "reference/http-api.md": http_api.page,
+    "reference/metrics.md": metrics.page,
 }
 
 

@@ -123,4 +123,6 @@ def _meaning(root: Schema, field: Schema) -> str:
 
 
 def _overrides() -> str:
-    return table(("variable", "value"), ((code(name), code(".".join(loc))) for name, loc in variables().items()))
+    return table(
+        ("variable", "value"), ((code(name), code(".".join(map(str, loc)))) for name, loc in variables().items())
+    )

@@ -26,22 +26,31 @@ Callers authenticate with `Authorization: Bearer KEY` or `x-api-key: KEY`.
 def page() -> str:
     """The page's Markdown."""
     document = openapi_document()
-    operations: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
+    meanings: dict[str, str] = {}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            group = operation.get("tags", ["Other"])[0]
-            operations.setdefault(group, []).append("\n".join(_operation(method, path, operation)))
-    groups = "\n".join(f"## {group}\n\n" + "\n".join(texts) for group, texts in operations.items())
-    return "\n".join([INTRO, groups, "## Types\n", *_types(document)])
+            texts = groups.setdefault(operation.get("tags", ["Other"])[0], [])
+            texts += _operation(method, path, operation)
+            for status, answer in operation["responses"].items():
+                if status != "200":
+                    meanings.setdefault(status, answer["description"])
+    parts = [INTRO, table(("status", "meaning"), sorted(meanings.items()))]
+    for group, texts in groups.items():
+        parts += [f"## {group}\n", *texts]
+    return "\n".join([*parts, "## Types\n", *_types(document)])
 
 
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield f"### `{method.upper()} {path}`\n"
     yield operation["summary"] + "." + (" No key needed." if operation.get("security") == [] else "") + "\n"
-    if parameters := operation.get("parameters"):
+    parameters = operation.get("parameters", ())
+    if any(parameter["in"] == "header" for parameter in parameters):
+        yield "Takes and gives [amaru's headers](headers.md).\n"
+    if others := [parameter for parameter in parameters if parameter["in"] != "header"]:
         yield table(
             ("parameter", "in", "type", "meaning"),
-            ((code(p["name"]), p["in"], _type(p["schema"]), p.get("description", "")) for p in parameters),
+            ((code(p["name"]), p["in"], _type(p["schema"]), p.get("description", "")) for p in others),
         )
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
@@ -50,15 +59,15 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
         else:
             yield _fields(body["schema"])
         yield fence("json", json.dumps(body["example"], indent=2))
-    headers: Schema = {}
-    rows = []
-    for status, answer in operation["responses"].items():
-        headers |= answer.get("headers", {})
-        kinds = [_type(c["schema"]) for media, c in answer.get("content", {}).items() if "$ref" in c["schema"]]
-        rows.append((status, answer["description"], ", ".join(k for k in kinds if "Error" not in k)))
-    yield table(("status", "meaning", "type"), rows)
-    if headers:
-        yield table(("response header", "meaning"), ((code(n), h.get("description", "")) for n, h in headers.items()))
+    yield "Answers " + ", ".join(_answer(status, answer) for status, answer in operation["responses"].items()) + ".\n"
+
+
+def _answer(status: str, answer: Schema) -> str:
+    content = answer.get("content", {})
+    if status != "200":
+        return status
+    types = [_type(c["schema"]) if "$ref" in c["schema"] else code(media) for media, c in content.items()]
+    return f"200 ({' or '.join(types)})"
 
 
 def _types(document: Schema) -> Iterator[str]:
