@@ -163,7 +163,7 @@ class OpenAIStreamReply(StreamReply):
         parser = self._parser
         if parser.error is not None:
             raise self._failure_of(parser.error, self._response)
-        if parser.malformed is not None:
+        if parser.malformed is not None and not self._finished:
             raise self._failure(FailureKind.MALFORMED_EVENT, parser.malformed)
 
     def _cut(self) -> Failure:

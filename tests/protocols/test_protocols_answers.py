@@ -1,0 +1,166 @@
+"""Whole answers and error objects: what is read, what is no answer, and which shapes of error are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amaru.domain import Kind, Usage
+from amaru.protocols.answers import parse_answer
+from amaru.protocols.wire_errors import read_error
+
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}
+
+
+def answer(**fields: object) -> bytes:
+    return json.dumps({"id": "1", "model": "m-2024", "choices": [CHOICE], **fields}).encode()
+
+
+def test_a_chat_answer() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    facts = parse_answer(Kind.CHAT, answer(usage=usage))
+    assert (facts.model, facts.finish_reasons, facts.output_text) == ("m-2024", ("stop",), ["Paris."])
+    assert facts.usage == Usage(10, 2, 4)
+    assert facts.error is None
+
+
+def test_everything_that_was_generated_is_text() -> None:
+    message = {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "b"}],
+        "reasoning": "c",
+        "refusal": "d",
+        "tool_calls": [{"id": "i", "type": "function", "function": {"name": "e", "arguments": "f"}}, 5],
+        "function_call": {"name": "g", "arguments": None},
+    }
+    facts = parse_answer(Kind.CHAT, answer(choices=[{"message": message}, CHOICE]))
+    assert facts.output_text == ["c", "a", "b", "d", "e", "f", "g", "Paris."]
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        (None, None),
+        ({}, None),
+        ("none", None),
+        ({"prompt_tokens": "3"}, None),
+        ({"prompt_tokens": 1.5}, None),
+        ({"prompt_tokens": -3, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 3}, Usage(3, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None}, Usage(3, 1)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 2}, Usage(3, 1, 2)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}, Usage(3, 1, 3)),
+    ],
+)
+def test_usage_never_spoils_an_answer(usage: object, read: Usage | None) -> None:
+    facts = parse_answer(Kind.CHAT, answer(usage=usage))
+    assert facts.usage == read
+    assert facts.output_text == ["Paris."]
+
+
+def test_completions_and_embeddings() -> None:
+    completion = parse_answer(Kind.COMPLETION, b'{"choices":[{"text":"a","finish_reason":"length"},{"text":""}]}')
+    assert (completion.output_text, completion.finish_reasons) == (["a", ""], ("length",))
+    embedding = parse_answer(Kind.EMBEDDING, b'{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":5}}')
+    assert embedding.usage == Usage(5, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Kind.CHAT, b""),
+        (Kind.CHAT, b" \r\n"),
+        (Kind.CHAT, b"<html></html>"),
+        (Kind.CHAT, b"{"),
+        (Kind.CHAT, b"[]"),
+        (Kind.CHAT, b"null"),
+        (Kind.CHAT, b'"text"'),
+        (Kind.CHAT, b"{}"),
+        (Kind.CHAT, b'{"choices":null}'),
+        (Kind.CHAT, b'{"choices":[]}'),
+        (Kind.CHAT, b'{"choices":[{}]}'),
+        (Kind.CHAT, b'{"choices":[{"text":"x"}]}'),
+        (Kind.CHAT, b'{"choices":[{"message":{"content":5}}]}'),
+        (Kind.CHAT, b'{"choices":[{"message":{"content":"\xff"}}]}'),
+        (Kind.CHAT, b'{"choices":[{"message":{"content":"a"}}],"x":"\xc3"}'),
+        (Kind.CHAT, b"[" * 100_000),
+        (Kind.CHAT, b'data: {"choices":[]}\n\n'),
+        (Kind.COMPLETION, b'{"choices":[{"message":{"content":"x"}}]}'),
+        (Kind.EMBEDDING, b'{"data":null}'),
+        (Kind.EMBEDDING, b'{"data":[]}'),
+        (Kind.EMBEDDING, b'{"choices":[{"message":{"content":"x"}}]}'),
+    ],
+)
+def test_what_is_no_answer(kind: Kind, body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^(the body|the field|a choice)"):
+        parse_answer(kind, body)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "type", "code", "status"),
+    [
+        ({"error": {"message": "m", "type": "t", "code": "c"}}, "m", "t", "c", None),
+        ({"error": {"message": "m", "code": 429}}, "m", None, "429", 429),
+        ({"error": {"message": "m", "code": "503"}}, "m", None, "503", 503),
+        ({"error": {"message": "m", "code": 429, "status": "SAID"}}, "m", "SAID", "429", 429),
+        ([{"error": {"message": "m", "code": 400}}], "m", None, "400", 400),
+        ({"error": "m"}, "m", None, None, None),
+        ({"error": "m", "error_type": "validation"}, "m", "validation", None, None),
+        ({"error": ["m", "n"]}, "m; n", None, None, None),
+        ({"error": {"code": 500}}, "", None, "500", 500),
+        ({"object": "error", "message": "m", "type": "t", "code": 400}, "m", "t", "400", 400),
+        ({"detail": "m"}, "m", None, None, None),
+        ({"detail": [{"loc": ["body", 0], "msg": "bad", "input": "secret"}]}, "body.0: bad", None, None, None),
+        ({"message": "m", "status_code": 401}, "m", None, None, 401),
+        ({"error": {"message": ["a", {"msg": "b"}, 5]}}, "a; b", None, None, None),
+    ],
+)  # fmt: skip
+def test_shapes_of_errors(body: object, message: str, type: str | None, code: str | None, status: int | None) -> None:
+    error = read_error(body)
+    assert error is not None
+    assert (error.message, error.type, error.code, error.status) == (message, type, code, status)
+    assert set(error.fields) >= {"message", "type", "param", "code"}
+    assert "secret" not in str(error.fields)
+    if isinstance(body, dict):
+        assert parse_answer(Kind.CHAT, json.dumps(body).encode()).error == error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, 5, "x", [], [5], {}, {"error": None}, {"error": {}}, {"error": ""}, {"error": 5},
+     {"choices": [], "message": "x"}, {"data": [1], "detail": "x"}],
+)  # fmt: skip
+def test_what_is_no_error(body: object) -> None:
+    assert read_error(body) is None
+
+
+def test_an_error_beside_choices_is_an_error() -> None:
+    assert parse_answer(Kind.CHAT, answer(error={"message": "m"})).error is not None
+    assert parse_answer(Kind.CHAT, answer(error=None)).error is None
+    assert parse_answer(Kind.CHAT, answer(choices=[{**CHOICE, "finish_reason": "error"}])).error is not None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "type", "code", "status", "detail", "choices", "data", "loc", "msg"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_any_json_is_an_error_an_answer_or_refused(value: object) -> None:
+    read_error(value)
+    for kind in (Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING):
+        try:
+            parse_answer(kind, json.dumps(value).encode())
+        except ValueError:
+            continue
