@@ -17,10 +17,10 @@ from amaru.domain import FailureKind
 from amaru.errors import Failure
 from amaru.providers.content import Decoder, UndecodableError, decoder_for
 from amaru.providers.dial import dial, tls_context
-from amaru.providers.h1_connection import H1Connection, State
+from amaru.providers.h1_connection import H1Connection
+from amaru.providers.h1_message import BODY, COMPLETE
 from amaru.providers.transport import Endpoint, Header, HeaderBlock
 
-_BODY, _COMPLETE = int(State.BODY), int(State.COMPLETE)
 _MAX_REQUEST_LINES = 256
 """Request lines remembered; a provider has a handful of targets."""
 
@@ -64,9 +64,13 @@ class H1Response:
             length = self.headers.get(b"content-length")
             if length is not None and int(length) > max_bytes:
                 raise self._too_large(max_bytes)  # before a byte of it is kept
-            if connection.state < _COMPLETE:
+            if connection.state < COMPLETE:
                 await connection.wait_whole(max_bytes)
-            data = connection.take_whole(max_bytes)
+            if connection.failure is not None:
+                raise connection.failure
+            if connection.buffered_bytes > max_bytes:
+                raise self._too_large(max_bytes)
+            data = connection.take()
         except BaseException as error:
             self._broke(error)
             raise
@@ -127,7 +131,7 @@ class H1Response:
         connection = self._connection
         if connection is None:
             return
-        if linger_s > 0 and connection.state == _BODY:
+        if linger_s > 0 and connection.state == BODY:
             self._received = connection.body_bytes
             self._connection = None
             connection.linger(linger_s)  # the transport takes it back when the linger ends
@@ -153,7 +157,7 @@ class H1Response:
         connection = self._connection
         if connection is None:
             return
-        if keep and connection.state < _COMPLETE:
+        if keep and connection.state < COMPLETE:
             self._failure = Failure(FailureKind.STREAM_CUT, "the response was closed by amaru", status=self.status)
         self._received = connection.body_bytes
         self.ended_by_eof = connection.ended_by_eof
@@ -244,7 +248,7 @@ class H1Transport:
             self._free_slot()
         connections = list(self._all)
         for connection in connections:
-            in_body = connection.state >= _BODY
+            in_body = connection.state >= BODY
             kind = FailureKind.STREAM_CUT if in_body else FailureKind.RESET
             connection.abort(Failure(kind, f"{self.endpoint.authority}: the transport was closed by amaru"))
         if connections:
@@ -285,8 +289,7 @@ class H1Transport:
 
     async def _acquire(self, deadline: float) -> H1Connection:
         """A connection, and its slot: dialled, or handed over by a call that ends."""
-        if self._is_closed:
-            raise self._closed_failure()
+        self._refuse_when_closed()
         if self._slots_taken < self.endpoint.max_connections:
             self._slots_taken += 1
         else:
@@ -300,18 +303,19 @@ class H1Transport:
             raise
 
     async def _dial(self, deadline: float) -> H1Connection:
-        if self._is_closed:
-            raise self._closed_failure()
+        self._refuse_when_closed()
         loop = asyncio.get_running_loop()
         authority = self.endpoint.authority
         connection = await dial(
             self.endpoint, self._tls, lambda: H1Connection(loop, authority, self._on_end), deadline=deadline
         )
-        if self._is_closed:
-            connection.abort()
-            raise self._closed_failure()
         self._all.add(connection)
         connection.closed.add_done_callback(lambda _: self._all.discard(connection))
+        try:
+            self._refuse_when_closed()
+        except Failure:
+            connection.abort()
+            raise
         return connection
 
     async def _wait_in_queue(self, deadline: float) -> H1Connection | None:
@@ -385,6 +389,10 @@ class H1Transport:
         elif connection in self._idle:  # else it is on its way to a waiter, who owns its slot
             self._idle.remove(connection)
             self._free_slot()
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed:
+            raise self._closed_failure()
 
     def _closed_failure(self) -> Failure:
         return Failure(FailureKind.CONNECT, f"{self.endpoint.authority}: the transport was closed by amaru")

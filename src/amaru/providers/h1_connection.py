@@ -9,7 +9,6 @@ last one's costs no timer at all.
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Callable, Sequence
 from math import inf
 
@@ -17,7 +16,8 @@ import httptools
 
 from amaru.domain import FailureKind
 from amaru.errors import Failure
-from amaru.providers.transport import HIGH_WATER_BYTES, MAX_HEAD_BYTES, MAX_LINGER_BYTES
+from amaru.providers.h1_message import BODY, CLOSED, COMPLETE, FAILED, HEAD, IDLE, LINGER, ResponseMessage
+from amaru.providers.transport import HIGH_WATER_BYTES, MAX_HEAD_BYTES
 
 _JOIN_BELOW_BYTES = 64 * 1024
 """Up to here copying the body behind its head costs less than a gathered write."""
@@ -25,66 +25,32 @@ _CLOCK_STEP_S = 0.001
 """uvloop's clock and timers count milliseconds: a timer may come this much early."""
 
 
-class State(enum.IntEnum):
-    """Where the exchange stands; later states compare greater."""
-
-    IDLE = 0
-    HEAD = 1
-    """The request is out, no (final) response head is here."""
-    BODY = 2
-    LINGER = 3
-    """As ``BODY``, but nobody reads: what arrives is dropped."""
-    COMPLETE = 4
-    FAILED = 5
-    CLOSED = 6
-
-
-# The hot path compares plain integers: an attribute of an enum class costs a descriptor call.
-_IDLE, _HEAD, _BODY, _LINGER, _COMPLETE, _FAILED, _CLOSED = (int(state) for state in State)
-
-
-class _Stop(Exception):  # noqa: N818 - control flow out of a parser callback, not an error
-    """Ends parsing at once; the state says why."""
-
-
-class H1Connection(asyncio.Protocol):
+class H1Connection(ResponseMessage, asyncio.Protocol):
     """A connection for its pool and for one response at a time.
 
-    Attributes that a response reads: ``status``, ``headers``, ``body_bytes`` (received so far), ``ended_by_eof``,
-    ``state``. ``exchanges`` counts the requests sent over it, and ``idle_until`` is when it grows too old to use.
+    ``failure`` is what ended the exchange in state ``FAILED``; ``exchanges`` counts the requests sent; ``idle_until``
+    is when an idle connection grows too old to use.
     """
 
     __slots__ = (
         "_authority",
         "_barren_bytes",
-        "_bodiless",
-        "_buffered_bytes",
-        "_chunks",
         "_deadline_at",
         "_deadline_kind",
         "_deadline_what",
-        "failure",
-        "_interim",
-        "_keep_alive",
         "_loop",
         "_on_end",
-        "_parser",
         "_paused",
         "_received_bytes",
         "_timer",
         "_timer_at",
         "_transport",
-        "_until_eof",
         "_waiter",
         "_whole_limit",
-        "body_bytes",
         "closed",
-        "ended_by_eof",
         "exchanges",
-        "headers",
+        "failure",
         "idle_until",
-        "state",
-        "status",
     )
 
     def __init__(
@@ -94,36 +60,23 @@ class H1Connection(asyncio.Protocol):
 
         An idle one (``lingered`` false) has closed; a lingering one is ready to ``rest`` if its body came whole.
         """
+        super().__init__()
         self._loop = loop
         self._authority = authority
         self._on_end = on_end
-        self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once the socket is gone."""
-        self.state: int = _IDLE
         self.exchanges = 0
         self.idle_until = inf
         self._paused = False
-        self._reset()
-
-    def _reset(self) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.body_bytes = 0
-        self.ended_by_eof = False
-        self._chunks: list[bytes] = []
-        self._buffered_bytes = 0
+        self.failure: Failure | None = None
         self._received_bytes = 0
         self._barren_bytes = 0
         self._whole_limit = -1
-        self._interim = False
-        self._until_eof = False
-        self._keep_alive = False
-        self.failure: Failure | None = None
         self._deadline_at = inf
 
     # What the pool calls.
@@ -131,7 +84,7 @@ class H1Connection(asyncio.Protocol):
     def usable(self, now: float) -> bool:
         """Idle, open, and not too old."""
         assert self._transport is not None
-        return self.state == _IDLE and now < self.idle_until and not self._transport.is_closing()
+        return self.state == IDLE and now < self.idle_until and not self._transport.is_closing()
 
     @property
     def stale(self) -> bool:
@@ -151,10 +104,14 @@ class H1Connection(asyncio.Protocol):
         """
         transport = self._transport
         assert transport is not None
-        self._reset()
-        self.state = _HEAD
+        self.expect()
+        self.failure = None
+        self._received_bytes = 0
+        self._barren_bytes = 0
+        self._whole_limit = -1
+        self.state = HEAD
         self.exchanges += 1
-        self._bodiless = bodiless
+        self.bodiless = bodiless
         self._deadline_at = deadline
         self._deadline_kind = kind
         self._deadline_what = "no response head before the deadline"
@@ -168,12 +125,12 @@ class H1Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         # Bytes still to be written: the peer answered without reading the whole request, and may never read the rest.
-        if self.state != _COMPLETE or not self._keep_alive or transport.is_closing():
+        if self.state != COMPLETE or not self.keep_alive or transport.is_closing():
             return False
         if transport.get_write_buffer_size():
             return False
-        self.state = _IDLE
-        self._chunks = []
+        self.state = IDLE
+        self.chunks = []
         self._deadline_at = inf
         self.idle_until = self._loop.time() + idle_timeout_s
         if self._paused:
@@ -184,9 +141,9 @@ class H1Connection(asyncio.Protocol):
 
     def linger(self, linger_s: float) -> None:
         """Read the rest of a body away, for so long; ``on_end`` tells when it ended."""
-        self.state = _LINGER
-        self._chunks = []
-        self._buffered_bytes = 0
+        self.state = LINGER
+        self.chunks = []
+        self.buffered_bytes = 0
         self._deadline_at = self._loop.time() + linger_s
         if self._paused:
             self._resume()
@@ -195,10 +152,10 @@ class H1Connection(asyncio.Protocol):
 
     def abort(self, failure: Failure | None = None) -> None:
         """Close at once, unsent bytes and all; a caller that waits gets ``failure``."""
-        if failure is not None and _HEAD <= self.state <= _COMPLETE:
+        if failure is not None and HEAD <= self.state <= COMPLETE:
             self._fail(failure)
-        self.state = _CLOSED
-        self._chunks = []
+        self.state = CLOSED
+        self.chunks = []
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -217,43 +174,23 @@ class H1Connection(asyncio.Protocol):
 
     async def read_some(self) -> bytes:
         """All body bytes that are here, waiting for the first; ``b""`` at the end. Raises ``Failure``."""
-        while not self._chunks:
-            if self.state >= _COMPLETE:
+        while not self.chunks:
+            if self.state >= COMPLETE:
                 if self.failure is not None:
                     raise self.failure
                 return b""
             await self.wait()
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._buffered_bytes = 0
         if self._paused:
             self._resume()
-        return data
+        return self.take()
 
     async def wait_whole(self, max_bytes: int) -> None:
         """Until the body is complete, has failed, or more than ``max_bytes`` of it are here."""
         self._whole_limit = max_bytes
         if self._paused:
             self._resume()
-        while self.state < _COMPLETE and self._buffered_bytes <= max_bytes:
+        while self.state < COMPLETE and self.buffered_bytes <= max_bytes:
             await self.wait()
-
-    def take_whole(self, max_bytes: int) -> bytes:
-        """What is left of the body, all of which is here after ``wait_whole``. Raises ``Failure``."""
-        if self.failure is not None:
-            raise self.failure
-        if self._buffered_bytes > max_bytes:
-            raise Failure(
-                FailureKind.MALFORMED_BODY,
-                f"{self._authority} answered with a body of more than {max_bytes} bytes",
-                status=self.status,
-                bytes_received=self.body_bytes,
-            )
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        return data
 
     # The wait, and the one timer.
 
@@ -286,16 +223,16 @@ class H1Connection(asyncio.Protocol):
         self._timer_at = inf
         state = self.state
         waiter = self._waiter
-        if state == _IDLE:
+        if state == IDLE:
             at = self.idle_until
-        elif state == _LINGER or (state <= _BODY and waiter is not None and not waiter.done()):
+        elif state == LINGER or (state <= BODY and waiter is not None and not waiter.done()):
             at = self._deadline_at
         else:
             return  # nobody waits: the next wait arms it
         if self._loop.time() + _CLOCK_STEP_S < at:
             if at < inf:
                 self._arm(at)
-        elif state in (_IDLE, _LINGER):
+        elif state in (IDLE, LINGER):
             self._end_unheld()
         else:
             self._fail(self._failed(self._deadline_kind, f"{self._authority}: {self._deadline_what}"))
@@ -307,24 +244,24 @@ class H1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state == _IDLE:  # nothing was asked: a late 408, or a peer that lost count
+        if state == IDLE:  # nothing was asked: a late 408, or a peer that lost count
             self._end_unheld()
             return
-        if state >= _FAILED:
+        if state >= FAILED:
             return
-        if state == _COMPLETE:
-            self._keep_alive = False
+        if state == COMPLETE:
+            self.keep_alive = False
             return
         self._received_bytes += len(data)
         body_bytes = self.body_bytes
         try:
-            self._parser.feed_data(data)
+            self.parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._parse_failed(error)
-        if self.body_bytes == body_bytes and self.state <= _LINGER:
+        if self.body_bytes == body_bytes and self.state <= LINGER:
             self._barren_bytes += len(data)
             if self._barren_bytes > MAX_HEAD_BYTES:
-                what = "a response head" if self.state == _HEAD else "trailers or chunk extensions"
+                what = "a response head" if self.state == HEAD else "trailers or chunk extensions"
                 self._fail(
                     self._failed(
                         FailureKind.MALFORMED_BODY,
@@ -333,21 +270,23 @@ class H1Connection(asyncio.Protocol):
                 )
         else:
             self._barren_bytes = 0
-        was_lingering = state == _LINGER
-        state = self.state
-        if state == _BODY:
+        before, state = state, self.state
+        if state == BODY:
+            if before == HEAD:
+                self._deadline_at = inf  # it was the head's; the body has its own
+                self._wake()
             if self._whole_limit >= 0:
-                if self._buffered_bytes > self._whole_limit:
+                if self.buffered_bytes > self._whole_limit:
                     self._wake()
                 return
-            if self._buffered_bytes > HIGH_WATER_BYTES and not self._paused:
+            if self.buffered_bytes > HIGH_WATER_BYTES and not self._paused:
                 assert self._transport is not None
                 self._paused = True
                 self._transport.pause_reading()
-            if self._waiter is not None and (self._chunks or body_bytes == 0):
+            if self._waiter is not None and self.chunks:
                 self._wake()
-        elif state == _COMPLETE:
-            if was_lingering:
+        elif state == COMPLETE:
+            if before == LINGER:
                 self._end_unheld()
             else:
                 self._wake()
@@ -362,20 +301,20 @@ class H1Connection(asyncio.Protocol):
 
     def _peer_closed(self, error: Exception | None) -> None:
         state = self.state
-        if state >= _FAILED:
+        if state >= FAILED:
             return
-        if state == _COMPLETE:
-            self._keep_alive = False
+        if state == COMPLETE:
+            self.keep_alive = False
             return
-        if state in (_IDLE, _LINGER):
+        if state in (IDLE, LINGER):
             self._end_unheld()
-        elif state == _BODY and self._until_eof and error is None:
-            self.state = _COMPLETE
+        elif state == BODY and self.until_eof and error is None:
+            self.state = COMPLETE
             self.ended_by_eof = True
             self._wake()
         else:
             how = "closed the connection" if error is None else "reset the connection"
-            if state == _BODY:
+            if state == BODY:
                 kind, when = FailureKind.STREAM_CUT, f"inside the body, after {self.body_bytes} bytes of it"
             elif self._received_bytes:
                 kind, when = FailureKind.RESET, "inside the response head"
@@ -383,68 +322,15 @@ class H1Connection(asyncio.Protocol):
                 kind, when = FailureKind.RESET, "before any byte of the response"
             self._fail(self._failed(kind, f"{self._authority} {how} {when}"))
 
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        if self.state == _COMPLETE:  # bytes behind the response: nothing that we asked for
-            raise _Stop
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.state != _HEAD:
-            return  # trailers say nothing that we use
-        name = name.lower()
-        headers = self.headers
-        if name in headers:
-            headers[name] = headers[name] + b", " + value
-        else:
-            headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:
-            if status < 100 or status == 101:
-                raise _Stop  # no status of HTTP's, or protocols switched, for which we never ask
-            self._interim = True
-            self.headers = {}
-            return
-        self.status = status
-        self._deadline_at = inf  # it was the head's; the body has its own
-        headers = self.headers
-        if b"transfer-encoding" in headers:
-            self._until_eof = not headers[b"transfer-encoding"].rstrip().lower().endswith(b"chunked")
-        else:
-            self._until_eof = b"content-length" not in headers
-        self.state = _BODY
-        if self._bodiless:
-            self.state = _COMPLETE  # the parser waits for a body: this connection cannot be used again
-            raise _Stop
-
-    def on_body(self, data: bytes) -> None:
-        self.body_bytes += len(data)
-        if self.state == _BODY:
-            self._chunks.append(data)
-            self._buffered_bytes += len(data)
-        else:
-            self._buffered_bytes += len(data)
-            if self._buffered_bytes > MAX_LINGER_BYTES:
-                raise _Stop
-
-    def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim = False
-            return
-        self._keep_alive = self._parser.should_keep_alive()
-        self.state = _COMPLETE
-
     # How it ends.
 
     def _parse_failed(self, error: httptools.HttpParserError) -> None:
         state = self.state
-        if state == _COMPLETE:
-            self._keep_alive = False
-        elif state == _LINGER:
+        if state == COMPLETE:
+            self.keep_alive = False
+        elif state == LINGER:
             self._end_unheld()
-        elif state == _HEAD:
+        elif state == HEAD:
             self._fail(
                 self._failed(FailureKind.MALFORMED_BODY, f"{self._authority} answered with no HTTP/1.1 ({error})")
             )
@@ -454,16 +340,16 @@ class H1Connection(asyncio.Protocol):
             )
 
     def _failed(self, kind: FailureKind, message: str) -> Failure:
-        received = self.body_bytes if self.state >= _BODY else self._received_bytes
+        received = self.body_bytes if self.state >= BODY else self._received_bytes
         return Failure(kind, message, status=self.status or None, bytes_received=received)
 
     def _fail(self, failure: Failure) -> None:
         """The exchange failed: its caller learns it at the next read, and the connection is gone."""
-        if self.state >= _FAILED:
+        if self.state >= FAILED:
             return
-        lingering = self.state == _LINGER
+        lingering = self.state == LINGER
         self.failure = failure
-        self.state = _FAILED
+        self.state = FAILED
         self._wake()
         if self._transport is not None:
             self._transport.abort()
@@ -472,8 +358,8 @@ class H1Connection(asyncio.Protocol):
 
     def _end_unheld(self) -> None:
         """Nobody holds this connection and it is done with what it did: its pool decides what becomes of it."""
-        lingered = self.state != _IDLE
-        if self.state != _COMPLETE:
+        lingered = self.state != IDLE
+        if self.state != COMPLETE:
             self.abort()
         self._on_end(self, lingered)
 
