@@ -9,7 +9,6 @@ out.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ from amaru.providers.content import Decoder, UndecodableError, decoder_for
 from amaru.providers.dial import dial, tls_context
 from amaru.providers.h1_connection import H1Connection
 from amaru.providers.h1_message import BODY, COMPLETE
-from amaru.providers.transport import Endpoint, Header, HeaderBlock
+from amaru.providers.transport import Endpoint, Header, HeaderBlock, check_request_line, pool_exhausted
 
 _MAX_REQUEST_LINES = 256
 """Request lines remembered; a provider has a handful of targets."""
@@ -258,11 +257,7 @@ class H1Transport:
 
     def _request_line(self, method: str, target: bytes) -> bytes:
         """The request line and the headers that every request to it carries, checked once and remembered."""
-        path = self.endpoint.base_path.encode() + target
-        if not re.fullmatch(r"[A-Z]+", method):
-            raise ValueError(f"{method!r} is not an HTTP method")
-        if not re.fullmatch(rb"/[\x21-\x7e]*", path):
-            raise ValueError(f"{path!r} is not a request target")
+        path = check_request_line(method, self.endpoint, target)
         line = b"%b %b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n" % (
             method.encode(),
             path,
@@ -347,14 +342,7 @@ class H1Transport:
         if waiter.done():
             return
         self._queue.remove(waiter)
-        endpoint = self.endpoint
-        waiter.set_exception(
-            Failure(
-                FailureKind.CONNECT,
-                f"{endpoint.authority}: connection pool exhausted: all {endpoint.max_connections} connections were "
-                f"busy until the deadline; raise {endpoint.setting}.max_connections",
-            )
-        )
+        waiter.set_exception(pool_exhausted(self.endpoint))
 
     def give_back(self, connection: H1Connection, *, keep: bool = True) -> None:
         """A call is over: keep its connection where it can serve again, and pass the slot on."""

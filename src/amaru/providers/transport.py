@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from amaru.domain import FailureKind
+from amaru.errors import Failure
 
 Header = tuple[bytes, bytes]
 
@@ -47,7 +48,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a provider listens, and how to reach it.
 
     ``base_path`` (``"/v1"``, without a slash at its end) goes before every target. ``ca_file`` holds PEM certificates
-    to trust instead of the system's. ``provider`` is the name in the configuration, for remedies in messages.
+    to trust instead of the system's (``reqwest``: besides them). ``provider`` is the name in the configuration, for remedies in messages.
     """
 
     scheme: Literal["http", "https"]
@@ -219,6 +220,25 @@ def open_transport(endpoint: Endpoint) -> Transport:
     from amaru.providers.h1 import H1Transport
 
     return H1Transport(endpoint)
+
+
+def check_request_line(method: str, endpoint: Endpoint, target: bytes) -> bytes:
+    """The path to ask for: the endpoint's base path, then ``target``. Raises ``ValueError`` where it cannot be sent."""
+    path = endpoint.base_path.encode("ascii") + target
+    if not re.fullmatch(r"[A-Z]+", method):
+        raise ValueError(f"{method!r} is not an HTTP method")
+    if not re.fullmatch(rb"/[\x21-\x7e]*", path):
+        raise ValueError(f"{path!r} is not a request target")
+    return path
+
+
+def pool_exhausted(endpoint: Endpoint) -> Failure:
+    """No connection came free in time."""
+    return Failure(
+        FailureKind.CONNECT,
+        f"{endpoint.authority}: connection pool exhausted: all {endpoint.max_connections} connections were busy until "
+        f"the deadline; raise {endpoint.setting}.max_connections",
+    )
 
 
 def _bracketed(host: str) -> str:
