@@ -57,6 +57,9 @@ docs-serve: $(DEV) ## Serve the docs on http://127.0.0.1:8001 and rebuild them o
 package: $(DEV) ## Build the wheel, install it in a clean environment, start it
 	$(call step,package,$(BIN)/python scripts/check_package.py)
 
+bench: $(DEV) ## Measure amaru beside its peers (see benchmarks/README.md for what that needs)
+	@$(BIN)/python benchmarks/serving.py
+
 lock: $(DEV) ## Resolve the lock files anew from pyproject.toml
 	@scripts/lock.sh
 

@@ -52,7 +52,10 @@ class Lesson:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], replacements: Mapping[str, str]) -> None:
         self.folder = folder
-        self.environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
+        # Little else of this process' environment: no keys of the reader's own. COVERAGE_* measures what is started.
+        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = {"PATH": path, **measured, **environment}
         self._replacements = replacements
         self._background: list[_Background] = []
         self._printed = ""
