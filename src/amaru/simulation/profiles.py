@@ -132,13 +132,13 @@ def _hosted(
 
 SEVEN: tuple[ProviderProfile, ...] = (
     _hosted(
-        "anvil", regions=("us-east",), prices=(0.60, 0.30, 0.75), ttft_ms=220, itl_ms=9, capacity=64, reputation=92
+        "anvil", regions=("us-east",), prices=(0.60, 0.30, 0.75), ttft_ms=220, itl_ms=9, capacity=320, reputation=92
     ),
     _hosted(
-        "birch", regions=("eu-west",), prices=(0.52, 0.26, 0.66), ttft_ms=310, itl_ms=12, capacity=56, reputation=88
+        "birch", regions=("eu-west",), prices=(0.52, 0.26, 0.66), ttft_ms=310, itl_ms=12, capacity=280, reputation=88
     ),
     _hosted(
-        "cobalt", regions=("us-west",), prices=(0.88, 0.44, 0.88), ttft_ms=140, itl_ms=6, capacity=48, reputation=95
+        "cobalt", regions=("us-west",), prices=(0.88, 0.44, 0.88), ttft_ms=140, itl_ms=6, capacity=256, reputation=95
     ),
     _hosted(
         "delta",
@@ -146,18 +146,18 @@ SEVEN: tuple[ProviderProfile, ...] = (
         prices=(0.35, 0.18, 0.45),
         ttft_ms=480,
         itl_ms=17,
-        capacity=48,
+        capacity=240,
         reputation=74,
         requests_per_min=1200,
     ),
     _hosted(
-        "ember", regions=("us-east",), prices=(0.42, 0.21, 0.54), ttft_ms=390, itl_ms=14, capacity=40, reputation=81
+        "ember", regions=("us-east",), prices=(0.42, 0.21, 0.54), ttft_ms=390, itl_ms=14, capacity=200, reputation=81
     ),
     _hosted(
-        "flint", regions=("ap-south",), prices=(0.28, 0.14, 0.36), ttft_ms=720, itl_ms=24, capacity=64, reputation=63
+        "flint", regions=("ap-south",), prices=(0.28, 0.14, 0.36), ttft_ms=720, itl_ms=16, capacity=320, reputation=63
     ),
     _hosted(
-        "garnet", regions=("global",), prices=(1.10, 0.55, 1.40), ttft_ms=180, itl_ms=7, capacity=96, reputation=97
+        "garnet", regions=("global",), prices=(1.10, 0.55, 1.40), ttft_ms=180, itl_ms=7, capacity=480, reputation=97
     ),
 )
 """The cast of the demo."""

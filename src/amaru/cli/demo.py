@@ -1,0 +1,62 @@
+"""``amaru demo``: two minutes of traffic through amaru while its providers break, and a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    trace: Annotated[
+        Path | None, typer.Option(help="A trace in the Azure format, in place of the bundled one.", dir_okay=False)
+    ] = None,
+    speed: Annotated[float, typer.Option(help="How many times faster than the trace.", min=0.01, max=1000)] = 5.0,
+    duration_s: Annotated[float, typer.Option(help="Seconds of traffic.", min=5, max=86400)] = 120.0,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated providers and of the prompts.")] = 7,
+    report: Annotated[Path, typer.Option(help="Directory for report.md and report.json.")] = Path("demo-report"),
+    live: Annotated[bool, typer.Option("--live/--no-live", help="Draw a live view, where there is a terminal.")] = True,
+) -> None:
+    """Watch amaru serve real traffic over seven simulated providers that break on the way.
+
+    A second client, bound to the provider that amaru likes best, gets the same traffic at the same time. Everything
+    runs on this machine. Ctrl-C ends it at any moment, with a report of what was measured until then.
+    """
+    # Imported here, so that `amaru demo --help` need not wait for kernels and servers.
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from amaru.readiness.demo import DemoOptions, run_demo
+    from amaru.readiness.demo_report import markdown, write
+    from amaru.readiness.demo_view import LiveView, PlainView, View
+    from amaru.readiness.running import run_until_signalled
+
+    console = Console()
+    drawn = live and console.is_terminal
+
+    def make_view(favourite: str) -> View:
+        return LiveView(console, favourite) if drawn else PlainView(console, favourite)
+
+    options = DemoOptions(
+        trace=trace,
+        speed=speed,
+        duration_s=duration_s,
+        seed=seed,
+        command=shlex.join(["amaru", *sys.argv[1:]]),
+    )
+    done = run_until_signalled(lambda stop: run_demo(options, stop, make_view, console.print))
+    if done is None:
+        typer.echo("Stopped before any traffic: nothing was measured.")
+        raise typer.Exit(130)
+    data, text = write(done, report)
+    if console.is_terminal:
+        console.print(Markdown(markdown(done)))
+    else:
+        typer.echo(markdown(done))
+    typer.echo(f"Wrote {text} and {data}.")
+    if done.failed:
+        typer.echo(f"amaru demo: {done.stopped_because}", err=True)
+        raise typer.Exit(1)
