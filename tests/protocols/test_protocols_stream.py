@@ -135,6 +135,7 @@ def test_text_is_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         b"data: <html>\n\n",
         b'event: message\ndata: {"type":"response.output_text.delta"}\n\n',
         b'{"choices":[]\n\n',
+        b'{"choices":[{"delta":{"content":"x"}}]}\n\n',
     ],
 )
 def test_malformed_events_end_the_stream(bad: bytes) -> None:

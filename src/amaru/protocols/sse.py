@@ -13,6 +13,7 @@ from msgspec import Struct
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """An event that grows larger is malformed: no chunk of a chat comes near, and a buffer needs a bound."""
 
+_CR = 0x0D
 BOM = b"\xef\xbb\xbf"
 # A line ends in CRLF, LF or CR, and an event in two line ends. The CR of a CRLF is not a line end of its own; where it
 # is the last byte so far, its LF comes as the first byte of the next block, where an empty line means nothing.
@@ -45,7 +46,7 @@ class EventSplitter:
     @property
     def rest(self) -> bytes:
         """The bytes after the last whole event. What a stream ends in without a blank line stands here."""
-        return bytes(self._held)
+        return bytes(self._held) if self._held else b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that ``data`` completes.
@@ -66,7 +67,7 @@ class EventSplitter:
             held.clear()
         blocks: list[bytes] = []
         start = 0
-        if b"\r" in data:
+        if _CR in data:
             for match in _EVENT_END.finditer(data):
                 blocks.append(data[start : match.end()])
                 start = match.end()

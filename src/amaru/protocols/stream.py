@@ -52,6 +52,7 @@ class _OddUsage(Struct, gc=False):
 
 _read = msgspec.json.Decoder(_Chunk).decode
 _read_odd_usage = msgspec.json.Decoder(_OddUsage).decode
+_CR = 0x0D
 _UNNAMED = (b"", b"message")  # an event of another name is an extension, and no part of the answer
 
 
@@ -66,6 +67,8 @@ class StreamParser:
         The error object that ended the stream.
     malformed
         Why the stream cannot be read on, in words without its content; ``None`` while it can.
+    ended
+        One of these three: nothing more will be read.
     has_content
         Generated content has come: text, a refusal, reasoning or a call of a tool; a role alone is none.
     events
@@ -78,14 +81,15 @@ class StreamParser:
 
     __slots__ = (
         "_include_usage", "_open", "_splitter",
-        "done", "error", "events", "finish_reasons", "has_content", "id", "malformed", "model", "text_chars", "texts",
-        "usage",
+        "done", "ended", "error", "events", "finish_reasons", "has_content", "id", "malformed", "model", "text_chars",
+        "texts", "usage",
     )  # fmt: skip
 
     def __init__(self, *, include_usage: bool, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._include_usage = include_usage
         self._splitter = EventSplitter(max_event_bytes)
         self._open: set[int] = set()
+        self.ended = False
         self.done = False
         self.error: WireError | None = None
         self.malformed: str | None = None
@@ -99,11 +103,6 @@ class StreamParser:
         self.usage: Usage | None = None
 
     @property
-    def ended(self) -> bool:
-        """Nothing more will be read: the stream said its last word, or cannot be understood."""
-        return self.done or self.error is not None or self.malformed is not None
-
-    @property
     def finished_choices(self) -> int:
         """How many choices have finished, if none of those that began is still open; else 0."""
         return 0 if self._open else len(self.finish_reasons)
@@ -113,41 +112,59 @@ class StreamParser:
 
         When ``ended`` turns true, the events before the one that ended it are still given back.
         """
-        if self.done or self.error is not None or self.malformed is not None:
+        if self.ended:
             return b""
+        if _CR not in data and data.endswith(b"\n\n") and not self._splitter.rest:
+            lines = data.split(b"\n")
+            if not any(lines[1::2]):  # whole events of one line each: nearly all that providers send
+                return self._take_lines(data, lines[:-1:2])
         try:
             blocks = self._splitter.feed(data)
         except EventTooLargeError as error:
             self.malformed = str(error)
+            self.ended = True
             return b""
-        kept = []
-        for block in blocks:
-            if self._take(block):
-                kept.append(block)
-            elif self.ended:
-                break
-        return b"".join(kept)
+        return self._take_blocks(blocks)
 
     def feed_eof(self) -> bytes:
         """The bytes are over: a last event that lacks only its blank line still counts, half of one does not."""
         rest = self._splitter.rest.rstrip(b"\r\n")
         if not rest or self.ended:
             return b""
-        kept = self._take(rest)
-        self.malformed = None
+        kept = self._take_block(rest)
+        if self.malformed is not None:
+            self.malformed = None
+            self.ended = False
         return rest + b"\n\n" if kept else b""
 
-    def _take(self, block: bytes) -> bool:
-        """Read one event; whether to hand it on. Here each token of each stream passes."""
-        data, name = block.rstrip(b"\r\n"), b""
-        if data.startswith(b"data:") and b"\n" not in data and b"\r" not in data:
-            data = data[5:]
-        else:
-            event = parse_event(block)
-            if event.data is not None:
-                data, name = event.data, event.event
-            elif not data.lstrip().startswith(b"{"):  # a server that fails may forget the frame around its error
-                return False
+    def _take_lines(self, data: bytes, lines: list[bytes]) -> bytes:
+        kept = []
+        for line in lines:
+            if self._take(line[5:], b"") if line.startswith(b"data:") else self._take_block(line):
+                kept.append(line)
+            elif self.ended:
+                break
+        return data if len(kept) == len(lines) else b"".join([line + b"\n\n" for line in kept])
+
+    def _take_blocks(self, blocks: list[bytes]) -> bytes:
+        kept = []
+        for block in blocks:
+            if self._take_block(block):
+                kept.append(block)
+            elif self.ended:
+                break
+        return b"".join(kept)
+
+    def _take_block(self, block: bytes) -> bool:
+        event = parse_event(block)
+        if event.data is not None:
+            return self._take(event.data, event.event)
+        if block.lstrip().startswith(b"{"):  # a server that fails in mid-stream may forget the frame around its error
+            self._take_error(block, b"", "an event lacks its frame")
+        return False
+
+    def _take(self, data: bytes, name: bytes) -> bool:
+        """Read the data of one event; whether to hand it on. Each token of each stream passes here."""
         try:
             if not data.isascii():
                 data.decode()  # the decoder checks UTF-8 only in the fields that it keeps
@@ -167,14 +184,18 @@ class StreamParser:
         self.events += 1
         for choice in choices:
             self._take_choice(data, choice)
-        return self.error is None
+        return not self.ended
 
     def _take_choice(self, data: bytes, choice: _Choice) -> None:
         text = choice.text
         delta = choice.delta
         if delta is not None:
             content = delta.content
-            if type(content) is str and content and not (delta.reasoning or delta.reasoning_content):
+            if (
+                type(content) is str
+                and content
+                and not (delta.reasoning or delta.reasoning_content or delta.tool_calls)
+            ):
                 text = content
             else:
                 text = "".join(texts_of(delta))
@@ -190,6 +211,7 @@ class StreamParser:
             self.finish_reasons[index] = choice.finish_reason
             if choice.finish_reason == "error":
                 self.error = BROKEN_OFF
+                self.ended = True
             self._open.discard(index)
         elif index not in self.finish_reasons:
             self._open.add(index)
@@ -198,7 +220,7 @@ class StreamParser:
         """What is no chunk: ``[DONE]``, nothing at all, a chunk with odd usage, an error, or a malformed event."""
         text = data.strip()
         if text == b"[DONE]":
-            self.done = True
+            self.done = self.ended = True
         elif text:
             if isinstance(error, msgspec.ValidationError):
                 with suppress(ValueError):
@@ -225,9 +247,10 @@ class StreamParser:
             self.error = BROKEN_OFF
         if self.error is None and name in _UNNAMED:
             self.malformed = otherwise
+        self.ended = self.error is not None or self.malformed is not None
 
 
 def _more_than_a_role(data: bytes) -> bool:
     """Whether a delta holds anything but its role: providers have more fields for content than we know."""
-    deltas = (choice.get("delta") for choice in msgspec.json.decode(data)["choices"])
+    deltas = [choice.get("delta") for choice in msgspec.json.decode(data)["choices"]]
     return any(value for delta in deltas if delta for name, value in delta.items() if name != "role")

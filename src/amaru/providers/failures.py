@@ -234,8 +234,8 @@ REDACTED = "[redacted]"
 _SHORTEST_SECRET = 6
 """Below it a "key" is a placeholder (servers without keys take any), and would blacken words at random."""
 _KEY_LIKE = re.compile(
-    r"(?i:\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=*-]{8,}"
-    r"|\b(?:sk|pk|rk|gsk|csk|xai|hf|nvapi|pplx|r8|fw)[-_][\w*.-]{6,}"
+    r"(?i:\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=*-]{7,}[\w~+/=*-]"
+    r"|\b(?:sk|pk|rk|gsk|csk|xai|hf|nvapi|pplx|r8|fw)[-_][\w*.-]{5,}[\w*-]"
     r"|\bAIza[\w*-]{10,}|\bAKIA[A-Z0-9]{12,}"
     r"|\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"
 )

@@ -84,32 +84,39 @@ class OpenAIStreamReply(StreamReply):
         parser = self._parser
         held: list[bytes] = []
         held_bytes = 0
-        while True:
-            data = await self._read()
+        while not (parser.has_content or self._finished or self._whole):
+            events = await self.next()
             self._raise_trouble()
-            held.append(data)
-            held_bytes += len(data)
-            if parser.has_content or self._finished:
-                break
-            if self._whole:
-                if parser.finish_reasons:
-                    break
-                raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
+            held.append(events)
+            held_bytes += len(events)
             if held_bytes > MAX_HELD_BYTES:
                 raise self._failure(FailureKind.MALFORMED_BODY, f"no content in the first {held_bytes} bytes of events")
+        if not (parser.has_content or parser.finish_reasons):
+            raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
         self.first = b"".join(held)
         self._first_token_at = self._time()
         self._wait_on()
 
     async def next(self) -> bytes:
+        parser = self._parser
         try:
             while not self._whole:
-                self._raise_trouble()
-                data = await self._read()
-                if self._parser.events != self._events:
+                if parser.ended:
+                    self._raise_trouble()
+                try:
+                    data = await self._response.chunk()
+                except Failure:
+                    if not self._finished:
+                        raise
+                    self._end()
+                    break
+                events = parser.feed(data) if data else self._feed_eof()
+                if parser.ended or parser.finish_reasons:
+                    self._judge_end()
+                if parser.events != self._events and self._first_token_at is not None:  # before it, its limit holds
                     self._wait_on()
-                if data:
-                    return data
+                if events:
+                    return events
         except BaseException:
             self._response.close()
             raise
@@ -118,33 +125,27 @@ class OpenAIStreamReply(StreamReply):
     def close(self) -> None:
         self._response.close()
 
-    async def _read(self) -> bytes:
-        """Take the bytes that come next; the events among them. Sets ``_whole`` at the stream's end."""
+    def _feed_eof(self) -> bytes:
+        """The body ended cleanly: the stream is whole, cut, or ends in an error that lacks its blank line."""
         parser = self._parser
-        try:
-            data = await self._response.chunk()
-        except Failure:
-            if not self._finished:
-                raise
-            return self._end(b"")
-        if not data:
-            last = parser.feed_eof()
-            if parser.error is not None:
-                return last
+        events = parser.feed_eof()
+        if parser.error is None:
             if not parser.done and not parser.finished_choices:
                 raise self._cut()
-            return self._end(last)
-        events = parser.feed(data)
-        if parser.finish_reasons and not self._finished:
-            self._finished = parser.finished_choices >= self._choices
-        if parser.done or (self._finished and parser.malformed is not None):
-            return self._end(events)
+            self._end()
         return events
 
-    def _end(self, last: bytes) -> bytes:
+    def _judge_end(self) -> None:
+        """After ``[DONE]`` nothing comes; after every finish reason, nothing that can carry content."""
+        parser = self._parser
+        if not self._finished:
+            self._finished = bool(parser.finish_reasons) and parser.finished_choices >= self._choices
+        if parser.done or (self._finished and parser.malformed is not None):
+            self._end()
+
+    def _end(self) -> None:
         self._whole = True
         self._response.close(LINGER_S if self._parser.done else 0.0)
-        return last
 
     def _wait_on(self) -> None:
         """An event came: from now on the next one is waited for. Once all choices have finished, the end is, once."""

@@ -13,8 +13,8 @@ from email.utils import parsedate_to_datetime
 LONGEST_S = 86_400.0
 """A provider that says to stay away for longer than a day is taken to have said nothing."""
 
-_NUMBER = re.compile(r"\d{1,15}(?:\.\d{0,15})?")
-_PART = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)(d|h|ms|m|s|us|µs|ns)")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
+_PART = re.compile(r"([0-9]{1,15}(?:\.[0-9]{0,15})?)(d|h|ms|m|s|us|µs|ns)")
 _UNIT_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
