@@ -63,7 +63,7 @@ class Retention:
             if deleted:
                 _delete_unused_boards(connection)
         self.deleted += deleted
-        wasteful = free > PAGES_PER_STEP and free > pages * (1 - FILL)
+        wasteful = free > pages * (1 - FILL)
         return (wasteful and _give_back(database)) or deleted > 0
 
 
