@@ -25,6 +25,7 @@ from openai_peer import (
 
 from amaru.domain import FailureKind, Usage
 from amaru.errors import Failure
+from amaru.providers import openai_stream
 
 ERROR = event(error={"message": f"overloaded, key {KEY}", "type": "overloaded_error"})
 
@@ -228,6 +229,12 @@ async def test_keepalives_do_not_hold_off_the_first_token_limit() -> None:
         with pytest.raises(Failure) as caught:
             await provider.stream(first_token=0.1)
         assert caught.value.kind is FailureKind.NO_ANSWER
+
+
+async def test_events_without_content_are_not_held_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_stream, "MAX_HELD_BYTES", 3 * len(ROLE))
+    failure = await call_fails(*[ROLE] * 4, end="open")
+    assert failure.kind is FailureKind.MALFORMED_BODY
 
 
 async def test_a_head_that_never_comes() -> None:
