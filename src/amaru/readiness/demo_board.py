@@ -130,7 +130,9 @@ class Board:
             if elapsed_s >= began + SETTLED_S and self._first("moved", place):
                 moved = self._whereto(incident, began, elapsed_s)
                 if moved:
-                    self.events.append(f"{elapsed_s:.0f} s: {incident.provider} is struck, served by {moved}")
+                    self.events.append(
+                        f"{elapsed_s:.0f} s: since {incident.provider} was struck, answers come from {moved}"
+                    )
             if elapsed_s >= ended and self._first("ended", place):
                 self.events.append(f"{ended:.0f} s: {incident.provider} is well again")
 

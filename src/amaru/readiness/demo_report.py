@@ -10,13 +10,11 @@ from typing import Any
 import msgspec
 
 from amaru import __version__
+from amaru.domain import Weights
 from amaru.readiness.demo_board import struck
 from amaru.readiness.machine import Machine
 from amaru.readiness.measuring import Quantiles, Sample, Summary
 from amaru.simulation.faults import Incident
-
-MID_STREAM = ("error_event", "stream_cut", "stream_stalled", "truncated", "malformed")
-"""Errors of streams that had begun when they broke."""
 
 
 class IncidentReport(msgspec.Struct, frozen=True):
@@ -126,7 +124,7 @@ def markdown(report: DemoReport) -> str:
                 ("whole answers", _share(amaru), _share(alone)),
                 ("of these saved by failover", str(amaru.saved_by_failover), "-"),
                 ("failed", str(amaru.failed), str(alone.failed)),
-                ("of these broken in mid-stream", str(_mid_stream(amaru)), str(_mid_stream(alone))),
+                ("of these broken after their first token", str(amaru.broken_streams), str(alone.broken_streams)),
                 ("not sent: too many open", str(amaru.dropped), str(alone.dropped)),
                 ("still open at the end", str(amaru.unfinished), str(alone.unfinished)),
                 ("asked again by the client itself", str(amaru.client_retries), str(alone.client_retries)),
@@ -233,21 +231,30 @@ def _example(report: DemoReport) -> list[str]:
 def _notes(report: DemoReport) -> str:
     amaru = report.through_amaru
     counts = ", ".join(f"{who} {count}" for who, count in amaru.token_counts_by.items()) or "none"
+    weights = Weights()
     notes = (
         (
-            f"The lone client is bound to a twin of {report.favourite}, the provider that amaru ranked first: same speed, "
-            "capacity and price, and the same incidents at the same instants, on a server of its own, so that neither "
-            "client's load slows the other."
+            f"The lone client is bound to a twin of {report.favourite}, the provider that amaru ranked first: same "
+            "speed, capacity and price, and the same incidents at the same instants, on a server of its own, so that "
+            "neither client's load slows the other."
         ),
         (
             "The incidents are aimed at the providers that amaru prefers. Providers and incidents are simulated; the "
             "requests, the gateway and every figure are real."
         ),
-        "Both clients retry as the official `openai` library does: twice, on connection errors, 408, 409, 429 and 5xx.",
-        "A stream that breaks after its first byte ends in an error event in this version; it counts as failed.",
         (
-            f"Latencies count from when a request was due, not from when it left; it left {_three(amaru.lag)} late (p50 / "
-            "p95 / p99)."
+            f"amaru weighs price {weights.price:g}, latency {weights.latency:g}, reputation {weights.reputation:g} and "
+            f"availability {weights.availability:g} (its defaults), so it gives up some speed for a lower price; a "
+            "tenant's own weights change that."
+        ),
+        (
+            "Both clients retry as the official `openai` library does: twice, on connection errors, 408, 409, 429 and "
+            "5xx."
+        ),
+        "A stream that breaks after its first token ends in an error event in this version; it counts as failed.",
+        (
+            "Latencies count from when a request was due, not from when it left; it left "
+            f"{_three(amaru.lag)} late (p50 / p95 / p99)."
         ),
         f"Who counted the output tokens of the whole answers: {counts}.",
     )
@@ -262,10 +269,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _share(summary: Summary) -> str:
     share = "" if summary.success_share is None else f" ({summary.success_share:.2%})"
     return f"{summary.served}{share}"
-
-
-def _mid_stream(summary: Summary) -> int:
-    return sum(count for error, count in summary.errors.items() if error in MID_STREAM)
 
 
 def _goodput(amaru: Summary, alone: Summary) -> tuple[str, str]:

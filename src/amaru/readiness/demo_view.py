@@ -60,8 +60,10 @@ class PlainView:
         if snapshot.elapsed_s >= self._next_s:
             self._next_s += PLAIN_EVERY_S
             amaru, alone = snapshot.amaru, snapshot.alone
+            over = snapshot.elapsed_s > snapshot.duration_s
+            when = "waiting for the last answers" if over else f"of {snapshot.duration_s:.0f} s"
             self.say(
-                f"{snapshot.elapsed_s:.0f} s of {snapshot.duration_s:.0f} s: through amaru {amaru.served} served, "
+                f"{snapshot.elapsed_s:.0f} s {when}: through amaru {amaru.served} served, "
                 f"{amaru.saved} saved by failover, {amaru.failed} failed; bound to {self._favourite} alone "
                 f"{alone.served} served, {alone.failed} failed, {alone.in_flight} waiting"
             )
@@ -119,7 +121,9 @@ def dashboard(snapshot: Snapshot, favourite: str) -> Group:
     progress.add_column(justify="right", width=16)
     progress.add_row(
         ProgressBar(total=snapshot.duration_s, completed=min(snapshot.elapsed_s, snapshot.duration_s)),
-        f"{snapshot.elapsed_s:5.0f} of {snapshot.duration_s:.0f} s",
+        f"{snapshot.elapsed_s:5.0f} of {snapshot.duration_s:.0f} s"
+        if snapshot.elapsed_s <= snapshot.duration_s
+        else "last answers ...",
     )
     return Group(
         Panel(Group(providers, "", clients), title="amaru demo · everything on this machine · Ctrl-C ends it"),

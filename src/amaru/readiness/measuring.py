@@ -80,6 +80,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unfinished: int
     dropped: int
     """Requests never sent, since too many were open."""
+    broken_streams: int
+    """Of the failed: those whose caller had already got a token."""
     errors: dict[str, int]
     """Failures by kind, the most frequent first."""
     success_share: float | None
@@ -136,6 +138,7 @@ def summarize(samples: Sequence[Sample], *, duration_s: float, slo_first_token_s
         failed=failed,
         unfinished=unfinished,
         dropped=dropped,
+        broken_streams=sum(_broke(sample) for sample in samples),
         errors=dict(errors.most_common()),
         success_share=len(whole) / ended if ended else None,
         good=good,
@@ -154,3 +157,7 @@ def summarize(samples: Sequence[Sample], *, duration_s: float, slo_first_token_s
         by_provider=dict(Counter(sample.provider or "unknown" for sample in whole).most_common()),
         duration_s=duration_s,
     )
+
+
+def _broke(sample: Sample) -> bool:
+    return not sample.ok and sample.error != UNFINISHED and sample.first_token_s is not None

@@ -16,6 +16,9 @@ from amaru.simulation.faults import Fault
 _PATIENT = ServerSettings(header_timeout_s=3600, body_timeout_s=3600, keep_alive_s=3600, write_timeout_s=3600)
 
 
+CONTROL_PATH = "/sim/"
+
+
 class FaultyServer(HttpServer):
     """The project's server, able to close its port, and to strike connections as they are made.
 
@@ -60,7 +63,7 @@ class FaultyServer(HttpServer):
         self._place_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._place_holder.bind(self._address)
         for connection in list(self._connections):
-            if cut_answers:
+            if cut_answers and not _is_control(connection):
                 reset_transport(connection.transport)
             else:
                 connection.close_if_idle()
@@ -91,6 +94,11 @@ class FaultyServer(HttpServer):
         if self._place_holder is not None:
             self._place_holder.close()
             self._place_holder = None
+
+
+def _is_control(connection: Connection) -> bool:
+    """Whether it is being used to control the simulation: the very call that closes the port gets its answer."""
+    return connection.request is not None and connection.request.path.startswith(CONTROL_PATH)
 
 
 class _Deaf(asyncio.Protocol):

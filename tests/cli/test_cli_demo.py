@@ -1,0 +1,104 @@
+"""``amaru demo`` as a process: a short run, Ctrl-C, wrong input."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "import typer; from amaru.cli.demo import demo; typer.run(demo)"]
+
+
+def children_of(pid: int) -> list[str]:
+    """Command lines of processes that came from ``pid`` and still run."""
+    done = subprocess.run(["ps", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_short_demo_serves_nearly_all_and_reports_what_it_measured(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--duration-s", "12", "--report", str(tmp_path / "r"), "--speed", "3"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    through, alone = report["through_amaru"], report["alone"]
+    assert report["complete"]
+    assert through["sent"] == alone["sent"] > 100
+    assert through["success_share"] > 0.85
+    assert through["success_share"] > alone["success_share"]
+    assert through["saved_by_failover"] > 0
+    assert through["errors"].get("truncated", 0) == 0  # a truncated answer never looks finished
+    assert len(report["incidents"]) == 9
+    assert sum(report["billed_usd"].values()) == pytest.approx(
+        through["cost_usd"] + report["failed_attempts_usd"], rel=0.15
+    )
+    assert report["example"]["attempts"]
+    assert "refuses connections" in done.stdout
+    assert "Wrote" in done.stdout
+    assert (tmp_path / "r" / "report.md").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_with_a_report_and_leaves_nothing_running(tmp_path: Path) -> None:
+    command = [*COMMAND, "--report", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "s of 120 s" in line:  # the first line of totals, ten seconds in
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(30) == 0
+        assert children_of(process.pid) == []
+    assert "ended early (stopped by the user)" in rest
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert not report["complete"]
+    assert 8 < report["through_amaru"]["duration_s"] < 60
+    assert report["through_amaru"]["served"] > 50
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_starting_says_that_nothing_was_measured(tmp_path: Path) -> None:
+    command = [*COMMAND, "--report", str(tmp_path / "r")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        assert "Starting" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert "nothing was measured" in process.stdout.read()
+        assert process.wait(30) == 130
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_gateway_that_dies_ends_the_run_with_its_last_words(tmp_path: Path) -> None:
+    command = [*COMMAND, "--report", str(tmp_path), "--duration-s", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if "refuses connections" in line:  # the first incident: traffic flows
+                break
+        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+        gateway = next(line.split()[0] for line in listed.stdout.splitlines() if "serve --config" in line)
+        subprocess.run(["kill", "-KILL", gateway], check=True)
+        began = time.monotonic()
+        said = process.stdout.read()
+        assert process.wait(30) == 1
+        assert time.monotonic() - began < 30
+        assert "amaru serve ended with status -9" in process.stderr.read()
+    assert "ended early" in said
+
+
+def test_a_wrong_trace_is_named_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    done = subprocess.run([*COMMAND, "--trace", str(tmp_path / "t.csv")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "the header must be TIMESTAMP,ContextTokens,GeneratedTokens" in done.stderr
+    assert "Starting" not in done.stdout

@@ -1,0 +1,190 @@
+"""Callers and the player, against simulated providers over real sockets."""
+
+import asyncio
+import random
+
+import pytest
+
+from amaru.errors import TraceError
+from amaru.readiness.caller import Ask, Caller, Habits
+from amaru.readiness.measuring import TRUNCATED, UNFINISHED, Sample
+from amaru.readiness.player import Lane, Prompts, play
+from amaru.simulation import Fault, Latency, ProviderProfile, SimulatedProvider
+from amaru.simulation.text import count_tokens
+from amaru.simulation.traces import TraceRequest
+
+ASK = Ask("one two three", 3, 12)
+QUICK = Habits(max_retries=0, patience_s=0.3)
+
+
+async def called(provider: SimulatedProvider, habits: Habits = QUICK, ask: Ask = ASK) -> Sample:
+    caller = Caller(provider.base_url, "sim-model", habits=habits, label="sim")
+    sample = Sample(at_s=0.0)
+    try:
+        await caller.call(ask, sample, asyncio.get_running_loop().time())
+    finally:
+        await caller.aclose()
+    return sample
+
+
+async def test_a_whole_answer_is_measured() -> None:
+    async with SimulatedProvider() as provider:
+        sample = await called(provider)
+    assert sample.ok
+    assert (sample.status, sample.input_tokens, sample.output_tokens, sample.counted_by) == (200, 3, 12, "server")
+    assert sample.first_token_s is not None
+    assert 0 < sample.first_token_s <= sample.latency_s
+    assert sample.provider == "sim"
+
+
+async def test_where_no_usage_is_reported_the_client_counts() -> None:
+    async with SimulatedProvider(ProviderProfile(stream_usage=False)) as provider:
+        sample = await called(provider)
+    assert (sample.output_tokens, sample.counted_by) == (12, "client")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(kind="refuse"), "connect"),
+        (Fault(kind="reset"), "reset"),
+        (Fault(kind="hang"), "no_answer"),
+        (Fault(kind="status", status=500), "http_500"),
+        (Fault(kind="status", status=400), "http_400"),
+        (Fault(kind="error_in_200"), "error_event"),
+        (Fault(kind="error_in_stream"), "error_event"),
+        (Fault(kind="cut"), "stream_cut"),
+        (Fault(kind="cut", how="close"), "stream_cut"),
+        (Fault(kind="cut", how="end"), TRUNCATED),
+        (Fault(kind="cut", at="first_byte", how="end"), TRUNCATED),
+        (Fault(kind="stall"), "stream_stalled"),
+        (Fault(kind="garbage"), "malformed"),
+        (Fault(kind="truncated_utf8"), "malformed"),
+    ],
+)
+async def test_each_break_has_its_name(fault: Fault, error: str) -> None:
+    async with SimulatedProvider(faults=[fault]) as provider:
+        sample = await called(provider)
+    assert sample.error == error
+    assert sample.detail
+    assert not sample.ok
+
+
+async def test_without_done_a_whole_answer_is_whole() -> None:
+    async with SimulatedProvider(faults=[Fault(kind="no_done")]) as provider:
+        assert (await called(provider)).ok
+
+
+async def test_the_caller_retries_as_the_official_client_does() -> None:
+    habits = Habits(max_retries=2, patience_s=2)
+    wait = {"retry_after": "ms", "retry_after_s": 0.001}
+    async with SimulatedProvider() as provider:
+        provider.faults.add(Fault(kind="status", status=429, times=2, **wait))
+        sample = await called(provider, habits)
+        assert (sample.ok, sample.client_retries, provider.requests) == (True, 2, 3)
+        provider.faults.add(Fault(kind="status", status=503, **wait))
+        sample = await called(provider, habits)
+        assert (sample.error, sample.client_retries, provider.requests) == ("http_503", 2, 6)
+        provider.faults.clear()
+        provider.faults.add(Fault(kind="status", status=400, **wait))
+        assert (await called(provider, habits)).client_retries == 0
+        provider.faults.clear()
+        provider.faults.add(Fault(kind="cut"))
+        assert (await called(provider, habits)).client_retries == 0  # a stream that broke is not asked for again
+
+
+async def test_latency_counts_from_when_the_request_was_due() -> None:
+    async with SimulatedProvider() as provider:
+        caller = Caller(provider.base_url, "sim-model", habits=QUICK)
+        sample = Sample(at_s=0.0)
+        await caller.call(ASK, sample, asyncio.get_running_loop().time() - 5.0)
+        await caller.aclose()
+    assert sample.latency_s > 5
+    assert sample.first_token_s is not None
+    assert sample.first_token_s > 5
+
+
+def arrivals(count: int, apart_s: float) -> list[TraceRequest]:
+    return [TraceRequest(place * apart_s, 5, 3) for place in range(count)]
+
+
+async def test_requests_leave_on_time_whatever_became_of_those_before() -> None:
+    async with SimulatedProvider(faults=[Fault(kind="hang")]) as provider:
+        lane = Lane("a", Caller(provider.base_url, "sim-model", habits=Habits(max_retries=0, patience_s=5)))
+        stop = asyncio.Event()
+        playing = asyncio.create_task(play(arrivals(20, 1.0), [lane], speed=100, seed=1, stop=stop))
+        async with asyncio.timeout(5):
+            while provider.requests < 20:  # noqa: ASYNC110 -- all are there while not one was answered
+                await asyncio.sleep(0.005)
+        stop.set()
+        run = await playing
+        await lane.caller.aclose()
+    assert not run.complete
+    assert [sample.at_s for sample in lane.samples] == pytest.approx([place / 100 for place in range(20)])
+    assert {sample.error for sample in lane.samples} == {UNFINISHED}
+    assert lane.in_flight == 0
+
+
+async def test_every_lane_gets_the_same_requests() -> None:
+    async with SimulatedProvider(keep_received=10) as one, SimulatedProvider(keep_received=10) as two:
+        lanes = [Lane(name, Caller(p.base_url, "sim-model", habits=QUICK)) for name, p in (("1", one), ("2", two))]
+        run = await play(arrivals(6, 0.001), lanes, speed=1, seed=1, stop=asyncio.Event())
+        for lane in lanes:
+            await lane.caller.aclose()
+        assert run.complete
+        assert sorted(r.body for r in one.received) == sorted(r.body for r in two.received)
+    assert all(sample.ok and sample.output_tokens == 3 for lane in lanes for sample in lane.samples)
+    assert len(lanes[0].finished) == 6
+
+
+async def test_too_many_open_requests_are_dropped_and_counted() -> None:
+    async with SimulatedProvider(faults=[Fault(kind="hang")]) as provider:
+        habits = Habits(max_retries=0, patience_s=0.1)
+        lane = Lane("a", Caller(provider.base_url, "sim-model", habits=habits), max_in_flight=3)
+        await play(arrivals(10, 0.0), [lane], speed=1, seed=1, stop=asyncio.Event())
+        await lane.caller.aclose()
+    assert (len(lane.samples), lane.dropped) == (3, 7)
+
+
+async def test_a_run_ends_with_its_duration_and_its_grace() -> None:
+    async with SimulatedProvider(ProviderProfile(latency=Latency(ttft_ms=60_000, ttft_sigma=0))) as provider:
+        lane = Lane("a", Caller(provider.base_url, "sim-model", habits=Habits(patience_s=60)))
+        run = await play(
+            arrivals(1000, 0.01), [lane], speed=1, seed=1, stop=asyncio.Event(), duration_s=0.05, grace_s=0.05
+        )
+        await lane.caller.aclose()
+    assert run.complete
+    assert run.duration_s == pytest.approx(0.05, abs=0.2)
+    assert len(lane.samples) == 5
+    assert all(sample.error == UNFINISHED for sample in lane.samples)
+
+
+async def test_a_wrong_trace_and_a_mistake_of_our_own_are_not_the_servers_failures() -> None:
+    def wrong():
+        yield TraceRequest(0.0, 1, 1)
+        raise TraceError("line 3")
+
+    async with SimulatedProvider() as provider:
+        lane = Lane("a", Caller(provider.base_url, "sim-model", habits=QUICK))
+        with pytest.raises(TraceError):
+            await play(wrong(), [lane], speed=1, seed=1, stop=asyncio.Event())
+        assert lane.samples[0].ok  # what was sent before is measured
+        await lane.caller.aclose()
+
+        class Broken(Caller):
+            async def call(self, ask: Ask, sample: Sample, due: float) -> None:
+                raise ZeroDivisionError
+
+        broken = Lane("b", Broken(provider.base_url, "sim-model"))
+        with pytest.raises(ZeroDivisionError):
+            await play(arrivals(1, 0.0), [broken], speed=1, seed=1, stop=asyncio.Event())
+        await broken.caller.aclose()
+
+
+def test_prompts_have_the_wished_for_length() -> None:
+    prompts = Prompts(seed=3, words=500)
+    rng = random.Random(3)
+    for tokens in [1, 498, *(rng.randrange(1, 498) for _ in range(50))]:
+        assert count_tokens(prompts.take(tokens)) == tokens
+    assert count_tokens(prompts.take(10_000)) == 499  # no more than there is
+    assert Prompts(seed=4).take(50) == Prompts(seed=4).take(50)
