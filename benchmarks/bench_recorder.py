@@ -50,8 +50,8 @@ ATTEMPTS = (
 )
 USAGE = Usage(812, 123)
 RANKING = bytes(range(100))
-WORK = 1_000
-"""Turns of an empty loop that stand for the rest of a request's work: some 20 µs."""
+WORK = 4_000
+"""Turns of an empty loop that stand for the rest of a request's work: some 55 µs."""
 
 
 def make_record(n: int) -> DecisionRecord:

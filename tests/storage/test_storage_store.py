@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storage_samples import NOW, OpenStore, decision_id, make_offer, make_record
+from storage_samples import NOW, Hand, OpenStore, decision_id, make_offer, make_record
 
 from amaru.domain import Attempt, FailureKind, Kind, Provenance, Usage
 from amaru.errors import StorageError
-from amaru.storage import DecisionRecord, UnknownDecisionError, reader, schema
+from amaru.storage import DecisionRecord, StoreSettings, UnknownDecisionError, reader, schema
+from amaru.storage.database import Database
+from amaru.storage.recorder import ROWS_PER_PIECE, Recorder
+from amaru.storage.retention import Retention
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -131,8 +135,6 @@ def test_pages_hold_every_match_once_newest_first(
     limit: int,
     window: int,
 ) -> None:
-    from amaru.storage.database import Database
-
     monkeypatch.setattr(reader, "ROWS_SCANNED_PER_PAGE", window)
     database = Database(path_of_100, busy_timeout_s=1.0, clock=lambda: NOW)
     found: list[str] = []
@@ -242,6 +244,28 @@ async def test_close_writes_what_waits_and_refuses_what_comes_later(open_store: 
         await store.add_feedback(decision_id(1), {})
     assert not await store.flush()
     assert await open_store().count() == 700
+
+
+def test_the_writer_rests_between_pieces_unless_somebody_waits(path: Path) -> None:
+    rests: list[float] = []
+    rested = threading.Event()
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            rested.set()
+
+    database = Database(path, busy_timeout_s=1.0, clock=Hand(NOW))
+    retention = Retention(30.0, 10.0, clock=Hand(NOW), timer=Hand(0.0))
+    recorder = Recorder(database, StoreSettings(path=path, interval_s=0.001), retention, clock=Hand(NOW), pause=rest)
+    for n in range(2 * ROWS_PER_PIECE + 1):
+        recorder.record(make_record(n))
+    recorder.start()
+    assert rested.wait(10)
+    recorder.submit(lambda _: None).result(10)
+    assert recorder.status().written == 2 * ROWS_PER_PIECE + 1
+    assert recorder.close(10)
+    assert len(rests) == 3
 
 
 async def test_settings_of_the_file(open_store: OpenStore, path: Path) -> None:
