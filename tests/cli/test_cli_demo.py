@@ -7,15 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-COMMAND = [sys.executable, "-c", "import typer; from amaru.cli.demo import demo; typer.run(demo)"]
-
-
-def children_of(pid: int) -> list[str]:
-    """Command lines of processes that came from ``pid`` and still run."""
-    done = subprocess.run(["ps", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return done.stdout.splitlines()
+COMMAND = [
+    sys.executable,
+    "-c",
+    "from amaru.cli.main import COMMANDS, main; COMMANDS['demo'] = ('amaru.cli.demo:demo', ''); main()",
+    "demo",
+]
 
 
 @pytest.mark.slow
@@ -53,10 +53,12 @@ def test_ctrl_c_ends_it_with_a_report_and_leaves_nothing_running(tmp_path: Path)
         for line in process.stdout:
             if "s of 120 s" in line:  # the first line of totals, ten seconds in
                 break
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == 3
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         assert process.wait(30) == 0
-        assert children_of(process.pid) == []
+        assert not any(child.is_running() for child in children)
     assert "ended early (stopped by the user)" in rest
     report = json.loads((tmp_path / "report.json").read_text())
     assert not report["complete"]
@@ -85,9 +87,8 @@ def test_a_gateway_that_dies_ends_the_run_with_its_last_words(tmp_path: Path) ->
         for line in process.stdout:
             if "refuses connections" in line:  # the first incident: traffic flows
                 break
-        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
-        gateway = next(line.split()[0] for line in listed.stdout.splitlines() if "serve --config" in line)
-        subprocess.run(["kill", "-KILL", gateway], check=True)
+        children = psutil.Process(process.pid).children(recursive=True)
+        next(child for child in children if "serve" in child.cmdline()).kill()
         began = time.monotonic()
         said = process.stdout.read()
         assert process.wait(30) == 1

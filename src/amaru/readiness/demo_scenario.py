@@ -26,7 +26,7 @@ _STRIKES = (
     _Strike(1, 18, 12, Fault(kind="status", status=429, retry_after="seconds", retry_after_s=2)),
     # One that accepts and never answers: only a time limit notices.
     _Strike(2, 38, 12, Fault(kind="hang", at="head")),
-    _Strike(1, 44, 12, Fault(kind="slow", factor=4)),
+    _Strike(1, 44, 12, Fault(kind="slow", factor=3)),
     # Silence behind a good-looking 200; errors dressed as answers.
     _Strike(0, 58, 12, Fault(kind="stall", at="first_byte")),
     _Strike(0, 76, 8, Fault(kind="error_in_200", status=503)),
