@@ -145,8 +145,8 @@ class DecisionInsert:
     """Multi-row INSERTs of 512, 256, … 1 rows: a batch of any size in at most a few statements.
 
     Why not ``executemany``: it takes the interpreter lock back after every row, and beside a thread that computes on
-    another core each taking waits up to the switch interval (5 ms). Measured there with ``benchmarks/bench_recorder.py``:
-    130 to 380 records/s by ``executemany``, 13,000 to 15,000 by these statements. Alone, they cost a fifth less CPU.
+    another core each taking waits up to the switch interval (5 ms). Measured there (``benchmarks/bench_recorder.py``):
+    130 to 380 records/s by ``executemany``, 13,000 to 18,000 by these statements; on one core both keep up.
     """
 
     def __init__(self, connection: Connection) -> None:
