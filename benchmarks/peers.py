@@ -25,7 +25,9 @@ class Peer:
     ready_s: float = 60.0
 
 
-def amaru(folder: Path, upstream: str, port: int, *, name: str = "amaru", offers: int = 3, ca: Path | None = None) -> Peer:
+def amaru(
+    folder: Path, upstream: str, port: int, *, name: str = "amaru", offers: int = 3, ca: Path | None = None
+) -> Peer:
     """amaru with authentication, decisions over ``offers`` offers, recording and metrics on."""
     lines = [
         "version: 1",

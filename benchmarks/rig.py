@@ -52,7 +52,9 @@ def machine() -> str:
     with contextlib.suppress(OSError):
         match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
         model = match.group(1) if match else model
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
 
 
 @contextlib.contextmanager
@@ -64,7 +66,9 @@ def upstream(folder: Path) -> Iterator[None]:
     module = "/usr/lib/nginx/modules/ngx_http_echo_module.so"
     config = folder / "nginx-upstream.conf"
     health = "location /health { return 200 'ok'; } location /get_model_info { return 200 '{}'; }"
-    models = f"location /v1/models {{ return 200 '{{\"object\":\"list\",\"data\":[{{\"id\":\"{MODEL}\",\"object\":\"model\"}}]}}'; }}"
+    models = (
+        f'location /v1/models {{ return 200 \'{{"object":"list","data":[{{"id":"{MODEL}","object":"model"}}]}}\'; }}'
+    )
     common = f"{health} location /get_server_info {{ return 200 '{{}}'; }} location /server_info {{ return 200 '{{}}'; }} {models}"
     config.write_text(
         f"""load_module {module};
@@ -98,7 +102,9 @@ def certificate(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def running(argv: list[str], core: str, log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    argv: list[str], core: str, log: Path, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process pinned to ``core``; ended, with its children, on the way out."""
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -118,17 +124,16 @@ def running(argv: list[str], core: str, log: Path, env: dict[str, str] | None = 
 
 
 @contextlib.contextmanager
-def gateway(peer: Peer, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def gateway(peer: Peer, folder: Path, body: str) -> Iterator[subprocess.Popen[bytes]]:
     """``peer`` on the gateway's core, ready to answer."""
     log = folder / f"{peer.name.replace(' ', '-')}.log"
     with running(peer.argv, GATEWAY_CORE, log, peer.env) as process:
-        wait_for_port(peer, process, log)
+        wait_for_port(peer, process, log, body.encode())
         yield process
 
 
-def wait_for_port(peer: Peer, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(peer: Peer, process: subprocess.Popen[bytes], log: Path, body: bytes) -> None:
     """Until ``peer`` serves a request. Raises ``RuntimeError`` with its last words where it does not."""
-    body = body_of(False).encode()
     last = "nothing"
     for _ in range(int(peer.ready_s * 20)):
         if process.poll() is not None:
@@ -168,7 +173,9 @@ def body_of(stream: bool) -> str:
     )
 
 
-def load(peer: Peer, folder: Path, *, body: str, connections: int = 32, seconds: int = 4, path: str | None = None) -> Load:
+def load(
+    peer: Peer, folder: Path, *, body: str, connections: int = 32, seconds: int = 4, path: str | None = None
+) -> Load:
     """wrk against ``peer`` from the load's core."""
     headers = {"content-type": "application/json", **peer.headers}
     script = folder / "wrk.lua"

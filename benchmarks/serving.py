@@ -1,6 +1,6 @@
 """The gateway beside its peers, on the same machine, in the same run.
 
-    python benchmarks/serving.py [--rounds 3] [--seconds 4] [--only whole,stream,tls,latency] [--peers amaru,nginx,…]
+python benchmarks/serving.py [--rounds 3] [--seconds 4] [--only whole,stream,tls,latency] [--peers amaru,nginx,…]
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def main() -> int:
                 results[scenario] = measure(scenario, arguments, folder)
                 report(scenario, results[scenario])
     if arguments.json:
-        arguments.json.write_text(json.dumps({s: {k: [vars(x) for x in v] for k, v in r.items()} for s, r in results.items()}))
+        arguments.json.write_text(
+            json.dumps({s: {k: [vars(x) for x in v] for k, v in r.items()} for s, r in results.items()})
+        )
     return 0
 
 
@@ -71,7 +73,9 @@ def measure(scenario: str, arguments: argparse.Namespace, folder: Path) -> dict[
     for _ in range(arguments.rounds):
         if connections == 1:
             bare = p.Peer("bare upstream", [], port)
-            found.setdefault(bare.name, []).append(rig.load(bare, folder, body=body, connections=1, seconds=arguments.seconds))
+            found.setdefault(bare.name, []).append(
+                rig.load(bare, folder, body=body, connections=1, seconds=arguments.seconds)
+            )
         for offset, peer_name in enumerate(names):
             kwargs = {"ca": folder / "cert.pem"} if scenario == "tls" and peer_name == "amaru" else {}
             peer = BUILDERS[peer_name](folder, upstream, 9300 + offset, **kwargs)
@@ -79,7 +83,7 @@ def measure(scenario: str, arguments: argparse.Namespace, folder: Path) -> dict[
                 print(f"  {peer.name}: not installed (benchmarks/install_peers.sh)")
                 continue
             try:
-                with rig.gateway(peer, folder):
+                with rig.gateway(peer, folder, body):
                     rig.load(peer, folder, body=body, connections=connections, seconds=2)
                     loaded = rig.load(peer, folder, body=body, connections=connections, seconds=arguments.seconds)
             except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,11 +30,15 @@ def serve(
     from amaru.gateway.process import run
     from amaru.telemetry import logs
 
-    loaded = load(config)
-    writer = logs.configure(loaded.logging.level, log_format or loaded.logging.format)
+    options = {"SERVER__HOST": host, "SERVER__PORT": port, "LOGGING__FORMAT": log_format}
+    # Options count as the environment variables of the same settings, so the same checks bind them, on reload too.
+    given = {f"AMARU_{name}": str(value) for name, value in options.items() if value is not None}
+    environment = {**os.environ, **given}
+    loaded = load(config, environment)
+    writer = logs.configure(loaded.logging.level, loaded.logging.format)
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-            code = runner.run(run(loaded, announce=_announce, host=host, port=port))
+            code = runner.run(run(loaded, environment, announce=_announce))
     finally:
         writer.close()
     raise typer.Exit(code)

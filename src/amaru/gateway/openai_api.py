@@ -15,7 +15,7 @@ from amaru.gateway.answers import CONTENT_JSON, respond_error, respond_json
 from amaru.http1 import Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
 from amaru.mesh.execution import caller_error
-from amaru.protocols.openai import error_body, parse_request
+from amaru.protocols.openai import error_event, parse_request
 from amaru.providers.base import StreamReply
 
 MAX_DEADLINE_MS = 24 * 3600 * 1000
@@ -80,7 +80,7 @@ class OpenAIApi:
                 data = await execution.next()
         except Failure as failure:
             error = caller_error(failure, execution.attempts, None)
-            await request.write(b"data: " + error_body(error) + b"\n\n")
+            await request.write(error_event(error))
         else:
             await request.write(_receipt(execution) + DONE)
         request.end()

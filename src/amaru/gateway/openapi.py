@@ -180,7 +180,7 @@ def openapi_document() -> Json:
         "/providers": {"get": _get("Every provider, its offers, and how they fare now", "listProviders")},
         "/providers/{id}": {"get": _get("One provider", "getProvider", 404, path="id")},
         "/decisions": {"get": _get("Stored decisions, newest first", "listDecisions", 400, 503, query=PAGE_QUERY)},
-        "/decisions/{id}": {"get": _get("One decision, with its attempts and outcome", "getDecision", 404, 503, path="id")},
+        "/decisions/{id}": {"get": _get("One decision and its outcome", "getDecision", 404, 503, path="id")},
         "/health/live": {"get": _get("The process answers", "live", open_=True)},
         "/health/ready": {"get": _get("The server takes traffic", "ready", 503, open_=True)},
         "/health": {"get": _get("Whether each resource can be served now", "health", 503, open_=True)},

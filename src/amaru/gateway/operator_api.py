@@ -116,7 +116,7 @@ class OperatorApi:
         return _json(await self._views.decisions(**_page(query)))
 
     async def decision(self, request: Request) -> Response:
-        """One decision: the ranked offers, each score's parts, the refusals, the attempts, the outcome, its feedback."""
+        """One decision: ranked offers with the parts of each score, refusals, attempts, outcome, feedback."""
         tenant = self._tenant_or_operator(request)
         found = await self._views.decision(request.path_params["id"])
         if found is None or (tenant is not None and found["tenant"] != tenant.id):

@@ -1,4 +1,4 @@
-"""The gateway as a process: what is started in which order, reloaded while it runs, and ended without losing anything."""
+"""The gateway as a process: started in order, reloaded while it runs, and ended without losing anything."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from amaru import __version__
+from amaru.accounts.tokens import load_vocabularies
 from amaru.config import Config
 from amaru.config.watch import ConfigWatcher
 from amaru.gateway.server import Gateway
@@ -26,17 +27,15 @@ GC_THRESHOLD = 50_000
 little; its default of 700 costs several per cent of the throughput."""
 
 
-async def run(
-    config: Config, *, announce: Callable[[str], None], host: str | None = None, port: int | None = None
-) -> int:
+async def run(config: Config, environment: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     """Serve until told to stop; returns the exit status: 0, or 1 where requests had to be cut at the end.
 
     Parameters
     ----------
+    environment
+        Holds the overrides and keys that ``config`` was loaded with, and each reload of it will be.
     announce
         Gets the address once the server takes traffic.
-    host, port
-        In place of the configuration's.
 
     Raises
     ------
@@ -62,59 +61,62 @@ async def run(
             max_connections=server.max_connections,
             keep_alive_s=server.keep_alive_s,
         )
-        gateway = Gateway(mesh, settings, host=host or server.host)
-        await gateway.start(server.port if port is None else port)
-        watcher = ConfigWatcher(config, _applier(mesh), _on_refused)
+        gateway = Gateway(mesh, settings, host=server.host)
+        await gateway.start(server.port)
+        watcher = ConfigWatcher(config, _applier(mesh), _on_refused, env=environment)
         watching = asyncio.create_task(watcher.run())
         gc.collect()
         gc.freeze()  # what is alive now lives as long as the process: never look at it again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
-        with _signals(watcher) as stop:
+        with _signals(watcher) as (stop, hurry):
             log.info("serving", host=gateway.host, port=gateway.port, version=__version__, after_s=_since(started))
             announce(f"http://{gateway.authority}")
+            # Takes some 0.3 s each where tiktoken has them, and is needed only for answers without usage.
+            vocabularies = await asyncio.to_thread(load_vocabularies)
+            log.info("counting_tokens", vocabularies=list(vocabularies) or "none: tokens without usage are estimated")
             await stop.wait()
-        watching.cancel()
-        cut = await _drain(gateway, config.server.drain_s)
-        await mesh.aclose()
+            watching.cancel()
+            cut = await _drain(gateway, watcher.current.server.drain_s, hurry)
+            await mesh.aclose()
+            await store.close()  # still under the signal handlers: a third signal must not lose records
     finally:
         await store.close()
     log.info("stopped", requests_cut=cut)
     return 1 if cut else 0
 
 
-async def _drain(gateway: Gateway, limit_s: float) -> int:
-    """Let running requests end; a second signal ends them at once."""
+async def _drain(gateway: Gateway, limit_s: float, hurry: asyncio.Event) -> int:
+    """Let running requests end within ``limit_s``, or until told to hurry; how many were cut."""
     log.info("draining", limit_s=limit_s)
-    draining = asyncio.create_task(gateway.drain(limit_s))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: asyncio.ensure_future(gateway.drain(0.0)))
-    try:
-        return await draining
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+    draining, hurrying = asyncio.create_task(gateway.drain(limit_s)), asyncio.create_task(hurry.wait())
+    await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+    cut = 0 if draining.done() else await gateway.drain(0.0)
+    hurrying.cancel()
+    return cut + await draining
 
 
 @contextlib.contextmanager
-def _signals(watcher: ConfigWatcher) -> Iterator[asyncio.Event]:
-    """SIGTERM and SIGINT set the event; SIGHUP reads the configuration anew."""
+def _signals(watcher: ConfigWatcher) -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """SIGTERM and SIGINT set the first event, and once more the second; SIGHUP reads the configuration anew."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     reloads: set[asyncio.Task[bool]] = set()
+
+    def end() -> None:
+        (hurry if stop.is_set() else stop).set()
 
     def reload() -> None:
         task = asyncio.ensure_future(watcher.reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    handlers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: reload}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
-        yield stop
+        yield stop, hurry
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 

@@ -16,6 +16,7 @@ from amaru.accounts.tokens import count_usage
 from amaru.domain import Attempt, Capability, FailureKind, Kind, Offer, Tenant, Usage, Workload
 from amaru.errors import Failure, RequestError
 from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.prompts import prompt_of
 from amaru.providers.base import StreamReply, WholeReply
 from amaru.routing.explanation import why_none
 from amaru.routing.live import Admission
@@ -68,8 +69,8 @@ class Execution:
     """
 
     __slots__ = (
-        "attempts", "call", "cost", "deadline_at", "error", "excluded", "failure", "first_token_ms", "id", "latest", "mesh",
-        "open", "plan", "ranking", "reply", "retried", "settled", "status", "tokens", "usage", "workload",
+        "attempts", "call", "cost", "deadline_at", "error", "excluded", "failure", "first_token_ms", "id", "latest",
+        "mesh", "open", "plan", "ranking", "reply", "retried", "settled", "status", "tokens", "usage", "workload",
     )  # fmt: skip
 
     def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str) -> None:
@@ -290,7 +291,9 @@ class Execution:
         facts = reply.facts
         usage = facts.usage
         if usage is None and self.workload.kind is not Kind.GPU_JOB:
-            usage = count_usage(attempt.offer.model, self.workload.input_tokens, facts.output_text)
+            usage = count_usage(
+                attempt.offer.model, prompt_of(self.call.request), facts.output_text, facts.output_chars
+            )
         self.usage = usage
         self.cost = cost_usd(attempt.offer.price, usage) if usage is not None else 0.0
 

@@ -59,7 +59,7 @@ class Views:
         return found
 
     def health(self) -> Json:
-        """``ok``: every resource can be served; ``degraded``: some offers or the store ail; ``down``: nothing can be."""
+        """``ok``: all can be served; ``degraded``: some offers or the store ail; ``down``: nothing can be served."""
         mesh = self._mesh
         board = mesh.plan.board
         health = mesh.offer_health()
