@@ -156,8 +156,9 @@ class H1Response:
         connection = self._connection
         if connection is None:
             return
-        if keep and connection.state < COMPLETE:
-            self._failure = Failure(FailureKind.STREAM_CUT, "the response was closed by amaru", status=self.status)
+        if self._failure is None and connection.state != COMPLETE:
+            closed = Failure(FailureKind.STREAM_CUT, "the response was closed by amaru", status=self.status)
+            self._failure = connection.failure or closed
         self._received = connection.body_bytes
         self.ended_by_eof = connection.ended_by_eof
         self._connection = None
@@ -222,14 +223,14 @@ class H1Transport:
         try:
             connection.start(request, bodiless=bodiless, deadline=head_deadline, kind=head_kind)
             await connection.wait()
-            if connection.failure is not None:
+            if connection.failure is not None and not connection.status:
                 if not connection.stale or asyncio.get_running_loop().time() >= head_deadline:
                     raise connection.failure
                 # Our slot dials anew: the connections below on the stack are older than this one was.
                 connection = await self._dial(head_deadline)
                 connection.start(request, bodiless=bodiless, deadline=head_deadline, kind=head_kind)
                 await connection.wait()
-                if connection.failure is not None:
+                if connection.failure is not None and not connection.status:
                     raise connection.failure
             return H1Response(self, connection)
         except BaseException:

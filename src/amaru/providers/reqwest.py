@@ -162,7 +162,13 @@ class ReqwestResponse:
         if linger_s > 0:
             self._lingering = asyncio.ensure_future(self._linger(linger_s))
         else:
-            self._end(self._failed(FailureKind.STREAM_CUT, "was closed by amaru"))
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Hang up now, also on what still lingers."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._end(self._failed(FailureKind.STREAM_CUT, "was closed by amaru"))
 
     async def _linger(self, linger_s: float) -> None:
         self.set_deadline(asyncio.get_running_loop().time() + linger_s, FailureKind.STREAM_STALLED, "did not end")
@@ -170,21 +176,16 @@ class ReqwestResponse:
         with contextlib.suppress(Failure):
             while await self._chunk_raw() and self.bytes_received <= limit:
                 pass
-        self._end(self._failed(FailureKind.STREAM_CUT, "was closed by amaru"))
+        self._lingering = None
+        self.abandon()
 
     def _leave(self) -> None:
         request = self._request
         if request is None:
             return
         self._request = None
-        self._transport.release()
-        # Leaving only drops Rust values: the coroutine ends at its first step, and dropping it would end it too.
-        leaving = request.__aexit__(None, None, None)
-        try:
-            leaving.send(None)
-        except StopIteration:
-            return
-        leaving.close()
+        self._transport.release(self)
+        _leave(request)
 
     def _end(self, failure: Failure) -> Failure:
         self._failure = failure
@@ -207,6 +208,7 @@ class ReqwestTransport:
         self.endpoint = endpoint
         self._client = _build_client(endpoint)
         self._slots = asyncio.Semaphore(endpoint.max_connections)
+        self._open: set[ReqwestResponse] = set()
         self._is_closed = False
 
     async def send(
@@ -241,17 +243,26 @@ class ReqwestTransport:
                 raise ValueError(f"the request cannot be built ({_last_cause(error)})") from None
             except (PyreqwestError, TimeoutError) as error:
                 raise self._failure(error, head_kind) from None
-            return ReqwestResponse(self, request, response)
+            try:
+                taken = ReqwestResponse(self, request, response)
+            except Failure:
+                _leave(request)
+                raise
         except BaseException:
-            self.release()
+            self._slots.release()
             raise
+        self._open.add(taken)
+        return taken
 
     async def aclose(self) -> None:
         self._is_closed = True
+        for response in list(self._open):
+            response.abandon()  # the library itself would let it read on
         await self._client.close()
 
-    def release(self) -> None:
-        """A call is over."""
+    def release(self, response: ReqwestResponse) -> None:
+        """A response was read to its end, or given up."""
+        self._open.discard(response)
         self._slots.release()
 
     async def _acquire(self, deadline: float) -> None:
@@ -313,6 +324,16 @@ def _build_client(endpoint: Endpoint) -> Client:
         return builder.build()
     except PyreqwestError as error:
         raise ConfigError([f"{endpoint.setting}: the reqwest transport cannot start: {_last_cause(error)}"]) from error
+
+
+def _leave(request: StreamRequest) -> None:
+    # Leaving only drops Rust values: the coroutine ends at its first step, and dropping it would end it too.
+    leaving = request.__aexit__(None, None, None)
+    try:
+        leaving.send(None)
+    except StopIteration:
+        return
+    leaving.close()
 
 
 def _causes(error: PyreqwestError) -> list[str]:

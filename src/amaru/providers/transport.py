@@ -48,7 +48,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a provider listens, and how to reach it.
 
     ``base_path`` (``"/v1"``, without a slash at its end) goes before every target. ``ca_file`` holds PEM certificates
-    to trust instead of the system's (``reqwest``: besides them). ``provider`` is the name in the configuration, for remedies in messages.
+    to trust instead of the system's (``reqwest``: besides them). ``provider`` is its name in the configuration, which
+    remedies in messages repeat.
     """
 
     scheme: Literal["http", "https"]
