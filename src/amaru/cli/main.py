@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "amaru.cli.simulate:simulate",
         "Start simulated providers that behave, and misbehave, like real ones.",
     ),
+    "demo": ("amaru.cli.demo:demo", "Two minutes of traffic over seven simulated providers that break on the way."),
 }
 """Name → where the command lives (a function or a Typer app), and its line in ``amaru --help``."""
 
