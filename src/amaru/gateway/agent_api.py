@@ -8,7 +8,7 @@ the outcome of a decision, exactly once.
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +42,7 @@ _FIELD = re.compile(r"- at `\$\.([^`]+)`")
 NonNegative = Annotated[float, Meta(ge=0.0, le=1e12)]
 Tokens = Annotated[int, Meta(ge=0, le=10**9)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Need = Literal["stream", "tools", "vision", "json_schema", "prefill"]
 
 
 class WeightsIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +65,7 @@ class WorkloadIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu_hours: NonNegative = 1.0
     input_tokens: Tokens = 1000
     output_tokens: Tokens = 256
-    needs: tuple[Annotated[str, Meta(pattern="^(stream|tools|vision|json_schema|prefill)$")], ...] = ()
+    needs: tuple[Need, ...] = ()
     max_price: NonNegative | None = None
     """USD per GPU-hour, or per million tokens at this workload's mix of input and output."""
     max_latency_ms: NonNegative | None = None

@@ -6,6 +6,8 @@ are one function; what differs between them is their ``Kind``.
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from amaru.domain import Kind, Tenant
@@ -16,7 +18,7 @@ from amaru.http1 import Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
 from amaru.mesh.execution import caller_error
 from amaru.protocols.openai import error_event, parse_request
-from amaru.providers.base import StreamReply
+from amaru.providers.base import StreamReply, WholeReply
 
 MAX_DEADLINE_MS = 24 * 3600 * 1000
 STREAM_HEADERS: list[tuple[bytes, bytes]] = [
@@ -38,10 +40,7 @@ class OpenAIApi:
     def handler(self, kind: Kind) -> Handler:
         """The request handler of one kind of work."""
 
-        async def handle(request: Request) -> None:
-            await self._serve(kind, request)
-
-        return handle
+        return functools.partial(self._serve, kind)
 
     async def _serve(self, kind: Kind, request: Request) -> None:
         mesh = self._mesh
@@ -55,7 +54,7 @@ class OpenAIApi:
             return
         try:
             reply = await execution.run()
-            if isinstance(reply, StreamReply):
+            if not isinstance(reply, WholeReply):
                 await self._relay(request, execution, reply)
             else:
                 headers = _headers(execution)
@@ -103,16 +102,14 @@ def _call(kind: Kind, request: Request, tenant: Tenant, now: float) -> Call:
         request=parsed,
         arrived_at=now,
         request_bytes=len(request.body),
-        region=_text_header(headers, b"x-amaru-region"),
-        session=_text_header(headers, b"x-amaru-session"),
-        deadline_s=_deadline_s(headers.get(b"x-amaru-deadline-ms")),
+        region=_text_header(headers, b"x-amaru-region") if b"x-amaru-region" in headers else None,
+        session=_text_header(headers, b"x-amaru-session") if b"x-amaru-session" in headers else None,
+        deadline_s=_deadline_s(headers[b"x-amaru-deadline-ms"]) if b"x-amaru-deadline-ms" in headers else None,
     )
 
 
-def _text_header(headers: dict[bytes, bytes], name: bytes) -> str | None:
-    value = headers.get(name)
-    if value is None:
-        return None
+def _text_header(headers: dict[bytes, bytes], name: bytes) -> str:
+    value = headers[name]
     if len(value) > 256 or not value.isascii():
         raise RequestError(
             400, f"Header {name.decode()}: at most 256 ASCII characters are allowed.", param=name.decode()
@@ -120,9 +117,7 @@ def _text_header(headers: dict[bytes, bytes], name: bytes) -> str | None:
     return value.decode("ascii")
 
 
-def _deadline_s(value: bytes | None) -> float | None:
-    if value is None:
-        return None
+def _deadline_s(value: bytes) -> float:
     if not value.isdigit() or not 0 < int(value[:12]) <= MAX_DEADLINE_MS:
         raise RequestError(
             400,

@@ -1,113 +1,16 @@
-"""The OpenAPI 3.1 document of the whole API, with examples.
-
-Schemas of amaru's own types come from the types themselves (msgspec), so they cannot drift. Those of OpenAI's
-endpoints name the fields that amaru reads; every other field passes through untouched.
-"""
+"""The OpenAPI 3.1 document of the whole API, with examples; its schemas are in ``openapi_schemas``."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
-
-import msgspec
 
 from amaru import __version__
-from amaru.domain import Decision
-from amaru.gateway.agent_api import MAX_BATCH, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, WorkloadIn
-
-Json = dict[str, Any]  # Any: a JSON document
-
-TYPES = (WorkloadIn, Decision, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut)
-
-ERROR: Json = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": ["string", "null"]},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "integer", "null"]},
-            },
-        }
-    },
-}
-
-_MODEL: Json = {"type": "string", "minLength": 1, "description": "A resource or alias of the configuration."}
-_STREAM: Json = {"type": ["boolean", "null"]}
-_TOKENS: Json = {"type": ["integer", "null"], "minimum": 1}
-_N: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": 128}
-
-CHAT: Json = {
-    "type": "object",
-    "required": ["model", "messages"],
-    "properties": {
-        "model": _MODEL,
-        "messages": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["role"],
-                "properties": {
-                    "role": {"type": "string", "minLength": 1},
-                    "content": {
-                        "anyOf": [
-                            {"type": "string"},
-                            {"type": "null"},
-                            {
-                                "type": "array",
-                                "items": {
-                                    "type": "object",
-                                    "required": ["type"],
-                                    "properties": {"type": {"type": "string"}},
-                                },
-                            },
-                        ]
-                    },
-                },
-            },
-        },
-        "stream": _STREAM,
-        "max_tokens": _TOKENS,
-        "max_completion_tokens": _TOKENS,
-        "n": _N,
-    },
-}
-COMPLETION: Json = {
-    "type": "object",
-    "required": ["model", "prompt"],
-    "properties": {
-        "model": _MODEL,
-        "prompt": {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "minItems": 1, "items": {"type": "string"}},
-            ]
-        },
-        "stream": _STREAM,
-        "max_tokens": _TOKENS,
-        "n": _N,
-    },
-}
-EMBEDDING: Json = {
-    "type": "object",
-    "required": ["model", "input"],
-    "properties": {
-        "model": _MODEL,
-        "input": {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-            ]
-        },
-    },
-}
+from amaru.gateway.agent_api import MAX_BATCH
+from amaru.gateway.openapi_schemas import ID, INTEGER, STRING, Json, component_schemas, ref
 
 CHAT_EXAMPLE: Json = {"model": "fast", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
+COMPLETION_EXAMPLE: Json = {"model": "fast", "prompt": "Once upon a time", "max_tokens": 32}
+EMBEDDING_EXAMPLE: Json = {"model": "embed", "input": "hello"}
 WORKLOAD_EXAMPLE: Json = {
     "workload_type": "llm_inference",
     "gpu_type": "A100",
@@ -116,77 +19,140 @@ WORKLOAD_EXAMPLE: Json = {
     "max_price": 2.5,
     "weights": {"price": 0.5, "latency": 0.2, "reputation": 0.2, "availability": 0.1},
 }
+MODEL_WORKLOAD_EXAMPLE: Json = {"model": "fast", "input_tokens": 800, "output_tokens": 200, "needs": ["stream"]}
+ID_EXAMPLE = "019a5d0c3b7e4f21c8d96a07e35b1f42"
+FEEDBACK_EXAMPLE: Json = {"decision_id": ID_EXAMPLE, "ok": True, "latency_ms": 412.0, "cost_usd": 0.0031}
 
+_LABEL: Json = {"type": "string", "maxLength": 256, "pattern": "^[ -~]*$"}
 REQUEST_HEADERS: list[Json] = [
     {
         "name": "x-amaru-deadline-ms",
         "in": "header",
         "schema": {"type": "integer", "minimum": 1, "maximum": 86_400_000},
         "description": "Milliseconds after which the caller no longer wants an answer; retries and waits fit inside.",
+        "example": 30_000,
     },
     {
         "name": "x-amaru-session",
         "in": "header",
-        "schema": {"type": "string", "maxLength": 256, "pattern": "^[ -~]*$"},
+        "schema": _LABEL,
         "description": "Names a conversation.",
+        "example": "conversation-7",
     },
     {
         "name": "x-amaru-region",
         "in": "header",
-        "schema": {"type": "string", "maxLength": 256, "pattern": "^[ -~]*$"},
+        "schema": _LABEL,
         "description": "Only offers that serve this region may answer.",
+        "example": "global",
     },
 ]
-RESPONSE_HEADERS: Json = {
-    "x-amaru-decision": {"schema": {"type": "string"}, "description": "Ask `/decisions/{id}` why."},
-    "x-amaru-provider": {"schema": {"type": "string"}, "description": "Who answered."},
-    "x-amaru-attempts": {"schema": {"type": "string"}, "description": "How many offers were called."},
+PAGE_QUERY: list[Json] = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}},
+    {"name": "cursor", "in": "query", "schema": ID, "description": "`next_cursor` of the last page."},
+    {"name": "tenant", "in": "query", "schema": STRING, "description": "For operators; a tenant sees its own only."},
+    {"name": "resource", "in": "query", "schema": STRING},
+    {"name": "offer", "in": "query", "schema": STRING},
+    {"name": "ok", "in": "query", "schema": {"type": "boolean"}},
+    {
+        "name": "since",
+        "in": "query",
+        "schema": {"type": "number", "minimum": 0, "maximum": 999_999_999_999},
+        "description": "Unix seconds.",
+    },
+]
+
+DECISION_HEADERS: Json = {
+    "x-amaru-decision": {"required": True, "schema": ID, "description": "Ask `/decisions/{id}` why."},
+    "x-amaru-attempts": {"required": True, "schema": INTEGER, "description": "How many offers were called."},
+    "x-amaru-provider": {"required": True, "schema": STRING, "description": "Who answered."},
     "x-amaru-cost-usd": {
-        "schema": {"type": "string"},
+        "schema": {"type": "number", "minimum": 0},
         "description": "Cost of the answer; for a stream, in its closing SSE comment and at `/decisions/{id}`.",
     },
 }
+RETRY_AFTER: Json = {
+    "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds, where it is known."},
+    "retry-after-ms": {"schema": {"type": "integer", "minimum": 1}, "description": "The same in milliseconds."},
+}
+CHALLENGE: Json = {"www-authenticate": {"required": True, "schema": {"const": "Bearer"}}}
+
+ERRORS: dict[int, tuple[str, Json]] = {
+    400: ("The request is wrong; the message names the field and the remedy", {}),
+    401: ("The key is missing or not known", CHALLENGE),
+    403: ("The key does not open this", {}),
+    404: ("Unknown resource, provider or decision", {}),
+    408: ("The request did not arrive in time", {}),
+    409: ("The outcome of this decision is known already", {}),
+    413: ("The body is too large", {}),
+    414: ("The URL is too long", {}),
+    417: ("An expectation other than 100-continue", {}),
+    429: ("Throttled", RETRY_AFTER),
+    431: ("The headers are too large or too many", {}),
+    502: ("Every provider failed", {}),
+    503: ("Nothing can serve this now", RETRY_AFTER),
+    504: ("No provider answered in time", {}),
+}
+ANY_REQUEST = (400, 408, 413, 414, 417, 431, 503)
+"""What the server itself may answer to whatever is sent, before an endpoint is asked."""
 
 
 @functools.cache
 def openapi_document() -> Json:
     """The document as a JSON value."""
-    _, components = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
+    workloads = {"gpu": WORKLOAD_EXAMPLE, "model": MODEL_WORKLOAD_EXAMPLE}
+    batch = {"batch": {"workloads": list(workloads.values())}}
     paths: Json = {
-        "/v1/chat/completions": {"post": _serve("Chat", "createChatCompletion", CHAT, CHAT_EXAMPLE)},
+        "/v1/chat/completions": {
+            "post": _serve("Chat", "createChatCompletion", "ChatRequest", CHAT_EXAMPLE, "Choices", streams=True)
+        },
         "/v1/completions": {
-            "post": _serve("Completion", "createCompletion", COMPLETION, {"model": "fast", "prompt": "Once upon"})
+            "post": _serve(
+                "Completion", "createCompletion", "CompletionRequest", COMPLETION_EXAMPLE, "Choices", streams=True
+            )
         },
         "/v1/embeddings": {
-            "post": _serve("Embeddings", "createEmbedding", EMBEDDING, {"model": "embed", "input": "hello"}, False)
+            "post": _serve("Embeddings", "createEmbedding", "EmbeddingRequest", EMBEDDING_EXAMPLE, "Embeddings")
         },
-        "/v1/models": {"get": _get("Resources and aliases that the key may use", "listModels")},
+        "/v1/models": {"get": _get("Resources and aliases that the key may use", "listModels", "Models", 401)},
         "/agent/route": {
-            "post": _typed("Rank every offer for a workload", "agentRoute", WorkloadIn, Decision, WORKLOAD_EXAMPLE)
+            "post": _typed("Rank every offer for a workload", "agentRoute", "WorkloadIn", "Decision", workloads, 403, 404)
         },
         "/agent/route/batch": {
             "post": _typed(
-                f"Rank offers for up to {MAX_BATCH} workloads", "agentRouteBatch", BatchIn, BatchOut,
-                {"workloads": [WORKLOAD_EXAMPLE]},
+                f"Rank offers for up to {MAX_BATCH} workloads", "agentRouteBatch", "BatchIn", "BatchOut", batch
             )
         },
-        "/route": {"post": _typed("The best offer only", "route", WorkloadIn, BestOut, WORKLOAD_EXAMPLE, 429, 503)},
+        "/route": {
+            "post": _typed("The best offer only", "route", "WorkloadIn", "BestOut", workloads, 403, 404, 429, 502)
+        },
         "/agent/feedback": {
             "post": _typed(
-                "Report the outcome of a decision, exactly once", "agentFeedback", FeedbackIn, FeedbackOut,
-                {"decision_id": "0198c0ffee", "ok": True, "latency_ms": 412.0, "cost_usd": 0.0031}, 409, 503,
+                "Report the outcome of a decision, exactly once", "agentFeedback", "FeedbackIn", "FeedbackOut",
+                {"success": FEEDBACK_EXAMPLE}, 404, 409,
             )
         },
-        "/providers": {"get": _get("Every provider, its offers, and how they fare now", "listProviders")},
-        "/providers/{id}": {"get": _get("One provider", "getProvider", 404, path="id")},
-        "/decisions": {"get": _get("Stored decisions, newest first", "listDecisions", 400, 503, query=PAGE_QUERY)},
-        "/decisions/{id}": {"get": _get("One decision and its outcome", "getDecision", 404, 503, path="id")},
-        "/health/live": {"get": _get("The process answers", "live", open_=True)},
-        "/health/ready": {"get": _get("The server takes traffic", "ready", 503, open_=True)},
-        "/health": {"get": _get("Whether each resource can be served now", "health", 503, open_=True)},
-        "/status": {"get": _get("Traffic, spend, offers, store, configuration (operators)", "status")},
-        "/metrics": {"get": _get("Prometheus metrics (operators)", "metrics", media="text/plain")},
-        "/openapi.json": {"get": _get("This document", "openapi", open_=True)},
+        "/providers": {"get": _get("Every provider, its offers, and how they fare now", "listProviders", "Providers", 401)},
+        "/providers/{id}": {"get": _get("One provider", "getProvider", "Provider", 401, 404, parameters=[_path("openai")])},
+        "/decisions": {
+            "get": _get("Stored decisions, newest first", "listDecisions", "DecisionPage", 401, parameters=PAGE_QUERY)
+        },
+        "/decisions/{id}": {
+            "get": _get(
+                "One decision and its outcome", "getDecision", "DecisionDetail", 401, 404,
+                parameters=[_path(ID_EXAMPLE)],
+            )
+        },
+        "/health/live": {"get": _get("The process answers", "live", "Alive", security=[])},
+        "/health/ready": {"get": _get("The server takes traffic", "ready", "Alive", security=[], not_now=True)},
+        "/health": {"get": _get("Whether each resource can be served now", "health", "Health", security=[], not_now=True)},
+        "/status": {
+            "get": _get("Traffic, spend, offers, store, configuration", "status", "Status", 401, 403, security=OPERATOR)
+        },
+        "/metrics": {
+            "get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)
+        },
+        "/openapi.json": {"get": _get("This document", "openapi", "Document", security=[])},
     }  # fmt: skip
     return {
         "openapi": "3.1.0",
@@ -197,127 +163,107 @@ def openapi_document() -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"apiKey": []}],
         "components": {
-            "schemas": {**components, "Error": ERROR},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                **component_schemas(),
+                "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
+            },
+            "responses": {str(status): _error(*words) for status, words in ERRORS.items()},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "A tenant's key, or an operator's."},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "A tenant's key."},
+                "operatorKey": {"type": "http", "scheme": "bearer", "description": "An operator's key."},
+            },
         },
     }
 
 
-PAGE_QUERY: list[Json] = [
-    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}},
-    {"name": "cursor", "in": "query", "schema": {"type": "string"}, "description": "`next_cursor` of the last page."},
-    {"name": "tenant", "in": "query", "schema": {"type": "string"}, "description": "Operators only."},
-    {"name": "resource", "in": "query", "schema": {"type": "string"}},
-    {"name": "offer", "in": "query", "schema": {"type": "string"}},
-    {"name": "ok", "in": "query", "schema": {"type": "boolean"}},
-    {"name": "since", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 999_999_999_999}},
-]
+OPERATOR: list[Json] = [{"operatorKey": []}]
 
 
-def _error(description: str) -> Json:
-    return {
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
+# ---- the parts ------------------------------------------------------------------------------------------------------
 
 
-ERRORS: dict[int, str] = {
-    400: "The request is wrong; the message names the field and the remedy",
-    401: "The key is missing or not known",
-    403: "The tenant may not use this resource",
-    404: "Unknown resource, provider or decision",
-    409: "The outcome of this decision was already reported",
-    413: "The body is too large",
-    429: "Throttled; Retry-After says when to come back",
-    502: "Every provider failed",
-    503: "Nothing can serve this now",
-    504: "No provider answered in time",
-}
+def _error(description: str, headers: Json) -> Json:
+    found: Json = {"description": description, "content": _json(ref("Error"))}
+    return {**found, "headers": headers} if headers else found
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
 
 
 def _errors(*statuses: int) -> Json:
-    return {str(status): _error(ERRORS[status]) for status in sorted(statuses)}
+    every = sorted({*statuses, *ANY_REQUEST})
+    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in every}
 
 
-def _serve(summary: str, operation: str, schema: Json, example: Json, streams: bool = True) -> Json:
-    content: Json = {"application/json": {"schema": {"type": "object"}}}
+def _body(schema: str, examples: Json) -> Json:
+    named = {name: {"value": value} for name, value in examples.items()}
+    return {"required": True, "content": {"application/json": {"schema": ref(schema), "examples": named}}}
+
+
+def _path(example: str) -> Json:
+    schema = {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}
+    return {"name": "id", "in": "path", "required": True, "schema": schema, "example": example}
+
+
+def _serve(summary: str, operation: str, body: str, example: Json, answer: str, *, streams: bool = False) -> Json:
+    content = _json(ref(answer))
+    examples = {"whole": example}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": STRING}
+        examples["stream"] = {**example, "stream": True}
     return {
         "summary": summary,
         "operationId": operation,
         "tags": ["OpenAI"],
         "parameters": REQUEST_HEADERS,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
+        "requestBody": _body(body, examples),
         "responses": {
-            "200": {"description": "The provider's answer, verbatim", "headers": RESPONSE_HEADERS, "content": content},
-            **_errors(400, 401, 403, 404, 413, 429, 502, 503, 504),
-            "4XX": _error("The provider refused the request; its words are passed on"),
+            "200": {"description": "The provider's answer, verbatim", "headers": DECISION_HEADERS, "content": content},
+            **_errors(401, 403, 404, 429, 502, 504),
+            "4XX": _error("The provider refused the request; its words are passed on", {}),
         },
     }
 
 
-def _typed(summary: str, operation: str, body: type, answer: type, example: Json, *extra: int) -> Json:
+def _typed(summary: str, operation: str, body: str, answer: str, examples: Json, *errors: int) -> Json:
     return {
         "summary": summary,
         "operationId": operation,
         "tags": ["Agents"],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}, "example": example}
-            },
-        },
-        "responses": {
-            "200": {
-                "description": "Done",
-                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{answer.__name__}"}}},
-            },
-            **_errors(400, 401, 403, 404, 413, *extra),
-        },
+        "requestBody": _body(body, examples),
+        "responses": {"200": {"description": "Done", "content": _json(ref(answer))}, **_errors(401, *errors)},
     }
 
 
 def _get(
     summary: str,
     operation: str,
-    *extra: int,
-    path: str | None = None,
-    query: list[Json] | None = None,
-    media: str = "application/json",
-    open_: bool = False,
+    answer: str | None,
+    *errors: int,
+    parameters: list[Json] | None = None,
+    security: list[Json] | None = None,
+    not_now: bool = False,
 ) -> Json:
-    parameters: list[Json] = list(query or [])
-    if path is not None:
-        parameters.append(
-            {
-                "name": path,
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
-            }
-        )
-    schema: Json = {"type": "object"} if media == "application/json" else {"type": "string"}
-    errors = set(extra) | (set() if open_ else {401})
-    if media == "application/json" and 503 in errors and operation in ("ready", "health"):
-        not_now: Json = {"503": {"description": "Not now", "content": {media: {"schema": schema}}}}
-        errors.discard(503)
+    """A GET. ``answer`` None: text for scrapers; ``not_now``: 503 carries the same answer as 200."""
+    if answer is not None:
+        content = _json(ref(answer))
     else:
-        not_now = {}
-    operation_: Json = {
+        content = {media: {"schema": STRING} for media in ("text/plain", "application/openmetrics-text")}
+    found: Json = {
         "summary": summary,
         "operationId": operation,
         "tags": ["Operations"],
-        "responses": {
-            "200": {"description": "Done", "content": {media: {"schema": schema}}},
-            **_errors(*errors),
-            **not_now,
-        },
+        "responses": {"200": {"description": "Done", "content": content}, **_errors(*errors)},
     }
+    if not_now and answer is not None:
+        either = _json({"anyOf": [ref(answer), ref("Error")]})
+        found["responses"]["503"] = {"description": "Not now", "content": either, "headers": RETRY_AFTER}
     if parameters:
-        operation_["parameters"] = parameters
-    if open_:
-        operation_["security"] = []
-    return operation_
+        found["parameters"] = parameters
+    if security is not None:
+        found["security"] = security
+    return found

@@ -22,6 +22,7 @@ from amaru.routing.explanation import why_none
 from amaru.routing.live import Admission
 from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
 from amaru.routing.retries import backoff_s
+from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
@@ -32,6 +33,16 @@ DEFAULT_OUTPUT_TOKENS = 256
 
 CALLER_LEFT = 499
 """The status recorded for a request whose caller went away (nginx's convention)."""
+
+
+NEEDS: dict[Capability, Capability] = {
+    needs: needs & ~Capability.PREFILL for needs in map(Capability, range(2 * Capability.PREFILL))
+}
+"""What a request's needs mean for routing. A table, since operators of ``IntFlag`` cost most of a microsecond each."""
+
+REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
+
+log = get_logger("mesh")
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -107,8 +118,22 @@ class Execution:
         RequestError
             No offer could serve, all failed, or the deadline passed; with the status the taxonomy gives.
         """
+        plan, request = self.plan, self.call.request
+        candidates = self.ranking.order
         try:
-            reply = await self._first_answer()
+            while True:
+                attempt = self.open if self.open is not None else self._admit_next(candidates)
+                if attempt is None:
+                    candidates = await self._wait_for_an_offer()
+                    continue
+                offer = attempt.offer
+                timing = plan.timing(offer, attempt.started_at, self.deadline_at)
+                try:
+                    reply = await plan.providers[offer.provider].call(offer, request, timing)
+                    break
+                except Failure as failure:
+                    self._close_attempt(failure)
+                    await self._react(attempt.row, failure)
         except RequestError as error:
             self.error = error
             self.status = error.status
@@ -118,31 +143,15 @@ class Execution:
             self._account(reply)
             self._close_attempt(None)
             self.status = reply.status
+        else:
+            self.first_token_ms = (self.mesh.clock() - self.call.arrived_at) * 1e3
         return reply
 
-    async def _first_answer(self) -> WholeReply | StreamReply:
-        plan = self.plan
-        candidates = self.ranking.order
-        while True:
-            row = self._admit_next(candidates)
-            if row is None:
-                candidates = await self._wait_for_an_offer()
-                continue
-            again: int | None = row
-            while again is not None:
-                try:
-                    return await self._attempt()
-                except Failure as failure:
-                    self.failure = failure
-                    again = await self._react(again, failure)
-            if len(self.attempts) >= plan.max_attempts:
-                raise self._give_up(None)
-
-    def _admit_next(self, candidates: list[int]) -> int | None:
+    def _admit_next(self, candidates: list[int]) -> OpenAttempt | None:
         """Take the place at the best candidate that is free now and not ruled out for this request."""
         for row in candidates:
             if row not in self.excluded and self._admit(row):
-                return row
+                return self.open
         return None
 
     def _admit(self, row: int, *, again: bool = False) -> bool:
@@ -170,28 +179,14 @@ class Execution:
         self.latest = plan.router.decide(self.workload, mesh.clock())
         return self.latest.order
 
-    async def _attempt(self) -> WholeReply | StreamReply:
-        """Call the offer that was admitted. Raises ``Failure``; a cancelled attempt is released in ``settle()``."""
-        attempt = self.open
-        assert attempt is not None
-        plan = self.plan
-        provider = plan.providers[attempt.offer.provider]
-        timing = plan.timing(attempt.offer, attempt.started_at, self.deadline_at)
-        try:
-            reply = await provider.call(attempt.offer, self.call.request, timing)
-        except Failure as failure:
-            self._close_attempt(failure)
-            raise
-        if isinstance(reply, StreamReply):
-            self.first_token_ms = (self.mesh.clock() - self.call.arrived_at) * 1e3
-        return reply
-
-    async def _react(self, row: int, failure: Failure) -> int | None:
-        """Do what the table says; returns the row to ask again (already admitted), or None to go to the next offer."""
+    async def _react(self, row: int, failure: Failure) -> None:
+        """Do what the table says: ask the same offer again (``open`` is set then), rule it out, or give up."""
+        self.failure = failure
         reaction = reaction_to(failure)
-        if self.mesh.clock() >= self.deadline_at or len(self.attempts) >= self.plan.max_attempts:
-            raise self._give_up(None)
-        if reaction.next is Next.NO:
+        if reaction.alert:
+            log.error("offer_broken", offer=self.plan.board.offers[row].id, failure=str(failure), remedy=REMEDY)
+        spent = self.mesh.clock() >= self.deadline_at or len(self.attempts) >= self.plan.max_attempts
+        if spent or reaction.next is Next.NO:
             raise self._give_up(None)
         pause_s = self._pause_before_again(row, failure, reaction.again)
         if pause_s is not None and self.plan.retries.try_retry(self.mesh.clock()):
@@ -200,9 +195,8 @@ class Execution:
                 await self.mesh.sleep(pause_s)
             if self._admit(row, again=True):
                 self.mesh.metrics.observe_retry(self.plan.board.offers[row].id)
-                return row
+                return
         self._rule_out(row, reaction)
-        return None
 
     def _pause_before_again(self, row: int, failure: Failure, again: Again) -> float | None:
         """Seconds to wait before the same offer is asked a second time; None: it is not."""
@@ -233,7 +227,8 @@ class Execution:
     async def next(self) -> bytes:
         """The next verbatim events of the stream; ``b""`` at its whole end. Raises ``Failure`` when it breaks."""
         reply = self.reply
-        assert isinstance(reply, StreamReply)
+        assert reply is not None
+        assert not isinstance(reply, WholeReply)
         try:
             data = await reply.next()
         except Failure as failure:
@@ -259,7 +254,7 @@ class Execution:
             if self.reply is not None:
                 self._account(self.reply)
             self._close_attempt(None, abandoned=True)
-        if isinstance(self.reply, StreamReply):
+        if self.call.request.stream and isinstance(self.reply, StreamReply):
             self.reply.close()
         self.mesh.ended(self)
 
@@ -309,9 +304,10 @@ class Execution:
         now = self.mesh.clock()
         latency_ms = (now - attempt.started_at) * 1e3
         stream = self.call.request.stream
+        facts = self.reply.facts if self.reply is not None else None
         first_ms = None
-        if isinstance(self.reply, StreamReply) and self.reply.facts.first_token_at is not None:
-            first_ms = (self.reply.facts.first_token_at - attempt.started_at) * 1e3
+        if facts is not None and facts.first_token_at is not None:
+            first_ms = (facts.first_token_at - attempt.started_at) * 1e3
         impatient = failure is not None and failure.kind is FailureKind.NO_ANSWER and attempt.deadline_bound
         board = self.plan.board
         if not abandoned and not impatient:
@@ -319,7 +315,7 @@ class Execution:
                 attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=self._tokens_used()
             )
         board.release(attempt.admission)
-        served = self.reply is not None
+        served = facts is not None
         self.attempts.append(
             Attempt(
                 offer=attempt.offer.id,
@@ -332,7 +328,7 @@ class Execution:
                 detail=failure.message if failure is not None else "the caller went away" if abandoned else "",
                 usage=self.usage if served else None,
                 cost_usd=self.cost if served else 0.0,
-                bytes_received=self.reply.facts.bytes_received if self.reply is not None else 0,
+                bytes_received=facts.bytes_received if facts is not None else failure.bytes_received if failure else 0,
             )
         )
 
@@ -375,7 +371,7 @@ def workload_of(call: Call) -> Workload:
         region=call.region,
         input_tokens=request.input_tokens_estimate,
         output_tokens=0 if request.kind is Kind.EMBEDDING else (limit if limit is not None else DEFAULT_OUTPUT_TOKENS),
-        needs=request.needs & ~Capability.PREFILL,
+        needs=NEEDS[request.needs],
         limits=tenant.limits,
         weights=tenant.weights,
         session=call.session,

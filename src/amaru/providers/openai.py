@@ -86,19 +86,21 @@ class OpenAIProvider:
             if not 200 <= response.status < 300:
                 raise await self._refusal(response)
             if not stream:
-                return await self._whole(request.kind, response)
+                # Read here, not one coroutine further down: each costs every wake-up of every request.
+                return self._whole(request.kind, response, await response.read(MAX_ANSWER_BYTES))
             media_type = response.headers.get(b"content-type", b"").lower()
             if b"json" in media_type or b"html" in media_type:
                 raise await self._not_a_stream(request.kind, response)
             reply = OpenAIStreamReply(response, request, timing, self._error)
             await reply.open()
-        except BaseException:
+        except BaseException as error:
             response.close()
+            if not stream and isinstance(error, Failure) and error.kind is FailureKind.STREAM_CUT:
+                raise _cut_short(response) from error
             raise
         return reply
 
-    async def _whole(self, kind: Kind, response: HttpResponse) -> WholeReply:
-        body = await _read_whole(response, MAX_ANSWER_BYTES)
+    def _whole(self, kind: Kind, response: HttpResponse, body: bytes) -> WholeReply:
         received = response.bytes_received
         try:
             answer = parse_answer(kind, body)
@@ -149,13 +151,17 @@ class OpenAIProvider:
 
 
 async def _read_whole(response: HttpResponse, max_bytes: int) -> bytes:
-    """The whole body. One that ends too early is malformed: nothing of it was handed on, so it may be asked again."""
     try:
         return await response.read(max_bytes)
     except Failure as failure:
         if failure.kind is FailureKind.STREAM_CUT:
-            raise _malformed(response, "the body ended before its end") from failure
+            raise _cut_short(response) from failure
         raise
+
+
+def _cut_short(response: HttpResponse) -> Failure:
+    """A whole answer that ended too early is malformed: nothing of it was handed on, so it may be asked again."""
+    return _malformed(response, "the body ended before its end")
 
 
 def _malformed(response: HttpResponse, why: str) -> Failure:

@@ -30,21 +30,31 @@ MAX_REQUEST_SERIES = 5_000
 class OfferState(Protocol):
     """What is shown of an offer; ``routing``'s OfferHealth has it."""
 
-    offer: str
-    state: str
-    in_flight: float
+    @property
+    def offer(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def in_flight(self) -> float: ...
 
 
 class StoreState(Protocol):
     """What is shown of the store; ``storage``'s StoreStatus has it."""
 
-    healthy: bool
-    queue_depth: int
-    written: int
-    dropped: int
-    deleted: int
-    file_bytes: int
-    wal_bytes: int
+    @property
+    def healthy(self) -> bool: ...
+    @property
+    def queue_depth(self) -> int: ...
+    @property
+    def written(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def deleted(self) -> int: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def wal_bytes(self) -> int: ...
 
 
 class Names:
