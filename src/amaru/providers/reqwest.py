@@ -145,9 +145,9 @@ class ReqwestResponse:
         finally:
             self._waiting = None
         if data is None:
+            # HTTP/2 frames its ends, but hyper also takes RST_STREAM(NO_ERROR) for one: without a length, who knows.
             self.ended_by_eof = (
-                self._response.version.startswith("HTTP/1")
-                and self.status not in (204, 304)
+                self.status not in (204, 304)
                 and self._response.get_header("content-length") is None
                 and self._response.get_header("transfer-encoding") is None
             )

@@ -5,14 +5,14 @@ suite holds both to it: ``h1`` (our own HTTP/1.1 client, the default) and ``reqw
 
 Instants are ``loop.time()`` seconds. Every network error leaves as ``errors.Failure`` of these kinds:
 
-=================  ===================================================================================================
-``CONNECT``        nothing was sent: refused, name not known, TLS, connect time-out, pool exhausted, transport closed
-``RESET``          the connection ended before a whole response head (``bytes_received`` tells whether any of it came)
-``NO_ANSWER``      the head deadline passed (or the kind that the caller named for it)
-``MALFORMED_BODY``  not HTTP, a head or a body over its limit, or an undecodable content-encoding
-``STREAM_CUT``     the body ended before its end
-``STREAM_STALLED``  the body's deadline passed (the kind is the one given to ``set_deadline``)
-=================  ===================================================================================================
+==================  ==================================================================================================
+``CONNECT``         nothing was sent: refused, name not known, TLS, connect time-out, pool exhausted, transport closed
+``RESET``           the connection ended before a whole response head (``bytes_received``: whether any of it came)
+``NO_ANSWER``       the head deadline passed (or the kind that the caller named for it)
+``MALFORMED_BODY``  not HTTP, a head or a body over its limit, or a content-encoding that cannot be undone
+``STREAM_CUT``      the body ended before its end, or broke its own framing
+``STREAM_STALLED``  the body's deadline passed (or the kind given to ``set_deadline``)
+==================  ==================================================================================================
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class HttpResponse(Protocol):
     headers: dict[bytes, bytes]
     """Lower-case names; repeated ones joined with ``b", "``. Without content-encoding, as bodies come decoded."""
     ended_by_eof: bool
-    """The body had no length and ended with its connection: whether it was whole, only its content can tell."""
+    """The body had no length and ended with its connection (``reqwest``: or with its HTTP/2 stream): whether it was
+    whole, only its content can tell."""
 
     @property
     def bytes_received(self) -> int:
