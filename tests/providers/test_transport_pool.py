@@ -75,6 +75,52 @@ async def test_a_broken_connection_gives_its_place_to_the_queue(peer, connect):
     assert transport.connections <= 1
 
 
+async def test_a_caller_cancelled_as_a_connection_is_handed_over_passes_its_place_on(peer, connect):
+    transport = connect(await peer(answer(OK, then="keep")), max_connections=1)
+    first = await ask(transport)
+    waiting = [asyncio.ensure_future(ask(transport)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert await first.read(10) == b"ok"  # hands its connection to the first waiter
+    waiting[0].cancel()
+    assert await (await waiting[1]).read(10) == b"ok"
+    assert waiting[0].cancelled()
+    assert (transport.connections, transport.idle_connections) == (1, 1)
+
+
+async def test_a_connection_that_dies_on_its_way_to_a_waiter_is_dialled_anew(peer, connect):
+    server = await peer(answer(OK, then="keep"))
+    transport = connect(server, max_connections=1, idle_timeout_s=0.0)  # too old as soon as it is handed over
+    first = await ask(transport)
+    waiting = asyncio.ensure_future(ask(transport))
+    await asyncio.sleep(0)
+    assert await first.read(10) == b"ok"
+    assert await (await waiting).read(10) == b"ok"
+    assert server.accepted == 2
+    assert transport.connections <= 1
+
+
+async def test_closing_the_transport_wakes_its_queue(peer, connect):
+    transport = connect(await peer(answer(CHUNKED, then="hold")), max_connections=1)
+    await ask(transport)
+    waiting = asyncio.ensure_future(ask(transport))
+    await asyncio.sleep(0)
+    await transport.aclose()
+    with pytest.raises(Failure, match="closed by amaru"):
+        await waiting
+
+
+async def test_a_transport_closed_while_a_call_connects_keeps_no_connection(peer, connect):
+    server = await peer(answer(OK))
+    transport = connect(server)
+    call = asyncio.ensure_future(ask(transport))
+    await asyncio.sleep(0)
+    await transport.aclose()
+    with pytest.raises(Failure, match="closed by amaru"):
+        await call
+    assert transport.connections == 0
+    assert not server.requests
+
+
 async def test_a_call_cancelled_while_connecting_leaves_nothing(peer, connect):
     async def script(wire: Wire) -> None:
         wire.peer.arrived.set()
