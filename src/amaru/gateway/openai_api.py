@@ -13,8 +13,8 @@ import msgspec
 from amaru.domain import Kind, Tenant
 from amaru.errors import Failure, RequestError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import CONTENT_JSON, respond_error, respond_json
-from amaru.http1 import Handler, Request
+from amaru.gateway.answers import respond_error, respond_json
+from amaru.http1 import Block, Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
 from amaru.mesh.execution import caller_error
 from amaru.protocols.openai import error_event, parse_request
@@ -57,10 +57,7 @@ class OpenAIApi:
             if not isinstance(reply, WholeReply):
                 await self._relay(request, execution, reply)
             else:
-                headers = _headers(execution)
-                headers.append((b"x-amaru-cost-usd", b"%.9f" % execution.cost))
-                headers.append((b"content-type", CONTENT_JSON))
-                request.respond(reply.status, headers, reply.body)
+                request.respond(reply.status, _head_of_whole(execution), reply.body)
         except RequestError as error:
             respond_error(request, error, _headers(execution))
         finally:
@@ -110,15 +107,16 @@ def _call(kind: Kind, request: Request, tenant: Tenant, now: float) -> Call:
 
 def _text_header(headers: dict[bytes, bytes], name: bytes) -> str:
     value = headers[name]
-    if len(value) > 256 or not value.isascii():
+    text = value.decode("latin-1")
+    if len(text) > 256 or not text.isascii() or not text.isprintable():
         raise RequestError(
-            400, f"Header {name.decode()}: at most 256 ASCII characters are allowed.", param=name.decode()
+            400, f"Header {name.decode()}: at most 256 printable ASCII characters are allowed.", param=name.decode()
         )
-    return value.decode("ascii")
+    return text
 
 
 def _deadline_s(value: bytes) -> float:
-    if not value.isdigit() or not 0 < int(value[:12]) <= MAX_DEADLINE_MS:
+    if len(value) > 12 or not value.isdigit() or not 0 < int(value) <= MAX_DEADLINE_MS:
         raise RequestError(
             400,
             f"Header x-amaru-deadline-ms must be a whole number of milliseconds from 1 to {MAX_DEADLINE_MS}.",
@@ -137,6 +135,16 @@ def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
     if provider is not None:
         headers.append((b"x-amaru-provider", provider.encode()))
     return headers
+
+
+def _head_of_whole(execution: Execution) -> Block:
+    """The header lines of a whole answer in one go. Ids and providers' names hold no character that could break them."""
+    last = execution.attempts[-1]
+    return Block(
+        b"x-amaru-decision: %b\r\nx-amaru-attempts: %d\r\nx-amaru-provider: %b\r\nx-amaru-cost-usd: %.9f\r\n"
+        b"content-type: application/json\r\n"
+        % (execution.id.encode(), len(execution.attempts), last.provider.encode(), execution.cost)
+    )
 
 
 def _receipt(execution: Execution) -> bytes:

@@ -18,15 +18,15 @@ from starlette.routing import Route
 from amaru.domain import Tenant
 from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import CONTENT_JSON, retry_after
+from amaru.gateway.answers import CONTENT_JSON, retry_after, store_unavailable
 from amaru.gateway.openapi import openapi_document
 from amaru.mesh import Views
 from amaru.protocols.openai import error_body
-from amaru.telemetry.metrics import Metrics
 
 MAX_PAGE = 500
 JSON = CONTENT_JSON.decode()
 _CURSOR = re.compile(r"[0-9a-f]{32}")
+_SINCE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
 class OperatorApi:
@@ -38,9 +38,8 @@ class OperatorApi:
         Whether the server takes traffic: started, and not draining.
     """
 
-    def __init__(self, views: Views, metrics: Metrics, access: Access, *, ready: Callable[[], bool]) -> None:
+    def __init__(self, views: Views, access: Access, *, ready: Callable[[], bool]) -> None:
         self._views = views
-        self._metrics = metrics
         self._access = access
         self._ready = ready
 
@@ -84,7 +83,7 @@ class OperatorApi:
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics where the scraper asks for it."""
         self._require_operator(request)
-        body, content_type = self._metrics.render(request.headers.get("accept", ""))
+        body, content_type = self._views.metrics(request.headers.get("accept", ""))
         return Response(body, media_type=None, headers={"content-type": content_type})
 
     async def providers(self, request: Request) -> Response:
@@ -113,7 +112,11 @@ class OperatorApi:
                 )
         if tenant is not None:
             query["tenant"] = tenant.id
-        return _json(await self._views.decisions(**_page(query)))
+        page = await self._views.decisions(**_page(query))
+        if tenant is not None:
+            for decision in page["decisions"]:
+                _drop_details(decision)
+        return _json(page)
 
     async def decision(self, request: Request) -> Response:
         """One decision: ranked offers with the parts of each score, refusals, attempts, outcome, feedback."""
@@ -125,6 +128,8 @@ class OperatorApi:
                 "No such decision: the id is unknown, belongs to another tenant, or was removed by retention.",
                 code="not_found",
             )
+        if tenant is not None:
+            _drop_details(found)
         return _json(found)
 
     async def openapi(self, _: Request) -> Response:
@@ -142,10 +147,16 @@ class OperatorApi:
         return self._access.tenant(authorization, api_key)
 
 
+def _drop_details(decision: dict[str, Any]) -> None:  # Any: JSON
+    """Failures in words name hosts and ports of providers: tenants see the failure's kind only."""
+    for attempt in decision["attempts"]:
+        attempt.pop("detail", None)
+
+
 def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of several types
     page: dict[str, Any] = {name: query[name] for name in ("tenant", "resource", "offer", "cursor") if name in query}
     limit = query.get("limit", "50")
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_PAGE:
+    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_PAGE:
         raise RequestError(400, f"limit must be a whole number from 1 to {MAX_PAGE}.", param="limit")
     page["limit"] = int(limit)
     if "cursor" in query and not _CURSOR.fullmatch(query["cursor"]):
@@ -155,12 +166,9 @@ def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of
             raise RequestError(400, "ok must be `true` or `false`.", param="ok")
         page["ok"] = query["ok"] == "true"
     if "since" in query:
-        try:
-            page["since"] = float(query["since"])
-        except ValueError:
-            page["since"] = float("nan")
-        if not 0.0 <= page["since"] < 1e12:
+        if not _SINCE.fullmatch(query["since"]) or not 0.0 <= float(query["since"]) < 1e12:
             raise RequestError(400, "since must be Unix seconds, for instance 1767225600.", param="since")
+        page["since"] = float(query["since"])
     return page
 
 
@@ -185,9 +193,8 @@ async def _on_error(_: Request, error: Exception) -> Response:
 
 
 async def _on_store(request: Request, error: Exception) -> Response:
-    return await _on_error(
-        request, RequestError(503, f"The store of decisions cannot be read now: {error}", type="api_error")
-    )
+    assert isinstance(error, StorageError)
+    return await _on_error(request, store_unavailable(error))
 
 
 async def _on_404(request: Request, _: Exception) -> Response:

@@ -37,7 +37,7 @@ class Gateway:
         views = Views(mesh)
         openai = OpenAIApi(mesh, views, access)
         agent = AgentApi(mesh, access)
-        operator = OperatorApi(views, mesh.metrics, access, ready=lambda: self._serving)
+        operator = OperatorApi(views, access, ready=lambda: self._serving)
         self._posts: dict[str, Handler] = {
             "/v1/chat/completions": openai.handler(Kind.CHAT),
             "/v1/completions": openai.handler(Kind.COMPLETION),

@@ -4,9 +4,10 @@ from amaru.http1.asgi import Lifespan, asgi_handler
 from amaru.http1.request import Request
 from amaru.http1.server import Handler, HttpServer
 from amaru.http1.settings import ListenError, ServerSettings
-from amaru.http1.wire import error_body
+from amaru.http1.wire import Block, error_body
 
 __all__ = [
+    "Block",
     "Handler",
     "HttpServer",
     "Lifespan",

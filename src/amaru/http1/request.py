@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from amaru.http1.wire import Fields, encode_fields, error_body
+from amaru.http1.wire import Block, Fields, encode_fields, error_body
 
 if TYPE_CHECKING:
     from amaru.http1.connection import Connection
@@ -113,7 +113,7 @@ class Request:
         """Whether the client left before its answer was complete."""
         return self._phase == GONE
 
-    def respond(self, status: int, headers: Fields, body: bytes) -> None:
+    def respond(self, status: int, headers: Fields | Block, body: bytes) -> None:
         """Send a whole answer. The body of an answer to HEAD, or with status 204 or 304, is left out.
 
         Raises
@@ -250,7 +250,7 @@ class Request:
         self._phase = GONE
         self._wake()
 
-    def _head(self, status: int, headers: Fields, framing: bytes) -> bytes:
+    def _head(self, status: int, headers: Fields | Block, framing: bytes) -> bytes:
         fields = encode_fields(headers)
         server = self.connection.server
         if not self.keep_alive or server.draining:

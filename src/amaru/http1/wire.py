@@ -40,7 +40,11 @@ class Heads(dict[int, bytes]):
         return line
 
 
-def encode_fields(fields: Fields) -> bytes:
+class Block(bytes):
+    """Header lines, each ``name: value\\r\\n``, encoded by a caller that vouches for them: they are sent as they are."""
+
+
+def encode_fields(fields: Fields | Block) -> bytes:
     """Encode header fields as lines.
 
     Raises
@@ -49,6 +53,8 @@ def encode_fields(fields: Fields) -> bytes:
         A name or value holds CR, LF or NUL: whoever controls it could add fields or a second answer. The message
         names the field, never its value.
     """
+    if isinstance(fields, Block):
+        return fields
     block = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
     count = len(fields)
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:

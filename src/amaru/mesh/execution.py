@@ -80,15 +80,18 @@ class Execution:
     """
 
     __slots__ = (
-        "attempts", "call", "cost", "deadline_at", "error", "excluded", "failure", "first_token_ms", "id", "latest",
+        "at", "attempts", "call", "cost", "deadline_at", "duration_s", "error", "excluded", "failure", "first_token_ms", "id", "latest",
         "mesh", "open", "plan", "ranking", "reply", "retried", "settled", "status", "tokens", "usage", "workload",
     )  # fmt: skip
 
-    def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str) -> None:
+    def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str, at: float) -> None:
         self.mesh = mesh
         self.plan = plan
         self.call = call
         self.id = decision_id
+        self.at = at
+        """When it was decided, in Unix seconds."""
+        self.duration_s = 0.0
         self.workload = workload = workload_of(call)
         self.tokens = workload.input_tokens + workload.output_tokens
         limit_s = plan.deadline_s if call.deadline_s is None else min(call.deadline_s, plan.deadline_s)

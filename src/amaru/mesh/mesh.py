@@ -17,13 +17,17 @@ from amaru.domain import Decision, FailureKind, Offer, Outcome, Tenant, Workload
 from amaru.errors import Failure, RequestError
 from amaru.mesh.execution import Call, Execution
 from amaru.mesh.plan import Plan
-from amaru.mesh.records import record_of_execution, record_of_recommendation
+from amaru.mesh.records import outcome_of, record_of_execution, record_of_recommendation
 from amaru.routing.board import Board, OfferHealth
 from amaru.routing.explanation import why_none
 from amaru.routing.ranking import Figures, unpack
 from amaru.routing.router import model_not_found
-from amaru.storage import DecisionStore, UnknownDecisionError
+from amaru.storage import DecisionStore, StoredDecision, UnknownDecisionError
 from amaru.telemetry.metrics import Metrics
+
+RECORD_AFTER_S = 0.01
+RECORD_AT_MOST = 256
+"""How long, and how many, executions that ended wait to be recorded together."""
 
 MAX_WAITING = 1000
 """Requests that may wait at one time for an offer to come back; one more is told when to come again."""
@@ -67,6 +71,7 @@ class Mesh:
         """Of the session hashes: conversations can be told apart within one run, and not traced back."""
         self.plan = Plan(config, self.rng)
         self.in_flight = 0
+        self._ended: list[Execution] = []
         self._waiting = 0
         self._retirement: asyncio.Task[None] | None = None
         store.remember_board(self.plan.board.version, self.plan.board.offers)
@@ -89,17 +94,33 @@ class Mesh:
         """
         plan = self.plan
         self._check_allowed(plan, call.tenant, call.request.model)
-        execution = Execution(self, plan, call, self.new_id())
+        at = self.wall()
+        execution = Execution(self, plan, call, self._id_at(at), at)
         plan.hold()
         self.in_flight += 1
         plan.retries.request(call.arrived_at)
         return execution
 
     def ended(self, execution: Execution) -> None:
-        """Take in a settled execution: count it, hand its record to the store, let go of its plan."""
-        plan, workload, call = execution.plan, execution.workload, execution.call
+        """Take in a settled execution. It is recorded with others a moment later: in a batch that costs half."""
+        execution.duration_s = self.clock() - execution.call.arrived_at
         self.in_flight -= 1
-        duration_s = self.clock() - call.arrived_at
+        execution.plan.let_go()
+        ended = self._ended
+        ended.append(execution)
+        if len(ended) == 1:
+            asyncio.get_running_loop().call_later(RECORD_AFTER_S, self.record_ended)
+        elif len(ended) >= RECORD_AT_MOST:
+            self.record_ended()
+
+    def record_ended(self) -> None:
+        """Count the executions that ended, hand their records to the store, and let the policy learn from them."""
+        ended, self._ended = self._ended, []
+        for execution in ended:
+            self._record(execution)
+
+    def _record(self, execution: Execution) -> None:
+        workload, duration_s = execution.workload, execution.duration_s
         first_token_s = None if execution.first_token_ms is None else execution.first_token_ms / 1e3
         metrics = self.metrics
         metrics.observe_request(
@@ -108,8 +129,12 @@ class Mesh:
         if execution.usage is not None:
             metrics.observe_usage(workload.tenant, execution.attempts[-1].offer, execution.usage, execution.cost)
         metrics.observe_attempts(execution.attempts)
-        self.store.record(record_of_execution(execution, self.wall() - duration_s, duration_s * 1e3))
-        plan.let_go()
+        self.store.record(record_of_execution(execution))
+        policy = execution.plan.router.policy
+        if policy.learns and execution.attempts:
+            offers, rows = execution.plan.board.offers, execution.plan.board.row_of
+            outcome = outcome_of(execution)
+            policy.learn(workload, offers[rows[execution.attempts[-1].offer]], outcome)
 
     async def wait_for_change(self, board: Board, timeout_s: float) -> None:
         """Until a place at some offer becomes free or a breaker changes, or ``timeout_s`` passes.
@@ -154,7 +179,8 @@ class Mesh:
         ranking = plan.router.decide(workload, started)
         if must_be_feasible and not ranking.order:
             raise why_none(ranking)
-        at, decision_id = self.wall(), self.new_id()
+        at = self.wall()
+        decision_id = self._id_at(at)
         self.store.record(record_of_recommendation(ranking, decision_id, at))
         decision = plan.router.explain(ranking, decision_id, at)
         self.metrics.observe_recommendation(workload.tenant, workload.kind, self.clock() - started)
@@ -170,7 +196,7 @@ class Mesh:
         StorageError
             It cannot be kept now; nothing was learned, and the caller may try again.
         """
-        stored = await self.store.get(decision_id)
+        stored = await self.find(decision_id)
         if stored is None or stored.record.tenant != tenant.id:
             raise _no_such_decision()
         if stored.record.ok is not None:
@@ -190,6 +216,11 @@ class Mesh:
         except UnknownDecisionError:
             raise _no_such_decision() from None
         self._learn(figures.workload, outcome)
+
+    async def find(self, decision_id: str) -> StoredDecision | None:
+        """A decision with its outcome, also when it ended just now. Raises ``StorageError``."""
+        self.record_ended()
+        return await self.store.get(decision_id)
 
     def _learn(self, workload: Workload, outcome: Outcome) -> None:
         """Feed an outcome that amaru did not see itself into health and policy."""
@@ -225,15 +256,16 @@ class Mesh:
         self._retirement = asyncio.create_task(retire())
 
     async def aclose(self) -> None:
-        """Close every provider's connections."""
+        """Record what ended, and close every provider's connections."""
+        self.record_ended()
         if self._retirement is not None:
             self._retirement.cancel()
         await self.plan.aclose()
 
-    def new_id(self) -> str:
+    def _id_at(self, at: float) -> str:
         """A time-ordered id of 32 hex digits: 48 bits of Unix milliseconds and 80 random ones (after RFC 9562's
         version 7, without its version bits)."""
-        return f"{int(self.wall() * 1e3):012x}{self.rng.getrandbits(80):020x}"
+        return f"{int(at * 1e3):012x}{self.rng.getrandbits(80):020x}"
 
     def offer_health(self) -> list[OfferHealth]:
         """How each offer fares now, in the configuration's order."""

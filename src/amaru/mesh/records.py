@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amaru.domain import Decision, Offer
+from amaru.domain import Decision, Offer, Outcome
 from amaru.routing.explanation import explain_packed
 from amaru.routing.ranking import Ranking, pack
 from amaru.storage import DecisionRecord, StoredDecision
@@ -23,14 +23,14 @@ def session_hash(salt: bytes, session: str | None) -> str | None:
     return None if session is None else hmac.new(salt, session.encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def record_of_execution(execution: Execution, at: float, latency_ms: float) -> DecisionRecord:
-    """The record of one served (or failed) request. ``at`` is Unix seconds, when it was decided."""
+def record_of_execution(execution: Execution) -> DecisionRecord:
+    """The record of one served (or failed) request."""
     ranking, usage, failure = execution.ranking, execution.usage, execution.failure
     call, workload = execution.call, execution.workload
     attempts = tuple(execution.attempts)
     return DecisionRecord(
         id=execution.id,
-        at=at,
+        at=execution.at,
         tenant=workload.tenant,
         kind=workload.kind,
         resource=workload.resource,
@@ -43,7 +43,7 @@ def record_of_execution(execution: Execution, at: float, latency_ms: float) -> D
         offer=attempts[-1].offer if attempts else None,
         failure=failure.kind if failure is not None and not execution.ok else None,
         status=execution.status,
-        latency_ms=latency_ms,
+        latency_ms=execution.duration_s * 1e3,
         first_token_ms=execution.first_token_ms,
         input_tokens=usage.input_tokens if usage is not None else None,
         cached_input_tokens=usage.cached_input_tokens if usage is not None else None,
@@ -54,6 +54,22 @@ def record_of_execution(execution: Execution, at: float, latency_ms: float) -> D
         stream=call.request.stream,
         request_bytes=call.request_bytes,
         attempts=attempts,
+    )
+
+
+def outcome_of(execution: Execution) -> Outcome:
+    """What became of a request that amaru served, for policies that learn."""
+    return Outcome(
+        decision=execution.id,
+        at=execution.at,
+        ok=execution.ok,
+        offer=execution.attempts[-1].offer if execution.attempts else None,
+        failure=execution.failure.kind if execution.failure is not None and not execution.ok else None,
+        latency_ms=execution.duration_s * 1e3,
+        first_token_ms=execution.first_token_ms,
+        usage=execution.usage,
+        cost_usd=execution.cost,
+        attempts=tuple(execution.attempts),
     )
 
 

@@ -86,6 +86,7 @@ class Views:
     def status(self) -> Json:
         """What an operator asks first."""
         mesh = self._mesh
+        mesh.record_ended()
         config = mesh.plan.config
         return {
             "version": __version__,
@@ -100,15 +101,21 @@ class Views:
             "providers": self.providers(),
         }
 
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition of all metrics and its content type, as ``Metrics.render``."""
+        self._mesh.record_ended()
+        return self._mesh.metrics.render(accept)
+
     async def decision(self, decision_id: str) -> Json | None:
         """One stored decision with everything known of it. Raises ``StorageError``."""
-        stored = await self._mesh.store.get(decision_id)
+        stored = await self._mesh.find(decision_id)
         if stored is None:
             return None
         return page_of(stored, await self._mesh.store.board(stored.record.board_version))
 
     async def decisions(self, *, limit: int, **filters: Any) -> Json:  # Any: as DecisionStore.recent names them
         """A page of stored decisions, newest first. Raises ``StorageError``."""
+        self._mesh.record_ended()
         page = await self._mesh.store.recent(limit, **filters)
         return {"decisions": [summary_of(record) for record in page.items], "next_cursor": page.next_cursor}
 
