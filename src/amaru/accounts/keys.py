@@ -49,7 +49,7 @@ class KeyRing:
         Who a caller without a known key is; ``None``: such callers are refused.
     """
 
-    __slots__ = ("_anonymous", "_operators", "_tenants")
+    __slots__ = ("_anonymous", "_operators", "_seen", "_tenants")
 
     def __init__(
         self, tenants: Iterable[Tenant], operator_hashes: Iterable[str] = (), *, anonymous: Tenant | None = None
@@ -62,20 +62,26 @@ class KeyRing:
                     raise ValueError(f"tenants {other.id} and {tenant.id} share a key")
         self._operators = frozenset(bytes.fromhex(key_hash) for key_hash in operator_hashes)
         self._anonymous = anonymous
+        # Headers that were good before, so that a busy caller's key is hashed once; as many as could be good.
+        self._seen: dict[bytes, Tenant] = {}
 
     def tenant_of(self, authorization: bytes | None) -> Tenant:
         """The tenant behind an ``Authorization: Bearer …`` header (RFC 6750; the scheme's case does not count).
 
         Raises ``RequestError`` 401 with OpenAI's code ``invalid_api_key``. It never holds the key.
         """
-        # One slice and one comparison: the spelling that every client uses is not searched for.
-        if authorization is not None:
-            if authorization[:7] == b"Bearer ":
-                return self._find(authorization[7:])
-            key = _bearer(authorization)
-            if key is not None:
-                return self._find(key)
-        return self._without_key(authorization is not None)
+        if authorization is None:
+            return self._without_key(False)
+        tenant = self._seen.get(authorization)
+        if tenant is not None:
+            return tenant
+        key = _bearer(authorization)
+        if key is None:
+            return self._without_key(True)
+        tenant = self._find(key)
+        if tenant is not self._anonymous and len(self._seen) < 2 * len(self._tenants):
+            self._seen[authorization] = tenant
+        return tenant
 
     def tenant_of_key(self, key: bytes | None) -> Tenant:
         """The tenant behind a bare key, as the ``x-api-key`` header holds it. Raises as ``tenant_of`` does."""

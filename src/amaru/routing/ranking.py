@@ -69,7 +69,7 @@ class Ranking(Figures):
     board
         Whose rows ``order`` names: admit on this one.
     ask, excluded
-        float64 [N_ASK] and [m] rows: what the kernel was asked.
+        float64 [N_ASK] and [m] rows: what the kernel is asked. ``ask`` is valid while the policy ranks, and not after.
     transient
         Some offer was refused only for a cause that passes by itself.
     """

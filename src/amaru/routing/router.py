@@ -37,7 +37,7 @@ class Router:
         Draws ties and explorations.
     """
 
-    __slots__ = ("_rng", "board", "exploration", "policy")
+    __slots__ = ("_ask", "_order", "_rng", "board", "exploration", "policy")
 
     def __init__(
         self, board: Board, policy: Policy, *, exploration: float = 0.0, rng: random.Random | None = None
@@ -48,6 +48,9 @@ class Router:
         self.policy = policy
         self.exploration = exploration
         self._rng = rng or random.Random()  # noqa: S311 - lots, not secrets
+        # Written and read within one decision; made once, since four arrays cost as much as the compiled pass.
+        self._ask: k.Floats = np.empty(k.N_ASK)
+        self._order: k.Ints = np.empty(len(board.offers), dtype=np.int64)
 
     def decide(self, workload: Workload, now_s: float, excluded_rows: Iterable[int] | None = None) -> Ranking:
         """Rank every offer of the workload's resource; ``excluded_rows`` were tried already.
@@ -59,11 +62,10 @@ class Router:
         rows = board.pool(workload.resource)
         if rows is None:
             raise model_not_found(workload.resource, board.resources())
-        ask = np.empty(k.N_ASK)
-        _pack_ask(ask.data, 0, *self._ask(workload, now_s))
+        ask, order = self._ask, self._order
+        _pack_ask(ask.data, 0, *self._question(workload, now_s))
         n = len(rows)
         excluded = _NO_ROWS if not excluded_rows else np.array(sorted(excluded_rows), dtype=np.int64)
-        order = np.empty(n, dtype=np.int64)
         ranking = Ranking(
             board,
             workload,
@@ -86,7 +88,7 @@ class Router:
         """The ranking in words; ``at`` is its Unix time."""
         return explain(ranking.board.offers, ranking, decision_id, at)
 
-    def _ask(self, workload: Workload, now_s: float) -> tuple[float, ...]:
+    def _question(self, workload: Workload, now_s: float) -> tuple[float, ...]:
         limits = workload.limits
         board = self.board
         region = k.ANYWHERE
