@@ -165,6 +165,12 @@ async def test_an_error_in_a_200(stream: bool) -> None:
         assert (ended, status) == ("whole", 200)
         data = received.removeprefix(b"data: ")
         assert json.loads(data)["error"]["code"] == "insufficient_quota"
+        assert provider.bill.total.requests == 0  # it made no token
+
+
+def test_a_fault_says_where_it_strikes_in_words() -> None:
+    assert Fault(kind="stall", at="first_byte").describe() == "falls silent before the first token"
+    assert Fault(kind="cut").describe() == "cuts answers off half-way"
 
 
 async def test_a_closed_port_refuses_and_comes_back() -> None:

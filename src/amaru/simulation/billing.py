@@ -54,7 +54,7 @@ class Bill:
     """The whole bill, and each key's part of it.
 
     A request is billed when its first token is made: its prompt, and the output up to where the answer ended or was
-    cut, whoever cut it. Refused and failed requests that made no token cost nothing.
+    cut, whoever cut it. Refused and failed requests that made no token cost nothing, an error object in a 200 neither.
     """
 
     def __init__(self) -> None:

@@ -83,6 +83,16 @@ _DEFAULT_POINT: dict[str, Point] = {
     **dict.fromkeys(("error_in_stream", "cut", "stall", "garbage", "truncated_utf8", "keepalive_only"), "mid"),
 }
 
+_WHERE: dict[Point, str] = {
+    "connect": "at once",
+    "head": "before the answer",
+    "half_head": "inside the head",
+    "first_byte": "before the first token",
+    "mid": "half-way",
+    "last": "before the end",
+    "done": "before [DONE]",
+}
+
 # OpenAI's error codes with the status and the type that come with them.
 ERROR_CODES: dict[str, tuple[int, str, str]] = {
     "insufficient_quota": (429, "insufficient_quota", "You exceeded your current quota, please check your plan."),
@@ -198,14 +208,14 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """In words, for people."""
         words = {
             "refuse": "refuses connections",
-            "reset": f"resets connections at {self.point}",
+            "reset": f"resets connections {_WHERE[self.point]}",
             "hang": "accepts and never answers",
             "slow": f"answers {self.factor:g} times slower",
             "error_in_200": "answers 200 with an error object",
             "error_in_stream": "breaks streams with an error event",
-            "cut": f"cuts answers at {self.point}",
-            "stall": f"stalls answers at {self.point}",
-            "garbage": f"sends garbage ({self.garbage}) at {self.point}",
+            "cut": f"cuts answers off {_WHERE[self.point]}",
+            "stall": f"falls silent {_WHERE[self.point]}",
+            "garbage": f"sends garbage ({self.garbage}) {_WHERE[self.point]}",
             "no_done": "ends streams without [DONE]",
             "truncated_utf8": "sends half a character",
             "keepalive_only": "sends keep-alives and nothing else",

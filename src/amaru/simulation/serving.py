@@ -208,6 +208,7 @@ class Inference:
         self._look_again(job)
         fault = _first_of(job.plan)
         if fault is not None:
+            _waive_error(fault, job)
             await break_body(request, fault, headers, body)
         request.respond(200, headers, body)
 
@@ -313,6 +314,7 @@ class _Sender:
         if fault is None or (point == "mid" and place is not None and place < fault.after_events):
             return False
         del job.plan.breaks[fault.point]
+        _waive_error(fault, job)
         return await break_stream(self._request, fault, event)
 
     async def event(self, event: Event, point: Point | None, place: int | None = None) -> None:
@@ -327,6 +329,12 @@ async def _strike_head(request: Request, plan: Plan) -> None:
         fault = plan.breaks.get(point)
         if fault is not None:
             await break_head(request, fault)
+
+
+def _waive_error(fault: Fault, job: Job) -> None:
+    """An error that only looks like a 200 made no token, so it is not billed."""
+    if fault.kind == "error_in_200":
+        job.began = False
 
 
 def _first_of(plan: Plan | None) -> Fault | None:
