@@ -51,14 +51,24 @@ def test_the_simulated_providers_are_those_that_simulate_starts() -> None:
     assert [offer.model for offer in config.offers()] == [profile.models[0] for profile in profiles]
 
 
-def test_the_key_is_printed_and_only_its_hash_is_written() -> None:
+def test_the_keys_are_printed_and_only_their_hashes_are_written() -> None:
     result = RUN.invoke(build(), ["init"])
-    (key,) = set(re.findall(r"sk-amaru-[\w-]{43}", result.output))
+    shown = dict(re.findall(r"(AMARU_\w+)=(sk-amaru-[\w-]{43})", result.output))
+    key, operator_key = shown["AMARU_KEY"], shown["AMARU_OPERATOR_KEY"]
     text = Path("amaru.yaml").read_text()
     assert key not in text
+    assert operator_key not in text
     assert hash_key(key) in text
-    assert load("amaru.yaml", {}).key_ring().tenant_of(f"Bearer {key}".encode()).id == "my-app"
+    ring = load("amaru.yaml", {}).key_ring()
+    assert ring.tenant_of(f"Bearer {key}".encode()).id == "my-app"
+    assert ring.is_operator(f"Bearer {operator_key}".encode())
+    assert not ring.is_operator(f"Bearer {key}".encode())
     assert stat.S_IMODE(Path("amaru.yaml").stat().st_mode) == 0o600
+
+
+def test_the_keys_may_stand_in_the_environment_of_the_gateway() -> None:
+    shown = re.findall(r"(AMARU_\w+)=(sk-amaru-[\w-]{43})", RUN.invoke(build(), ["init"]).output)
+    assert load("amaru.yaml", dict(shown)).tenants()
 
 
 def test_every_known_provider_becomes_offers(monkeypatch: pytest.MonkeyPatch) -> None:

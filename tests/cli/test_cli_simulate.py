@@ -1,6 +1,7 @@
 """``amaru simulate`` as a process."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -49,17 +50,32 @@ def test_a_script_of_faults_is_played(tmp_path: Path) -> None:
             urllib.request.urlopen(f"{url}/v1/chat/completions", data=body)
 
 
-def test_the_table_names_urls_prices_and_the_next_step(tmp_path: Path) -> None:
-    with running("--port-base", "0", "--providers", "1") as process:
+def shown_by(*options: str) -> list[str]:
+    """What a person reads."""
+    lines = []
+    with running("--port-base", "0", *options) as process:
         assert process.stdout is not None
-        shown = ""
         for line in process.stdout:
-            shown += line
+            lines.append(line.rstrip())
             if "Ctrl-C" in line:
                 break
-    assert "anvil" in shown
-    assert "base_url: http://127.0.0.1:" in shown
-    assert "/sim/faults" in shown
+    return lines
+
+
+def test_the_table_fits_into_80_columns_and_names_urls_prices_and_the_next_step() -> None:
+    lines = shown_by("--providers", "7")
+    assert max(map(len, lines)) <= 80
+    assert re.match(r"anvil +http://127\.0\.0\.1:\d+/v1 +0\.6/0\.75 +220 ms +111 anvil/llama-70b", lines[1])
+    assert "--write-config" in "".join(lines)
+    assert "/sim/faults" in "".join(lines)
+
+
+def test_nothing_of_a_long_name_is_cut(tmp_path: Path) -> None:
+    name, model = "a-provider-with-a-rather-long-name", "somebody/a-model-with-a-rather-long-name-of-2026"
+    (tmp_path / "p.yaml").write_text(f"providers:\n  - {{name: {name}, models: [{model}]}}\n")
+    lines = shown_by("--config", str(tmp_path / "p.yaml"), "--write-config", str(tmp_path / "a.yaml"))
+    assert re.match(rf"{name} http://127\.0\.0\.1:\d+/v1 .* {model}", lines[1])
+    assert f"Next: amaru serve --config {tmp_path / 'a.yaml'}" in "".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def init(
     """Writes a commented amaru.yaml from the keys found in the environment.
 
     It looks for OPENAI_API_KEY, GROQ_API_KEY and the like, and writes the variables' names, never the keys. It makes
-    a key for your application and prints it once; the file holds its SHA-256 only.
+    a key for your application and one for the operator, and prints them once; the file holds their SHA-256 only.
     """
     from amaru.accounts.keys import hash_key, new_key
     from amaru.cli.starter import find_providers, starter
@@ -28,8 +28,8 @@ def init(
         typer.echo(f"{path} is there already; overwrite it with --force, or name another with --path", err=True)
         raise typer.Exit(1)
     found = find_providers(os.environ)
-    key = new_key()
-    text = starter(found, hash_key(key))
+    key, operator_key = new_key(), new_key()
+    text = starter(found, hash_key(key), hash_key(operator_key))
     config = parse(text, path)
     try:
         _write(path, text, force)
@@ -44,22 +44,25 @@ def init(
         lines.append(f"Providers: {', '.join(f'{known.id} ({variable})' for known, variable in found)}.")
         lines.append("Prices and models are examples: check them against your contracts.")
     else:
-        lines.append("No provider's key was found in the environment, so it names simulated providers:")
-        lines.append("run `amaru simulate` in another terminal, or put your own server's address in.")
+        lines.append("No provider's key was found in the environment, so it names simulated providers.")
+    address = f"http://{config.server.host}:{config.server.port}"
     lines += [
         "",
-        "Your application's key, shown this once (the file holds only its SHA-256):",
+        "Your application's key, and the operator's for /status and /metrics, shown this",
+        "once (the file holds only their SHA-256):",
         "",
-        f"  {key}",
+        f"  AMARU_KEY={key}",
+        f"  AMARU_OPERATOR_KEY={operator_key}",
         "",
-        "Next:",
+        "Next, the servers each in a terminal of its own:",
         "",
-        *([] if found else ["  amaru simulate"]),
         f"  amaru config check{at}",
+        *([] if found else ["  amaru simulate"]),
         f"  amaru serve{option}",
-        f"  curl http://{config.server.host}:{config.server.port}/v1/chat/completions \\",
-        f'    -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\',
+        "",
+        f'  curl {address}/v1/chat/completions -H "Authorization: Bearer $AMARU_KEY" \\',
         f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        f'  curl {address}/status -H "Authorization: Bearer $AMARU_OPERATOR_KEY"',
     ]
     typer.echo("\n".join(lines))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from amaru.http1.settings import ListenError
 from amaru.simulation.faults import Incident
@@ -75,44 +75,50 @@ async def _run(
             except ListenError as error:
                 raise ListenError(f"{error} (--port-base)") from None
             running.append(provider)
-        text = gateway_config([(provider.profile, provider.base_url) for provider in running])
         if write_config is not None:
+            text = gateway_config([(provider.profile, provider.base_url) for provider in running])
             # Once, before serving: nobody waits for this loop yet.
             write_config.write_text(text, encoding="utf-8")  # noqa: ASYNC240
         if json_lines:
             rows = [{"name": provider.profile.name, "url": provider.url} for provider in running]
             typer.echo(msgspec.json.encode({"providers": rows}).decode())
-            sys.stdout.flush()
         else:
-            _show(running, script, text, write_config)
+            _show(running, script, write_config)
+        sys.stdout.flush()
         await stop.wait()
 
 
-def _show(running: list[SimulatedProvider], script: list[Incident], text: str, write_config: Path | None) -> None:
-    table = Table("provider", "base URL", "models", "in $/M", "out $/M", "first token", "tokens/s", "capacity")
+def _show(running: Sequence[SimulatedProvider], script: Sequence[Incident], write_config: Path | None) -> None:
+    lines = [*_table(running), ""]
+    lines += [f"{incident.at_s:>6g} s  {incident.provider} {incident.fault.describe()}" for incident in script]
+    if write_config is not None:
+        lines.append(f"Wrote {write_config}. Next: amaru serve{_option(write_config)}")
+    else:
+        lines.append("For an amaru.yaml that names them, start with --write-config amaru.yaml")
+    lines.append(f"""Break one: curl {running[0].url}/sim/faults -d '{{"kind": "cut"}}'""")
+    lines.append("Ctrl-C stops them.")
+    typer.echo("\n".join(lines))
+
+
+def _option(config: Path) -> str:
+    return "" if config == Path("amaru.yaml") else f" --config {shlex.quote(str(config))}"
+
+
+def _table(running: Sequence[SimulatedProvider]) -> list[str]:
+    """Lines of 80 columns for the built-in providers. Names of models, which may be long, come last; nothing is cut."""
+    rows = [("provider", "base URL", "$/M in/out", "1st token", "tok/s", "models")]
     for provider in running:
         profile = provider.profile
-        itl_ms = profile.latency.itl_ms
-        table.add_row(
-            profile.name,
-            provider.base_url,
-            ", ".join((*profile.models, *profile.embedding_models)),
-            f"{profile.price.input_usd_per_mtok:g}",
-            f"{profile.price.output_usd_per_mtok:g}",
-            f"{profile.latency.ttft_ms:g} ms",
-            f"{1000 / itl_ms:.0f}" if itl_ms else "instant",
-            str(profile.capacity),
+        price, itl_ms = profile.price, profile.latency.itl_ms
+        rows.append(
+            (
+                profile.name,
+                provider.base_url,
+                f"{price.input_usd_per_mtok:g}/{price.output_usd_per_mtok:g}",
+                f"{profile.latency.ttft_ms:g} ms",
+                f"{1000 / itl_ms:.0f}" if itl_ms else "instant",
+                ", ".join((*profile.models, *profile.embedding_models)),
+            )
         )
-    console = Console()
-    console.print(table)
-    for incident in script:
-        console.print(f"  {incident.at_s:>6g} s  {incident.provider} {incident.fault.describe()}", highlight=False)
-    if write_config is not None:
-        console.print(f"Wrote {write_config}. Next: [bold]amaru serve --config {write_config}[/bold]")
-    else:
-        console.print("\nAn amaru.yaml for these (or let --write-config PATH write it):\n")
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    url = running[0].url
-    kind = '{"kind": "cut", "times": 1}'
-    console.print(f"Break one:  curl -X POST {url}/sim/faults -d '{kind}'", markup=False, highlight=False)
-    console.print("Ctrl-C stops them.")
+    name, url, *_ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [f"{a:{name}} {b:{url}} {c:>10} {d:>9} {e:>7} {f}" for a, b, c, d, e, f in rows]

@@ -118,11 +118,21 @@ def find_providers(env: Mapping[str, str]) -> list[tuple[KnownProvider, str]]:
     return found
 
 
-def starter(found: Sequence[tuple[KnownProvider, str]], key_sha256: str) -> str:
-    """The configuration's text: the providers found, or simulated ones where there are none."""
+def starter(found: Sequence[tuple[KnownProvider, str]], key_sha256: str, operator_sha256: str) -> str:
+    """The configuration's text: the providers found, or simulated ones where there are none.
+
+    ``key_sha256`` and ``operator_sha256`` are hex digests of the application's and the operator's key.
+    """
     providers, offers, resources = _found(found) if found else _simulated()
     alias = ", ".join(resources)
-    return _TEXT.format(providers=providers, offers=offers, alias=alias, key_sha256=key_sha256, commented_local=_LOCAL)
+    return _TEXT.format(
+        providers=providers,
+        offers=offers,
+        alias=alias,
+        key_sha256=key_sha256,
+        operator_sha256=operator_sha256,
+        commented_local=_LOCAL,
+    )
 
 
 def _found(found: Sequence[tuple[KnownProvider, str]]) -> tuple[str, str, list[str]]:
@@ -197,7 +207,8 @@ server:
   host: 127.0.0.1        # 0.0.0.0 listens on every interface
   port: 8080
   auth: keys             # none: anybody may call; on a loopback host only
-  # operator_keys: [{{env: AMARU_OPERATOR_KEY}}]
+  operator_keys:         # of who may read /status, /metrics and everybody's decisions
+    - sha256: {operator_sha256}
 
 # Where requests can go. Keys stay in the environment (key_env) or in files (key_file), never here.
 providers:
