@@ -2,6 +2,8 @@
 
 Every room speaks in these words and no others. This module imports nothing of amaru, does no I/O and holds no state.
 
+The types hold nothing but values and each other, so none can be part of a cycle: ``gc=False`` spares the collector.
+
 Units stand in the names: ``_ms`` milliseconds, ``_s`` seconds, ``_usd`` US dollars, ``_usd_per_mtok`` US dollars per
 million tokens. Instants are Unix seconds (``float``) unless a name says otherwise.
 """
@@ -69,7 +71,7 @@ class Provenance(enum.StrEnum):
     """We estimated it from sizes."""
 
 
-class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Weights(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A tenant's preferences; each is at least 0 and at least one is positive. Only their ratios matter."""
 
     price: float = 0.4
@@ -78,7 +80,7 @@ class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     availability: float = 0.15
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Limits(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Hard limits: an offer that breaks one is never chosen, by any policy (law 10). ``None`` means no limit."""
 
     max_price: float | None = None
@@ -90,7 +92,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Regions that may serve; an offer in ``global`` passes only where ``global`` is listed."""
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, gc=False):
     """What one offer charges. Token prices are USD per million tokens; a GPU price is USD per GPU-hour."""
 
     input_usd_per_mtok: float = 0.0
@@ -100,7 +102,7 @@ class Price(msgspec.Struct, frozen=True):
     usd_per_gpu_hour: float = 0.0
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """One provider's ability to serve one resource."""
 
     id: str
@@ -124,7 +126,7 @@ class Offer(msgspec.Struct, frozen=True):
     tokens_per_min: float | None = None
 
 
-class Tenant(msgspec.Struct, frozen=True):
+class Tenant(msgspec.Struct, frozen=True, gc=False):
     """Who asks."""
 
     id: str
@@ -136,7 +138,7 @@ class Tenant(msgspec.Struct, frozen=True):
     """Resources and aliases the tenant may use; ``None``: all."""
 
 
-class Workload(msgspec.Struct, frozen=True):
+class Workload(msgspec.Struct, frozen=True, gc=False):
     """One thing to be served."""
 
     tenant: str
@@ -156,7 +158,7 @@ class Workload(msgspec.Struct, frozen=True):
     session: str | None = None
 
 
-class ScoreParts(msgspec.Struct, frozen=True):
+class ScoreParts(msgspec.Struct, frozen=True, gc=False):
     """How each term contributed to a score; they add up to it."""
 
     price: float
@@ -165,7 +167,7 @@ class ScoreParts(msgspec.Struct, frozen=True):
     availability: float
 
 
-class RankedOffer(msgspec.Struct, frozen=True):
+class RankedOffer(msgspec.Struct, frozen=True, gc=False):
     """A feasible offer with its place, and why it stands there."""
 
     offer: str
@@ -179,10 +181,11 @@ class RankedOffer(msgspec.Struct, frozen=True):
     latency_ms: float
     reputation: float
     availability: float
-    reason: str
+    reason: str = ""
+    """In words; empty where the caller asked for figures only."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Refusal(msgspec.Struct, frozen=True, gc=False):
     """An offer that was not eligible, the constraint that refused it, and the figures in words."""
 
     offer: str
@@ -191,7 +194,7 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The ranked offers, the reason for each rank and each refusal."""
 
     id: str
@@ -207,7 +210,7 @@ class Decision(msgspec.Struct, frozen=True):
     """Probability with which the first attempt's offer was chosen."""
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one attempt. ``cached_input_tokens`` are a part of ``input_tokens``."""
 
     input_tokens: int
@@ -216,7 +219,7 @@ class Usage(msgspec.Struct, frozen=True):
     source: Provenance = Provenance.PROVIDER
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One call to one offer."""
 
     offer: str
@@ -235,7 +238,7 @@ class Attempt(msgspec.Struct, frozen=True):
     bytes_received: int = 0
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of a decision."""
 
     decision: str

@@ -8,6 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,7 @@ from amaru.mesh.plan import Plan
 from amaru.mesh.records import outcome_of, record_of_execution, record_of_recommendation
 from amaru.routing.board import Board, OfferHealth
 from amaru.routing.explanation import why_none
-from amaru.routing.ranking import Figures, unpack
+from amaru.routing.ranking import Figures, Ranking, unpack
 from amaru.routing.router import model_not_found
 from amaru.storage import DecisionStore, StoredDecision, UnknownDecisionError
 from amaru.telemetry.metrics import Metrics
@@ -31,6 +32,15 @@ RECORD_AT_MOST = 256
 
 MAX_WAITING = 1000
 """Requests that may wait at one time for an offer to come back; one more is told when to come again."""
+
+
+class Recommendation(NamedTuple):
+    """A decision that amaru does not carry out itself, waiting to be recorded."""
+
+    ranking: Ranking
+    decision_id: str
+    at: float
+    duration_s: float
 
 
 class Mesh:
@@ -71,7 +81,7 @@ class Mesh:
         """Of the session hashes: conversations can be told apart within one run, and not traced back."""
         self.plan = Plan(config, self.rng)
         self.in_flight = 0
-        self._ended: list[Execution] = []
+        self._ended: list[Execution | Recommendation] = []
         self._waiting = 0
         self._retirement: asyncio.Task[None] | None = None
         store.remember_board(self.plan.board.version, self.plan.board.offers)
@@ -106,18 +116,26 @@ class Mesh:
         execution.duration_s = self.clock() - execution.call.arrived_at
         self.in_flight -= 1
         execution.plan.let_go()
+        self._record_later(execution)
+
+    def _record_later(self, what: Execution | Recommendation) -> None:
         ended = self._ended
-        ended.append(execution)
+        ended.append(what)
         if len(ended) == 1:
             asyncio.get_running_loop().call_later(RECORD_AFTER_S, self.record_ended)
         elif len(ended) >= RECORD_AT_MOST:
             self.record_ended()
 
     def record_ended(self) -> None:
-        """Count the executions that ended, hand their records to the store, and let the policy learn from them."""
+        """Count what ended, hand its records to the store, and let the policy learn from it."""
         ended, self._ended = self._ended, []
-        for execution in ended:
-            self._record(execution)
+        for what in ended:
+            if isinstance(what, Execution):
+                self._record(what)
+            else:
+                workload = what.ranking.workload
+                self.metrics.observe_recommendation(workload.tenant, workload.kind, what.duration_s)
+                self.store.record(record_of_recommendation(what.ranking, what.decision_id, what.at))
 
     def _record(self, execution: Execution) -> None:
         workload, duration_s = execution.workload, execution.duration_s
@@ -165,8 +183,12 @@ class Mesh:
 
     # ---- recommending -------------------------------------------------------------------------------------------
 
-    def recommend(self, tenant: Tenant, workload: Workload, *, must_be_feasible: bool = False) -> Decision:
+    def recommend(
+        self, tenant: Tenant, workload: Workload, *, must_be_feasible: bool = False, words: bool = True
+    ) -> Decision:
         """Rank every offer for a workload that somebody else will place; stored, so that feedback can refer to it.
+
+        Without ``words`` the reasons of the ranks stay empty; ``/decisions/{id}`` has them all the same.
 
         Raises
         ------
@@ -181,9 +203,8 @@ class Mesh:
             raise why_none(ranking)
         at = self.wall()
         decision_id = self._id_at(at)
-        self.store.record(record_of_recommendation(ranking, decision_id, at))
-        decision = plan.router.explain(ranking, decision_id, at)
-        self.metrics.observe_recommendation(workload.tenant, workload.kind, self.clock() - started)
+        decision = plan.router.explain(ranking, decision_id, at, words=words)
+        self._record_later(Recommendation(ranking, decision_id, at, self.clock() - started))
         return decision
 
     async def feedback(self, tenant: Tenant, decision_id: str, outcome: Outcome) -> None:

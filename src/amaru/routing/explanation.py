@@ -43,10 +43,11 @@ _TERMS = (
 )
 
 
-def explain(offers: Sequence[Offer], figures: Figures, decision_id: str, at: float) -> Decision:
+def explain(offers: Sequence[Offer], figures: Figures, decision_id: str, at: float, *, words: bool = True) -> Decision:
     """The decision in words.
 
     ``offers`` are those of the board with ``figures.version``, in its order; ``at`` is the decision's Unix time.
+    Without ``words`` the ranks' reasons stay empty, for callers who rank in bulk; their figures are all there.
     """
     workload = figures.workload
     figures_of = dict(zip(figures.rows.tolist(), figures.table.tolist(), strict=True))
@@ -56,7 +57,7 @@ def explain(offers: Sequence[Offer], figures: Figures, decision_id: str, at: flo
         tenant=workload.tenant,
         resource=workload.resource,
         policy=figures.policy,
-        ranked=tuple(_ranked(offers, figures, figures_of)),
+        ranked=tuple((_ranked if words else _ranked_without_words)(offers, figures, figures_of)),
         refused=_refusals(offers, figures, figures_of) if len(figures.order) < len(figures_of) else (),
         explored=figures.explored,
         propensity=figures.propensity,
@@ -124,6 +125,18 @@ def why_none(ranking: Ranking, soonest_s: float | None = None) -> RequestError:
         f"No offer satisfies this request for {resource!r}: {causes}.",
         code="context_length_exceeded" if too_long else "no_feasible_offer",
     )
+
+
+def _ranked_without_words(
+    offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]
+) -> list[RankedOffer]:
+    ranked: list[RankedOffer] = []
+    for row in figures.order:
+        offer = offers[row]
+        score, price, latency, reputation, availability, usd, cost, ms, trust, share, _ = figures_of[row]
+        parts = ScoreParts(price, latency, reputation, availability)
+        ranked.append(RankedOffer(offer.id, offer.provider, offer.model, score, parts, usd, cost, ms, trust, share))
+    return ranked
 
 
 def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]) -> list[RankedOffer]:

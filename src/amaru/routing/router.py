@@ -84,9 +84,9 @@ class Router:
         ranking.propensity = self._explore(ranking) if self.exploration > 0.0 else 1.0 / max(tied, 1)
         return ranking
 
-    def explain(self, ranking: Ranking, decision_id: str, at: float) -> Decision:
-        """The ranking in words; ``at`` is its Unix time."""
-        return explain(ranking.board.offers, ranking, decision_id, at)
+    def explain(self, ranking: Ranking, decision_id: str, at: float, *, words: bool = True) -> Decision:
+        """The ranking in words; ``at`` is its Unix time. See ``explanation.explain``."""
+        return explain(ranking.board.offers, ranking, decision_id, at, words=words)
 
     def _question(self, workload: Workload, now_s: float) -> tuple[float, ...]:
         limits = workload.limits
