@@ -51,6 +51,9 @@ class Failure(AmaruError):
         Seconds after which the provider said to come back; ``None`` where it did not say.
     bytes_received
         Bytes of answer that had arrived before the failure.
+    generated_bytes
+        Bytes of generated text among them, where the provider had begun to answer and so bills the attempt; ``None``
+        where it bills nothing, as far as one can tell. Set by ``providers/``.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Failure(AmaruError):
         self.body = body
         self.retry_after_s = retry_after_s
         self.bytes_received = bytes_received
+        self.generated_bytes: int | None = None
 
     def __str__(self) -> str:
         where = f" (HTTP {self.status})" if self.status is not None else ""

@@ -13,9 +13,9 @@ import msgspec
 
 from amaru.accounts.cost import cost_usd
 from amaru.accounts.tokens import count_usage
-from amaru.domain import Attempt, Capability, FailureKind, Kind, Offer, Tenant, Usage, Workload
+from amaru.domain import Attempt, Capability, FailureKind, Kind, Offer, Provenance, Tenant, Usage, Workload
 from amaru.errors import Failure, RequestError
-from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.openai import BYTES_PER_TOKEN, OpenAIRequest
 from amaru.protocols.prompts import prompt_of
 from amaru.providers.base import StreamReply, WholeReply
 from amaru.routing.explanation import why_none
@@ -295,8 +295,13 @@ class Execution:
         self.usage = usage
         self.cost = cost_usd(attempt.offer.price, usage) if usage is not None else 0.0
 
-    def _tokens_used(self) -> float | None:
-        return None if self.usage is None else self.usage.input_tokens + self.usage.output_tokens
+    def _unseen_usage(self, attempt: OpenAttempt, failure: Failure | None) -> Usage | None:
+        """What an attempt used that failed before any of its answer was handed on, as its provider will bill it."""
+        if failure is None or failure.generated_bytes is None:
+            return None
+        prompt = count_usage(attempt.offer.model, prompt_of(self.call.request), "")
+        output_tokens = min(-(-failure.generated_bytes // BYTES_PER_TOKEN), self.workload.output_tokens)
+        return Usage(prompt.input_tokens, output_tokens, source=Provenance.ESTIMATED)
 
     def _close_attempt(self, failure: Failure | None, *, abandoned: bool = False) -> None:
         """The attempt is over: give its place back, tell health what happened, keep its record."""
@@ -311,12 +316,14 @@ class Execution:
         first_ms = None
         if facts is not None and facts.first_token_at is not None:
             first_ms = (facts.first_token_at - attempt.started_at) * 1e3
+        usage, cost = self.usage, self.cost
+        if facts is None:  # nothing of it was handed on: its cost is the attempt's alone
+            usage = self._unseen_usage(attempt, failure)
+            cost = cost_usd(attempt.offer.price, usage) if usage is not None else 0.0
         impatient = failure is not None and failure.kind is FailureKind.NO_ANSWER and attempt.deadline_bound
         board = self.plan.board
         if not abandoned and not impatient:
-            board.observe(
-                attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=self._tokens_used()
-            )
+            board.observe(attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=_sum_of(usage))
         board.release(attempt.admission)
         served = facts is not None
         self.attempts.append(
@@ -329,8 +336,8 @@ class Execution:
                 failure=failure.kind if failure is not None else None,
                 status=failure.status if failure is not None else 200 if served else None,
                 detail=failure.message if failure is not None else "the caller went away" if abandoned else "",
-                usage=self.usage if served else None,
-                cost_usd=self.cost if served else 0.0,
+                usage=usage,
+                cost_usd=cost,
                 bytes_received=facts.bytes_received if facts is not None else failure.bytes_received if failure else 0,
             )
         )
@@ -361,6 +368,10 @@ def caller_error(failure: Failure, attempts: list[Attempt], soonest_s: float | N
         code=failure.kind.value,
         retry_after_s=retry_after_s,
     )
+
+
+def _sum_of(usage: Usage | None) -> float | None:
+    return None if usage is None else usage.input_tokens + usage.output_tokens
 
 
 def workload_of(call: Call) -> Workload:

@@ -29,6 +29,15 @@ TARGETS: dict[Kind, bytes] = {
 }
 
 _NO_ANSWER = FailureKind.NO_ANSWER
+_BEGUN = frozenset(
+    (
+        FailureKind.NO_ANSWER,
+        FailureKind.STREAM_CUT,
+        FailureKind.STREAM_STALLED,
+        FailureKind.MALFORMED_EVENT,
+        FailureKind.MALFORMED_BODY,
+    )
+)
 
 
 class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +81,7 @@ class OpenAIProvider:
 
     async def call(self, offer: Offer, request: OpenAIRequest, timing: Timing) -> WholeReply | StreamReply:
         stream = request.stream
+        reply: OpenAIStreamReply | None = None
         limit_at = min(timing.first_token_at if stream else timing.answer_at, timing.deadline_at)
         response = await self._transport.send(
             "POST",
@@ -93,10 +103,14 @@ class OpenAIProvider:
                 raise await self._not_a_stream(request.kind, response)
             reply = OpenAIStreamReply(response, request, timing, self._error)
             await reply.open()
-        except BaseException as error:
+        except Failure as failure:
             response.close()
-            if not stream and isinstance(error, Failure) and error.kind is FailureKind.STREAM_CUT:
-                raise _cut_short(response) from error
+            if not stream and failure.kind is FailureKind.STREAM_CUT:
+                failure = _cut_short(response)
+            failure.generated_bytes = _generated_bytes(failure, response, reply)
+            raise failure
+        except BaseException:
+            response.close()
             raise
         return reply
 
@@ -157,6 +171,19 @@ async def _read_whole(response: HttpResponse, max_bytes: int) -> bytes:
         if failure.kind is FailureKind.STREAM_CUT:
             raise _cut_short(response) from failure
         raise
+
+
+def _generated_bytes(failure: Failure, response: HttpResponse, reply: OpenAIStreamReply | None) -> int | None:
+    """How much text had come of an answer that failed before any of it was handed on; ``None`` where none was begun.
+
+    A provider whose 2xx head was there has read the prompt, and bills it. One that sent an error object in the answer's
+    place has not. Of a whole answer everything counts: what was generated cannot be told from its wrapping.
+    """
+    if reply is not None and reply.facts.output_chars:
+        return reply.facts.output_chars
+    if failure.kind not in _BEGUN or not 200 <= response.status < 300:
+        return None
+    return 0 if reply is not None else response.bytes_received
 
 
 def _cut_short(response: HttpResponse) -> Failure:
