@@ -28,13 +28,15 @@ from amaru.domain import (
     Weights,
     Workload,
 )
-from amaru.errors import RequestError
+from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import respond_error, respond_json
+from amaru.gateway.answers import respond_error, respond_json, store_unavailable
 from amaru.http1 import Request
 from amaru.mesh import Mesh
 
 MAX_BATCH = 1000
+LEAST_WEIGHT = 1e-9
+"""Weights that are smaller in sum cannot be brought to 1: the division would overflow."""
 
 _T = TypeVar("_T")
 _FIELD = re.compile(r"- at `\$\.([^`]+)`")
@@ -46,7 +48,7 @@ Need = Literal["stream", "tools", "vision", "json_schema", "prefill"]
 
 
 class WeightsIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Preferences of this workload; what is left out counts 0. At least one must be positive."""
+    """Preferences of this workload; what is left out counts 0. At least one must be positive (1e-9 or more)."""
 
     price: NonNegative = 0.0
     latency: NonNegative = 0.0
@@ -74,6 +76,8 @@ class WorkloadIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Only offers in these regions."""
     weights: WeightsIn | None = None
     """In place of the tenant's own."""
+    explain: bool = True
+    """With the reason of each rank in words; `/decisions/{id}` has them in any case."""
 
 
 class BatchIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,8 +154,8 @@ class AgentApi:
         """``POST /agent/route``."""
         try:
             tenant = self._access.tenant_of(request)
-            workload = workload_of(decode(_workload_decoder, request.body), tenant)
-            respond_json(request, 200, self._mesh.recommend(tenant, workload))
+            asked = decode(_workload_decoder, request.body)
+            respond_json(request, 200, self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain))
         except RequestError as error:
             respond_error(request, error)
 
@@ -166,7 +170,9 @@ class AgentApi:
         results = []
         for asked in batch.workloads:
             try:
-                item = BatchItemOut(decision=self._mesh.recommend(tenant, workload_of(asked, tenant)))
+                item = BatchItemOut(
+                    decision=self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
+                )
             except RequestError as error:
                 item = BatchItemOut(error=ErrorOut(error.message, error.type, error.param, error.code))
             results.append(item)
@@ -191,6 +197,8 @@ class AgentApi:
             respond_json(request, 200, FeedbackOut(report.decision_id))
         except RequestError as error:
             respond_error(request, error)
+        except StorageError as error:
+            respond_error(request, store_unavailable(error))
 
 
 def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
@@ -270,8 +278,8 @@ def _most(a: float | None, b: float | None) -> float | None:
 def _weights(asked: WeightsIn | None, tenant: Tenant) -> Weights:
     if asked is None:
         return tenant.weights
-    if asked.price + asked.latency + asked.reputation + asked.availability <= 0.0:
-        raise RequestError(400, "weights: at least one must be greater than 0.", param="weights")
+    if max(asked.price, asked.latency, asked.reputation, asked.availability) < LEAST_WEIGHT:
+        raise RequestError(400, f"weights: at least one must be {LEAST_WEIGHT:g} or more.", param="weights")
     return Weights(asked.price, asked.latency, asked.reputation, asked.availability)
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import msgspec
 
-from amaru.errors import RequestError
+from amaru.errors import RequestError, StorageError
 from amaru.http1 import Request
 from amaru.protocols.openai import error_body
+from amaru.telemetry.logs import get_logger
 
 CONTENT_JSON = b"application/json"
 Header = tuple[bytes, bytes]
 
+_log = get_logger("gateway")
 _encoder = msgspec.json.Encoder()
 
 
@@ -39,3 +41,9 @@ def retry_after(seconds: float | None) -> list[Header]:
         (b"retry-after", b"%d" % max(1, math.ceil(seconds))),
         (b"retry-after-ms", b"%d" % max(1, math.ceil(seconds * 1e3))),
     ]
+
+
+def store_unavailable(error: StorageError) -> RequestError:
+    """What a caller is told when the store fails. Its file and the cause are the operator's, and go to the log."""
+    _log.error("store_unavailable", error=str(error))
+    return RequestError(503, "The store of decisions is not available now; try again shortly.", type="api_error")

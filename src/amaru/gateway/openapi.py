@@ -22,6 +22,11 @@ WORKLOAD_EXAMPLE: Json = {
 MODEL_WORKLOAD_EXAMPLE: Json = {"model": "fast", "input_tokens": 800, "output_tokens": 200, "needs": ["stream"]}
 ID_EXAMPLE = "019a5d0c3b7e4f21c8d96a07e35b1f42"
 FEEDBACK_EXAMPLE: Json = {"decision_id": ID_EXAMPLE, "ok": True, "latency_ms": 412.0, "cost_usd": 0.0031}
+STREAM_EXAMPLE = (
+    'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hello"}}],…}\n\n'
+    ': amaru {"decision":"019a5d0c3b7e4f21c8d96a07e35b1f42","provider":"openai","attempts":1,"cost_usd":0.0000042}\n\n'
+    "data: [DONE]\n\n"
+)
 
 _LABEL: Json = {"type": "string", "maxLength": 256, "pattern": "^[ -~]*$"}
 REQUEST_HEADERS: list[Json] = [
@@ -116,7 +121,7 @@ def openapi_document() -> Json:
         },
         "/v1/models": {"get": _get("Resources and aliases that the key may use", "listModels", "Models", 401)},
         "/agent/route": {
-            "post": _typed("Rank every offer for a workload", "agentRoute", "WorkloadIn", "Decision", workloads, 403, 404)
+            "post": _typed("Rank every offer for a workload", "agentRoute", "Workload", "Decision", workloads, 403, 404)
         },
         "/agent/route/batch": {
             "post": _typed(
@@ -124,36 +129,49 @@ def openapi_document() -> Json:
             )
         },
         "/route": {
-            "post": _typed("The best offer only", "route", "WorkloadIn", "BestOut", workloads, 403, 404, 429, 502)
+            "post": _typed("The best offer only", "route", "Workload", "BestOut", workloads, 403, 404, 429, 502)
         },
         "/agent/feedback": {
             "post": _typed(
-                "Report the outcome of a decision, exactly once", "agentFeedback", "FeedbackIn", "FeedbackOut",
-                {"success": FEEDBACK_EXAMPLE}, 404, 409,
+                "Report the outcome of a decision, exactly once",
+                "agentFeedback",
+                "FeedbackIn",
+                "FeedbackOut",
+                {"success": FEEDBACK_EXAMPLE},
+                404,
+                409,
             )
         },
-        "/providers": {"get": _get("Every provider, its offers, and how they fare now", "listProviders", "Providers", 401)},
-        "/providers/{id}": {"get": _get("One provider", "getProvider", "Provider", 401, 404, parameters=[_path("openai")])},
+        "/providers": {
+            "get": _get("Every provider, its offers, and how they fare now", "listProviders", "Providers", 401)
+        },
+        "/providers/{id}": {
+            "get": _get("One provider", "getProvider", "Provider", 401, 404, parameters=[_path("openai")])
+        },
         "/decisions": {
             "get": _get("Stored decisions, newest first", "listDecisions", "DecisionPage", 401, parameters=PAGE_QUERY)
         },
         "/decisions/{id}": {
             "get": _get(
-                "One decision and its outcome", "getDecision", "DecisionDetail", 401, 404,
+                "One decision and its outcome",
+                "getDecision",
+                "DecisionDetail",
+                401,
+                404,
                 parameters=[_path(ID_EXAMPLE)],
             )
         },
         "/health/live": {"get": _get("The process answers", "live", "Alive", security=[])},
         "/health/ready": {"get": _get("The server takes traffic", "ready", "Alive", security=[], not_now=True)},
-        "/health": {"get": _get("Whether each resource can be served now", "health", "Health", security=[], not_now=True)},
+        "/health": {
+            "get": _get("Whether each resource can be served now", "health", "Health", security=[], not_now=True)
+        },
         "/status": {
             "get": _get("Traffic, spend, offers, store, configuration", "status", "Status", 401, 403, security=OPERATOR)
         },
-        "/metrics": {
-            "get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)
-        },
+        "/metrics": {"get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)},
         "/openapi.json": {"get": _get("This document", "openapi", "Document", security=[])},
-    }  # fmt: skip
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -205,7 +223,7 @@ def _body(schema: str, examples: Json) -> Json:
 
 
 def _path(example: str) -> Json:
-    schema = {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}
+    schema = {"type": "string", "pattern": r"^[^/\x00-\x1f\x7f]+$"}
     return {"name": "id", "in": "path", "required": True, "schema": schema, "example": example}
 
 
@@ -213,7 +231,7 @@ def _serve(summary: str, operation: str, body: str, example: Json, answer: str, 
     content = _json(ref(answer))
     examples = {"whole": example}
     if streams:
-        content["text/event-stream"] = {"schema": STRING}
+        content["text/event-stream"] = {"example": STREAM_EXAMPLE}
         examples["stream"] = {**example, "stream": True}
     return {
         "summary": summary,

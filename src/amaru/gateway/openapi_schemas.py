@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 
 from amaru.domain import Attempt, Decision, Offer, Outcome
-from amaru.gateway.agent_api import BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, Need, WorkloadIn
+from amaru.gateway.agent_api import LEAST_WEIGHT, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, Need, WorkloadIn
 from amaru.routing.board import OfferHealth
 from amaru.storage import DecisionRecord, StoreStatus
 
@@ -64,18 +64,19 @@ def obj(required: Json | None = None, **optional: Json) -> Json:
 def component_schemas() -> Json:
     """All schemas, by the name under which ``ref`` finds them."""
     _, found = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
-    found["WorkloadIn"]["allOf"] = [_MODEL_OR_GPU]
-    found["WeightsIn"]["anyOf"] = [_positive(name) for name in found["WeightsIn"]["properties"]]
     found["FeedbackIn"]["not"] = obj({"ok": {"const": True}, "failure": STRING})
+    weights = found["WeightsIn"]["properties"]
+    some_weight: Json = {"anyOf": [_NULL, *(obj({name: {"minimum": LEAST_WEIGHT}}) for name in weights)]}
     offer = found.pop("Offer")
+    del found["Capability"]  # shown by name, not as bits
     summary = found.pop("DecisionRecord")
-    for name in ("ranking",):
-        del summary["properties"][name]
-        summary["required"].remove(name)
+    del summary["properties"]["ranking"]
+    summary["required"].remove("ranking")
     found["Attempt"]["properties"]["detail"]["description"] = "The failure in words; for operators only."
     return {
         **found,
         "Error": ERROR,
+        "Workload": {"allOf": [ref("WorkloadIn"), obj(weights=some_weight), _MODEL_OR_GPU]},
         "ChatRequest": CHAT,
         "CompletionRequest": COMPLETION,
         "EmbeddingRequest": EMBEDDING,
@@ -104,26 +105,15 @@ def component_schemas() -> Json:
     }
 
 
-# ---- what the types check in code -----------------------------------------------------------------------------------
+# ---- what the code checks beside the types --------------------------------------------------------------------------
 
 _NULL: Json = {"type": "null"}
 _MODEL_OR_GPU: Json = {
     "oneOf": [
-        {
-            **obj({"model": STRING}, gpu_type=_NULL),
-            "properties": {
-                "model": STRING,
-                "gpu_type": _NULL,
-                "workload_type": {"enum": ["chat", "completion", "embedding"]},
-            },
-        },
+        obj({"model": STRING}, gpu_type=_NULL, workload_type={"enum": ["chat", "completion", "embedding"]}),
         obj({"gpu_type": STRING}, model=_NULL),
     ]
 }
-
-
-def _positive(name: str) -> Json:
-    return obj({name: {"exclusiveMinimum": 0}})
 
 
 # ---- OpenAI's -------------------------------------------------------------------------------------------------------
@@ -169,7 +159,7 @@ CHAT: Json = obj(
             obj(
                 {"role": STRING},
                 content={
-                    "anyOf": [STRING, _NULL, array(obj(type=STRING, text=STRING, image_url={"type": "object"}))],
+                    "anyOf": [STRING, _NULL, array(obj(type=STRING, text=STRING))],
                 },
                 tool_calls=_OBJECTS,
             ),

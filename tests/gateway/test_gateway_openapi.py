@@ -1,0 +1,277 @@
+"""The OpenAPI document is valid and true: Schemathesis asks a running gateway whatever it allows, and what it does not.
+
+Schemathesis runs as a program, through all of its phases, on a copy of the served document in which ``model`` and
+``gpu_type`` can only be what this gateway serves: so its requests pass routing and reach providers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from gateway_world import KEY, OPERATOR_KEY, MakeWorld, World
+from schemathesis import openapi
+from starlette.routing import Route
+
+from amaru.gateway.access import Access
+from amaru.gateway.openapi import openapi_document
+from amaru.gateway.operator_api import OperatorApi
+from amaru.mesh import Views
+from amaru.simulation import ProviderProfile
+
+DOCUMENT = json.loads(json.dumps(openapi_document()))
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+
+CONFIG = """
+hooks = "hooks.py"
+seed = 1
+
+[generation]
+deterministic = true
+max-examples = 25
+allow-extra-parameters = false  # unknown headers are nobody's mistake
+
+[checks]
+missing_required_header.enabled = false
+use_after_free.enabled = false
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 504]  # deadlines of a millisecond are asked for
+
+[phases.stateful]
+max-steps = 6
+
+# A well-formed wish may still be one that no offer meets, and a report one about an offer that was not asked about.
+[[operations]]
+include-path = ["/route", "/agent/feedback"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404, 409]
+"""
+TIMES = {"first_token_ms": 5000, "answer_ms": 5000}
+GPU = {"kinds": ["gpu_job"], "regions": ["eu-west-1"], "price": {"usd_per_gpu_hour": 1.8}}
+MODEL = {
+    "kinds": ["chat", "completion"],
+    "capabilities": ["stream", "tools", "vision", "json_schema"],
+    "price": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2},
+}
+OFFERS = [
+    {"provider": "openai", "resource": "sim", "model": "sim-model", **MODEL},
+    {"provider": "beta", "resource": "sim", "model": "sim-model", **MODEL},
+    {"provider": "openai", "resource": "embed", "model": "sim-embed", "kinds": ["embedding"],
+     "price": {"input_usd_per_mtok": 0.1}},
+    {"provider": "beta", "resource": "A100", **GPU},
+]  # fmt: skip
+
+HOOKS = """
+import schemathesis
+
+
+def written_as_integers(value):
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: written_as_integers(item) for name, item in value.items()}
+    return [written_as_integers(item) for item in value] if isinstance(value, list) else value
+
+
+@schemathesis.hook
+def map_body(context, body):
+    return written_as_integers(body)
+"""
+"""To JSON Schema 20.0 is an integer; to amaru and OpenAI's API it is not, and clients do not write integers so."""
+
+
+@pytest.fixture
+async def shown(make_world: MakeWorld) -> AsyncIterator[World]:
+    """A gateway that serves what the document's examples ask for."""
+    roomy = {name: ProviderProfile(name=name, context_window_tokens=2**50) for name in ("openai", "beta")}
+    async with make_world(("openai", "beta"), profiles=roomy, extra={"offers": OFFERS}, routing=TIMES) as made:
+        yield made
+
+
+def serves_only(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which every model and GPU type is one of those in ``OFFERS``."""
+    narrowed = copy.deepcopy(document)
+    schemas = narrowed["components"]["schemas"]
+    schemas["ChatRequest"]["properties"]["model"] = {"enum": ["sim", "fast"]}
+    schemas["CompletionRequest"]["properties"]["model"] = {"enum": ["sim", "fast"]}
+    schemas["EmbeddingRequest"]["properties"]["model"] = {"enum": ["embed"]}
+    schemas["Workload"]["allOf"].append(
+        {"properties": {"model": {"enum": ["sim", "fast", None]}, "gpu_type": {"enum": ["A100", None]}}}
+    )
+    schemas["CompletionRequest"]["properties"]["logprobs"] = {"enum": [None, 0, 3]}
+    return narrowed
+
+
+async def schemathesis(world: World, tmp_path: Path, key: str | None, *options: str) -> str:
+    """Run it; its report, where it found something."""
+    served = await world.client.get("/openapi.json")
+    narrowed = tmp_path / "openapi.json"
+    narrowed.write_text(json.dumps(serves_only(served.json())))
+    authorization = [] if key is None else ["--header", f"Authorization: Bearer {key}"]
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "schemathesis.cli", "run", str(narrowed), "--url", world.base_url, "--no-color",
+        "--suppress-health-check", "all", *authorization, *options,
+        cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    print(output.decode())
+    return "" if process.returncode == 0 else output.decode()
+
+
+def body_examples() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path, name and value of every request body that the document shows."""
+    for path, methods in DOCUMENT["paths"].items():
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+        for name, example in content.get("application/json", {}).get("examples", {}).items():
+            yield path, name, example["value"]
+
+
+def errors_in(value: Any, schema: dict[str, Any]) -> list[str]:
+    """What ``value`` breaks of ``schema``, which may refer to the document's components."""
+    validator = jsonschema.Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+    return [error.message for error in validator.iter_errors(value)]
+
+
+def filled(path: str, decision: str) -> str:
+    """``path`` with an id that exists."""
+    return path.replace("{id}", decision if path.startswith("/decisions") else "openai")
+
+
+# ---- the document by itself -----------------------------------------------------------------------------------------
+
+
+def test_document_is_valid_openapi() -> None:
+    openapi.from_dict(DOCUMENT).validate()
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert re.fullmatch("[A-Za-z]+", name)
+
+
+def test_every_reference_leads_somewhere_and_every_part_is_used() -> None:
+    references = set(re.findall(r'"\$ref": "#/components/([^"]+)"', json.dumps(DOCUMENT)))
+    parts = {f"{kind}/{name}" for kind in ("schemas", "responses") for name in DOCUMENT["components"][kind]}
+    assert references == parts
+
+
+def test_operations_have_ids_of_their_own() -> None:
+    ids = [DOCUMENT["paths"][path][method]["operationId"] for path, method in OPERATIONS]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(("path", "name", "value"), list(body_examples()), ids=lambda value: str(value)[:40])
+def test_examples_are_valid_against_their_schemas(path: str, name: str, value: dict[str, Any]) -> None:
+    content = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert errors_in(value, content["schema"]) == []
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_examples_of_parameters_are_valid(path: str, method: str) -> None:
+    for parameter in DOCUMENT["paths"][path][method].get("parameters", []):
+        if "example" in parameter:
+            assert errors_in(parameter["example"], parameter["schema"]) == []
+
+
+# ---- the document and a gateway -------------------------------------------------------------------------------------
+
+
+async def test_every_path_served_is_described_and_the_other_way_round(world: World) -> None:
+    posts = world.gateway._posts  # the routing table has no public face
+    operator = OperatorApi(Views(world.mesh), Access(world.mesh), ready=lambda: True)
+    routes = {route.path: "get" for route in operator.app().routes if isinstance(route, Route)}
+    assert {*dict.fromkeys(posts, "post").items(), *routes.items(), ("/v1/models", "get")} == set(OPERATIONS)
+    assert (await world.client.get("/openapi.json")).json() == DOCUMENT
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+async def test_keys_are_asked_for_where_the_document_says(shown: World, path: str, method: str) -> None:
+    """Before anything else is looked at: the body here is none, the ids are unknown."""
+    security = DOCUMENT["paths"][path][method].get("security", DOCUMENT["security"])
+    async with httpx.AsyncClient(base_url=shown.base_url) as stranger:
+        for headers in ({}, {"authorization": "Bearer sk-amaru-unknown"}, {"x-api-key": "sk-amaru-unknown"}):
+            response = await stranger.request(method, filled(path, "0" * 32), headers=headers)
+            if not security:
+                assert response.status_code == 200
+            elif any("operatorKey" in names for names in security):
+                assert response.status_code in (401, 403)
+            else:
+                assert response.status_code == 401
+    if any("operatorKey" in names for names in security):
+        assert (await shown.client.request(method, path)).status_code == 403
+
+
+@pytest.mark.parametrize(("path", "name", "value"), list(body_examples()), ids=lambda value: str(value)[:40])
+async def test_examples_work(shown: World, path: str, name: str, value: dict[str, Any]) -> None:
+    operation = DOCUMENT["paths"][path]["post"]
+    if "decision_id" in value:
+        decision = await shown.client.post("/agent/route", json={"gpu_type": "A100", "workload_type": "x"})
+        value = {**value, "decision_id": decision.json()["id"]}
+    headers = {parameter["name"]: str(parameter["example"]) for parameter in operation.get("parameters", [])}
+    response = await shown.client.post(path, json=value, headers=headers)
+    assert response.status_code == 200, response.text
+    if name == "stream":
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.text.endswith("data: [DONE]\n\n")
+        assert ": amaru {" in response.text
+        return
+    assert errors_in(response.json(), operation["responses"]["200"]["content"]["application/json"]["schema"]) == []
+    assert "error" not in response.text or path != "/agent/route/batch"
+
+
+@pytest.mark.parametrize("key", [KEY, OPERATOR_KEY], ids=["tenant", "operator"])
+@pytest.mark.parametrize("path", [path for path, method in OPERATIONS if method == "get"])
+async def test_what_people_read_is_as_described_after_all_that_can_happen(shown: World, path: str, key: str) -> None:
+    """Answers hold their richest content here: served, streamed, failed and recommended decisions, and feedback."""
+    served = await shown.chat("hello", model="sim")
+    await shown.stream()
+    shown.break_("openai", "status", status=500)
+    await shown.chat()
+    shown.break_("beta", "status", status=400, message="no")
+    await shown.chat()
+    decision = (await shown.client.post("/agent/route", json={"gpu_type": "A100", "workload_type": "x"})).json()["id"]
+    await shown.client.post("/agent/feedback", json={"decision_id": decision, "ok": False, "failure": "server_error"})
+    for known in (decision, served.headers["x-amaru-decision"]):
+        headers = {"authorization": f"Bearer {key}"}
+        response = await shown.client.get(filled(path, known), headers=headers)
+        operation = DOCUMENT["paths"][path]["get"]
+        described = operation["responses"][str(response.status_code)]
+        if response.status_code != 200:
+            assert (path, response.status_code) in [("/status", 403), ("/metrics", 403), ("/v1/models", 401)]
+        elif path != "/metrics":
+            assert errors_in(response.json(), described["content"]["application/json"]["schema"]) == []
+
+
+# ---- Schemathesis ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_tenants_get_what_the_document_says(shown: World, tmp_path: Path) -> None:
+    assert not await schemathesis(shown, tmp_path, KEY)
+    assert sum(provider.requests for provider in shown.providers.values()) > 200, "few requests got through"
+    assert (await shown.chat()).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_operators_get_what_the_document_says(shown: World, tmp_path: Path) -> None:
+    await shown.chat()
+    read = "^/(status|metrics|providers|decisions|health)"
+    assert not await schemathesis(shown, tmp_path, OPERATOR_KEY, "--include-path-regex", read)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_strangers_get_what_the_document_says(shown: World, tmp_path: Path) -> None:
+    checks = "positive_data_acceptance,ignored_auth"  # both need a key
+    options = ("--exclude-checks", checks, "--phases", "coverage,fuzzing", "--max-examples", "10")
+    assert not await schemathesis(shown, tmp_path, None, *options)
+    assert sum(provider.requests for provider in shown.providers.values()) == 0
