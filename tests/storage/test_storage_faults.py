@@ -28,8 +28,8 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(open_store: OpenSt
 def overwrite_all_but_the_first_page(path: Path) -> None:
     size = path.stat().st_size
     with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (size - 4096))
+        file.seek(16384)
+        file.write(b"\xff" * (size - 16384))
 
 
 async def test_a_damaged_database_is_refused(open_store: OpenStore, path: Path) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from amaru.storage.database import Database
 
 ROWS_PER_STEP = 500
-PAGES_PER_STEP = 256
+PAGES_PER_STEP = 64
 EVERY_S = 30.0
 """Pause after everything that had to go is gone."""
 FILL = 0.95
