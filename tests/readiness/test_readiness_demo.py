@@ -12,12 +12,14 @@ from amaru.readiness.children import Child, ChildError
 from amaru.readiness.demo_board import Board, struck
 from amaru.readiness.demo_report import DemoReport, incident_reports, markdown, undisturbed, write
 from amaru.readiness.demo_scenario import LENGTH_S, scenario
-from amaru.readiness.demo_view import LiveView, PlainView
+from amaru.readiness.demo_verdict import verdict
+from amaru.readiness.demo_view import LiveView, PlainView, dashboard
 from amaru.readiness.json_client import CallError, JsonClient
 from amaru.readiness.machine import this_machine
 from amaru.readiness.measuring import Sample, quantiles, summarize
 from amaru.readiness.player import Lane
 from amaru.simulation import Fault, Incident, SimulatedProvider
+from amaru.simulation.profiles import SEVEN
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -65,30 +67,62 @@ async def test_the_board_tells_what_is_happening_from_what_was_measured(board: B
     board.through.finished.append(ended(10.5, "a", error="error_event"))
     for at_s in range(11, 15):
         board.through.finished.append(ended(at_s, "b", attempts=2))
-    board.saw_status({"providers": [{"id": "a", "status": "unavailable", "offers": [{"now": {"success": 0.5}}]}]})
+    now = {"success": 0.5, "state": "open", "free_in_s": 3.2}
+    board.saw_status({"providers": [{"id": "a", "status": "unavailable", "offers": [{"now": now}]}]})
     snapshot = board.snapshot(15.0)
-    assert snapshot.events == [
+    assert [str(event) for event in snapshot.events] == [
         "10 s: a refuses connections",
-        "15 s: since a was struck, answers come from b 100%",
+        "15 s: answers now come from b 100%",
     ]
-    assert (snapshot.rows[0].seen, snapshot.rows[0].success) == ("unavailable", 0.5)
-    assert snapshot.rows[0].incident == "refuses connections"
+    assert (snapshot.rows[0].seen, snapshot.rows[0].success) == ("back in 4 s", 0.5)
+    assert snapshot.rows[0].incident == "refuses"
     totals = snapshot.amaru
     assert (totals.served, totals.failed, totals.saved) == (14, 1, 4)
     assert totals.cost_usd == pytest.approx(0.15)
-    assert board.snapshot(20.5).events[2:] == ["20 s: a is well again"]
+    assert [str(event) for event in board.snapshot(20.5).events[2:]] == ["20 s: a is well again"]
     assert board.snapshot(21).amaru.served == 14  # nothing is counted twice
 
 
 async def test_both_views_show_it(board: Board) -> None:
     board.through.finished.append(ended(1, "a"))
+    board.note(10.5, "a word in between")
     for make, words in ((PlainView, ["10 s: a refuses", "11 s of 60 s"]), (LiveView, ["refuses connections", "alone"])):
         out = io.StringIO()
-        with make(Console(file=out, width=150, force_terminal=make is LiveView), "a") as view:
+        with make(Console(file=out, width=150, height=40, force_terminal=make is LiveView), "a") as view:
             view.show(board.snapshot(11))
-            view.say("a word in between")
         for word in [*words, "a word in between"]:
             assert word in out.getvalue()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+async def test_the_live_view_cuts_nothing_and_fits_the_terminal(width: int, height: int) -> None:
+    lanes = [Lane(name, Caller("http://127.0.0.1:9/v1", "m")) for name in ("through", "alone")]
+    incidents = scenario([profile.name for profile in SEVEN], LENGTH_S)
+    board = Board(*lanes, [profile.name for profile in SEVEN], incidents, LENGTH_S)
+    board.saw_status(
+        {
+            "providers": [
+                {
+                    "id": profile.name,
+                    "status": "unavailable",
+                    "offers": [{"now": {"success": 1.0, "state": "half_open", "free_in_s": None}}],
+                }
+                for profile in SEVEN
+            ]
+        }
+    )
+    for lane in lanes:
+        for place in range(12_345):
+            lane.finished.append(ended(place / 123, SEVEN[place % 7].name, attempts=2))
+            lane.finished[-1].first_token_s = 12.345
+    for at_s in (20, 45, 60, 80, 95, 104, 130):
+        out = io.StringIO()
+        console = Console(file=out, width=width, height=height)
+        console.print(dashboard(board.snapshot(at_s), "garnet", height))
+        assert len(out.getvalue().splitlines()) <= height
+        assert "…" not in out.getvalue()
+    for lane in lanes:
+        await lane.caller.aclose()
 
 
 def report_of(through: list[Sample], alone: list[Sample], **fields) -> DemoReport:
@@ -144,6 +178,25 @@ def test_the_report_says_what_was_measured_and_by_which_command(tmp_path: Path) 
     assert this_machine().processor in shown
     assert "| 10-20 s | a | refuses connections | 1 of 1 | 1 | 0 of 1 |" in shown
     assert '"favourite": "a"' in data.read_text()
+
+
+def test_the_verdict_fits_80_columns_and_one_screen() -> None:
+    incidents = scenario([profile.name for profile in SEVEN], LENGTH_S)
+    samples = [ended(at_s / 50, "garnet", attempts=2) for at_s in range(6000)]
+    report = report_of(
+        samples,
+        samples,
+        favourite="garnet",
+        incidents=incident_reports(incidents, samples, samples, "garnet", LENGTH_S),
+    )
+    out = io.StringIO()
+    Console(file=out, width=80, height=24).print(verdict(report))
+    assert "6000 of 6000 (100.0%)" in out.getvalue()
+    assert "…" not in out.getvalue()
+    assert len(out.getvalue().splitlines()) <= 20
+    early = report_of([], [], complete=False, stopped_because="stopped by the user", incidents=())
+    Console(file=out, width=80).print(verdict(early))
+    assert "ended early (stopped by the user)" in out.getvalue()
 
 
 def test_a_report_of_nothing_and_of_an_early_end_can_be_written() -> None:

@@ -27,10 +27,10 @@ def demo(
     """
     # Imported here, so that `amaru demo --help` need not wait for kernels and servers.
     from rich.console import Console
-    from rich.markdown import Markdown
 
     from amaru.readiness.demo import DemoOptions, run_demo
     from amaru.readiness.demo_report import markdown, write
+    from amaru.readiness.demo_verdict import verdict
     from amaru.readiness.demo_view import LiveView, PlainView, View
     from amaru.readiness.running import run_until_signalled
 
@@ -53,10 +53,11 @@ def demo(
         raise typer.Exit(130)
     data, text = write(done, report)
     if console.is_terminal:
-        console.print(Markdown(markdown(done)))
+        console.print(verdict(done), highlight=False)
+        typer.echo(f"\nThe whole report: {text} (its data: {data.name})")
     else:
         typer.echo(markdown(done))
-    typer.echo(f"Wrote {text} and {data}.")
+        typer.echo(f"Wrote {text} and {data}.")
     if done.failed:
         typer.echo(f"amaru demo: {done.stopped_because}", err=True)
         raise typer.Exit(1)

@@ -122,7 +122,7 @@ class _Performance:
 
     async def play(self, view: View) -> Run:
         """The traffic, with what goes on beside it."""
-        beside = [self._loop.create_task(work) for work in (self._strike(view), self._draw(view), self._watch())]
+        beside = [self._loop.create_task(work) for work in (self._strike(), self._draw(view), self._watch())]
         try:
             run = await play(
                 self._requests(),
@@ -153,14 +153,14 @@ class _Performance:
         except TraceError as error:
             self._failure = error
 
-    async def _strike(self, view: View) -> None:
+    async def _strike(self) -> None:
         start = await asyncio.shield(self._start)
         for incident in self._incidents:
             await asyncio.sleep(start + incident.at_s - self._loop.time())
             try:
                 await self._stage.strike(incident.provider, incident.fault)
             except AmaruError as error:
-                view.say(f"the incident at {incident.at_s:.0f} s could not be switched on: {told(error)}")
+                self._board.note(incident.at_s, f"this incident could not be switched on: {told(error)}")
 
     async def _draw(self, view: View) -> None:
         start = await asyncio.shield(self._start)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from amaru.readiness.measuring import Quantiles, Sample, quantiles
 from amaru.readiness.player import Lane
-from amaru.simulation.faults import Incident
+from amaru.simulation.faults import Fault, Incident
 
 WINDOW_S = 8.0
 """What "now" means in the view."""
@@ -19,8 +19,20 @@ SETTLED_S = 3.0
 """After an incident began, where the traffic went is told."""
 
 
+class Event(msgspec.Struct, frozen=True):
+    """Something that came about, ``at_s`` seconds after the start."""
+
+    at_s: float
+    what: Literal["struck", "moved", "well", "note"]
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s:.0f} s: {self.words}"
+
+
 class ProviderRow(msgspec.Struct, frozen=True):
-    """One provider now. ``seen`` is amaru's opinion of it; ``success`` its recent success share as amaru holds it."""
+    """One provider now. ``seen`` is amaru's opinion of it; ``success`` its recent success share as amaru holds it;
+    ``incident`` what strikes it, in a word or two."""
 
     name: str
     seen: str
@@ -51,7 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     rows: list[ProviderRow]
     amaru: LaneTotals
     alone: LaneTotals
-    events: list[str]
+    events: list[Event]
 
 
 class Board:
@@ -62,7 +74,7 @@ class Board:
     ) -> None:
         self.through = through
         self.alone = alone
-        self.events: list[str] = []
+        self.events: list[Event] = []
         self._providers = providers
         self._incidents = incidents
         self._duration_s = duration_s
@@ -89,12 +101,12 @@ class Board:
             rows.append(
                 ProviderRow(
                     name=name,
-                    seen=str(health.get("status", "")),
+                    seen=_seen(health),
                     share=shares[name] / len(served) if served else 0.0,
                     first_token=quantiles(sample.first_token_s for sample in mine if sample.first_token_s is not None),
                     success=offers[0]["now"].get("success") if offers else None,
                     incident=", ".join(
-                        incident.fault.describe() for incident in self._incidents if _now(incident, name, elapsed_s)
+                        brief(incident.fault) for incident in self._incidents if _now(incident, name, elapsed_s)
                     ),
                 )
             )
@@ -122,19 +134,21 @@ class Board:
             first_token=quantiles(sample.first_token_s for sample in recent if sample.first_token_s is not None),
         )
 
+    def note(self, at_s: float, words: str) -> None:
+        """Tell something that is not of the traffic."""
+        self.events.append(Event(at_s, "note", words))
+
     def _tell(self, elapsed_s: float) -> None:
         for place, incident in enumerate(self._incidents):
             began, ended = incident.at_s, _end(incident)
             if elapsed_s >= began and self._first("began", place):
-                self.events.append(f"{began:.0f} s: {incident.provider} {incident.fault.describe()}")
+                self.events.append(Event(began, "struck", f"{incident.provider} {incident.fault.describe()}"))
             if elapsed_s >= began + SETTLED_S and self._first("moved", place):
                 moved = self._whereto(incident, began, elapsed_s)
                 if moved:
-                    self.events.append(
-                        f"{elapsed_s:.0f} s: since {incident.provider} was struck, answers come from {moved}"
-                    )
+                    self.events.append(Event(elapsed_s, "moved", f"answers now come from {moved}"))
             if elapsed_s >= ended and self._first("ended", place):
-                self.events.append(f"{ended:.0f} s: {incident.provider} is well again")
+                self.events.append(Event(ended, "well", f"{incident.provider} is well again"))
 
     def _first(self, what: str, place: int) -> bool:
         if (what, place) in self._told:
@@ -166,6 +180,32 @@ class _Running:
             self.saved += sample.ok and sample.attempts > 1
             self.cost_usd += sample.cost_usd
         self._seen = len(finished)
+
+
+def _seen(provider: dict[str, Any]) -> str:  # Any: JSON
+    """What amaru makes of a provider with one offer, from its ``/status``."""
+    now = provider["offers"][0]["now"] if provider.get("offers") else {}
+    free_in_s = now.get("free_in_s") or 0.0
+    match now.get("state"):
+        case "open":
+            return f"back in {math.ceil(free_in_s)} s" if free_in_s > 0 else "to be probed"
+        case "half_open":
+            return "being probed"
+    return str(provider.get("status", ""))
+
+
+def brief(fault: Fault) -> str:
+    """A fault in a word or two; ``Fault.describe`` says more."""
+    words = {
+        "refuse": "refuses",
+        "hang": "no answer",
+        "slow": f"{fault.factor:g}x slower",
+        "stall": "falls silent",
+        "error_in_200": "error in a 200",
+        "cut": "cuts answers",
+        "status": f"answers {fault.error()[0]}",
+    }
+    return words.get(fault.kind, fault.kind.replace("_", " "))
 
 
 def _since(finished: Sequence[Sample], instant_s: float) -> list[Sample]:

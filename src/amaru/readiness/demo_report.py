@@ -11,7 +11,7 @@ import msgspec
 
 from amaru import __version__
 from amaru.domain import Weights
-from amaru.readiness.demo_board import struck
+from amaru.readiness.demo_board import brief, struck
 from amaru.readiness.machine import Machine
 from amaru.readiness.measuring import Quantiles, Sample, Summary
 from amaru.simulation.faults import Incident
@@ -22,6 +22,8 @@ class IncidentReport(msgspec.Struct, frozen=True):
 
     provider: str
     what: str
+    brief: str
+    """``what`` in a word or two."""
     from_s: float
     to_s: float
     sent: int
@@ -79,6 +81,7 @@ def incident_reports(
             IncidentReport(
                 provider=incident.provider,
                 what=incident.fault.describe(),
+                brief=brief(incident.fault),
                 from_s=incident.at_s,
                 to_s=min(elapsed_s, incident.at_s + (incident.duration_s or elapsed_s)),
                 sent=len(mine),

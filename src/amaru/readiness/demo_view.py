@@ -7,17 +7,19 @@ from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from amaru.readiness.demo_board import LaneTotals, ProviderRow, Snapshot
+from amaru.readiness.demo_board import Event, LaneTotals, ProviderRow, Snapshot
 
 PLAIN_EVERY_S = 10.0
-EVENT_LINES = 7
-BAR_CELLS = 14
-_COLOURS = {"available": "green", "throttled": "yellow", "unavailable": "red"}
+BAR_CELLS = 8
+LEAST_EVENTS = 3
+_FIXED_ROWS = 8
+"""Rows of the picture besides one per provider and one per event."""
+_SEEN_STYLES = {"available": "green", "throttled": "yellow"}
+_EVENT_STYLES = {"struck": "red", "well": "green", "note": "yellow"}
 
 
 class View(Protocol):
@@ -31,9 +33,6 @@ class View(Protocol):
 
     def show(self, snapshot: Snapshot) -> None:
         """Show how things stand."""
-
-    def say(self, words: str) -> None:
-        """Say something in between."""
 
 
 class PlainView:
@@ -55,29 +54,30 @@ class PlainView:
 
     def show(self, snapshot: Snapshot) -> None:
         for event in snapshot.events[self._events_shown :]:
-            self.say(event)
+            self._say(str(event))
         self._events_shown = len(snapshot.events)
         if snapshot.elapsed_s >= self._next_s:
             self._next_s += PLAIN_EVERY_S
             amaru, alone = snapshot.amaru, snapshot.alone
             over = snapshot.elapsed_s > snapshot.duration_s
             when = "waiting for the last answers" if over else f"of {snapshot.duration_s:.0f} s"
-            self.say(
+            self._say(
                 f"{snapshot.elapsed_s:.0f} s {when}: through amaru {amaru.served} served, "
                 f"{amaru.saved} saved by failover, {amaru.failed} failed; bound to {self._favourite} alone "
                 f"{alone.served} served, {alone.failed} failed, {alone.in_flight} waiting"
             )
 
-    def say(self, words: str) -> None:
+    def _say(self, words: str) -> None:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveView:
-    """A dashboard that is drawn anew a few times a second."""
+    """A dashboard that fills the terminal, drawn anew a few times a second; gone when it is left."""
 
     def __init__(self, console: Console, favourite: str) -> None:
+        self._console = console
         self._favourite = favourite
-        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._live = Live(console=console, auto_refresh=False, screen=True)
 
     def __enter__(self) -> LiveView:
         self._live.start()
@@ -89,60 +89,68 @@ class LiveView:
         self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        self._live.update(dashboard(snapshot, self._favourite), refresh=True)
-
-    def say(self, words: str) -> None:
-        self._live.console.print(words, markup=False, highlight=False)
+        self._live.update(dashboard(snapshot, self._favourite, self._console.height), refresh=True)
 
 
-def dashboard(snapshot: Snapshot, favourite: str) -> Group:
-    """The whole picture."""
-    providers = Table(title="simulated providers, last seconds", title_justify="left", expand=True, box=None)
-    for name, justify in (
-        ("provider", "left"),
-        ("amaru sees", "left"),
-        ("share of answers", "left"),
-        ("first token p50", "right"),
-        ("p95", "right"),
-        ("success", "right"),
-        ("incident", "left"),
-    ):
-        providers.add_column(name, justify=justify, no_wrap=True, ratio=2 if name == "incident" else None)  # type: ignore[arg-type]  # rich's literal
-    for row in snapshot.rows:
-        providers.add_row(*_cells(row))
-    clients = Table(expand=True, box=None)
-    for name in ("client", "served", "saved by failover", "failed", "open", "answers/s", "first token p95", "spent"):
-        clients.add_column(name, justify="left" if name == "client" else "right", no_wrap=True)
-    clients.add_row(Text("through amaru", style="bold"), *_totals(snapshot.amaru, through=True))
-    clients.add_row(f"bound to {favourite} alone", *_totals(snapshot.alone, through=False))
-    events = Text("\n".join(snapshot.events[-EVENT_LINES:]) or "no incident yet", no_wrap=True, overflow="ellipsis")
-    progress = Table.grid(expand=True)
-    progress.add_column(ratio=1)
-    progress.add_column(justify="right", width=16)
-    progress.add_row(
-        ProgressBar(total=snapshot.duration_s, completed=min(snapshot.elapsed_s, snapshot.duration_s)),
-        f"{snapshot.elapsed_s:5.0f} of {snapshot.duration_s:.0f} s"
-        if snapshot.elapsed_s <= snapshot.duration_s
-        else "last answers ...",
-    )
+def dashboard(snapshot: Snapshot, favourite: str, height: int) -> Group:
+    """The whole picture, in ``height`` rows where that is enough for it; made for 80 columns and more."""
+    lines = max(LEAST_EVENTS, height - _FIXED_ROWS - len(snapshot.rows))
+    events = Text("\n", no_wrap=True, overflow="ellipsis").join(_event(event) for event in snapshot.events[-lines:])
+    quiet = Text("no incident yet", style="dim")
     return Group(
-        Panel(Group(providers, "", clients), title="amaru demo · everything on this machine · Ctrl-C ends it"),
-        Panel(events, title="what is happening", height=EVENT_LINES + 2),
-        progress,
-    )
+        _title(snapshot), "", _providers(snapshot), "", _clients(snapshot, favourite), "", events or quiet
+    )  # fmt: skip
 
 
-def _cells(row: ProviderRow) -> tuple[Text | str, ...]:
+def _title(snapshot: Snapshot) -> Table:
+    over = snapshot.elapsed_s > snapshot.duration_s
+    when = "waiting for the last answers" if over else f"{snapshot.elapsed_s:.0f} of {snapshot.duration_s:.0f} s"
+    title = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    title.add_column(no_wrap=True)
+    title.add_column(ratio=1)
+    title.add_column(no_wrap=True)
+    title.add_column(no_wrap=True)
+    bar = ProgressBar(total=snapshot.duration_s, completed=min(snapshot.elapsed_s, snapshot.duration_s))
+    title.add_row(Text("amaru demo", style="bold"), bar, when, Text("Ctrl-C ends it", style="dim"))
+    return title
+
+
+def _providers(snapshot: Snapshot) -> Table:
+    """What came of the last seconds, by provider; the first figure of latency is the median."""
+    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("provider", no_wrap=True)
+    table.add_column("answers", no_wrap=True)
+    for name in ("first token", "p95", "success"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("amaru sees", no_wrap=True, min_width=13)
+    table.add_column("incident", no_wrap=True, min_width=14)
+    for row in snapshot.rows:
+        table.add_row(*_provider(row))
+    return table
+
+
+def _provider(row: ProviderRow) -> tuple[Text | str, ...]:
     bar = "█" * round(row.share * BAR_CELLS)
     return (
         Text(row.name, style="bold red" if row.incident else "bold"),
-        Text(row.seen or "…", style=_COLOURS.get(row.seen, "")),
         f"{row.share:4.0%} {bar:<{BAR_CELLS}}",
         _milliseconds(row.first_token.p50),
         _milliseconds(row.first_token.p95),
         "" if row.success is None else f"{row.success:.0%}",
+        Text(row.seen or "…", style=_SEEN_STYLES.get(row.seen, "red")),
         Text(row.incident, style="red"),
     )
+
+
+def _clients(snapshot: Snapshot, favourite: str) -> Table:
+    """Both clients, from the start; rates and latencies of the last seconds."""
+    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("client", no_wrap=True)
+    for name in ("served", "saved", "failed", "open", "per s", "first token p95", "spent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row(Text("through amaru", style="bold"), *_totals(snapshot.amaru, through=True))
+    table.add_row(f"bound to {favourite} alone", *_totals(snapshot.alone, through=False))
+    return table
 
 
 def _totals(lane: LaneTotals, *, through: bool) -> tuple[Text | str, ...]:
@@ -156,6 +164,10 @@ def _totals(lane: LaneTotals, *, through: bool) -> tuple[Text | str, ...]:
         _milliseconds(lane.first_token.p95),
         f"${lane.cost_usd:.4f}" if through else "",
     )
+
+
+def _event(event: Event) -> Text:
+    return Text.assemble((f"{event.at_s:4.0f} s  ", "dim"), (event.words, _EVENT_STYLES.get(event.what, "")))
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -206,6 +206,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def describe(self) -> str:
         """In words, for people."""
+        return self._words() + (f", {self.probability:.0%} of the time" if self.probability < 1 else "")
+
+    def _words(self) -> str:
         words = {
             "refuse": "refuses connections",
             "reset": f"resets connections {_WHERE[self.point]}",
