@@ -31,7 +31,8 @@ class RetryBudget:
 
     def request(self, now_s: float) -> None:
         """Count one request (not its retries): it earns ``ratio`` of a retry."""
-        self._fade(now_s)
+        if now_s - self._at > self.window_s * 1e-3:  # what one request fades in less is lost in rounding
+            self._fade(now_s)
         self._requests += 1.0
 
     def try_retry(self, now_s: float) -> bool:
