@@ -75,7 +75,7 @@ http {{
     return Peer("nginx", ["nginx", "-c", str(config)], port)
 
 
-def sglang_router(folder: Path, upstream: str, port: int) -> Peer:
+def sglang_router(_folder: Path, upstream: str, port: int) -> Peer:
     argv = [
         str(PEERS / "router/bin/sglang-router"), "launch", "--worker-urls", upstream, "--port", str(port), "--host",
         "127.0.0.1", "--policy", "round_robin", "--log-level", "error", "--prometheus-port", str(port + 1000),
@@ -84,7 +84,7 @@ def sglang_router(folder: Path, upstream: str, port: int) -> Peer:
     return Peer("sglang-router", argv, port)
 
 
-def vllm_router(folder: Path, upstream: str, port: int) -> Peer:
+def vllm_router(_folder: Path, upstream: str, port: int) -> Peer:
     argv = [
         str(PEERS / "router/bin/vllm-router"), "--worker-urls", upstream, "--port", str(port), "--host", "127.0.0.1",
         "--policy", "random", "--log-level", "error", "--prometheus-port", str(port + 1000),
@@ -107,7 +107,7 @@ general_settings: {{master_key: {KEY}, disable_spend_logs: true}}
     return Peer("LiteLLM proxy", argv, port, {"authorization": f"Bearer {KEY}"}, env=env, ready_s=120.0)
 
 
-def portkey(folder: Path, upstream: str, port: int) -> Peer:
+def portkey(_folder: Path, upstream: str, port: int) -> Peer:
     script = PEERS / "portkey/node_modules/@portkey-ai/gateway/build/start-server.js"
     headers = {
         "authorization": f"Bearer {KEY}",

@@ -59,7 +59,7 @@ def machine() -> str:
 
 @contextlib.contextmanager
 def upstream(folder: Path) -> Iterator[None]:
-    """nginx on the load's core: a whole answer, a stream of 32 chunks each flushed by itself, and the whole over TLS."""
+    """nginx on the load's core: a whole answer, a stream of 32 chunks flushed one by one, and the whole over TLS."""
     events = [CHUNK] * (CHUNKS - 2) + [LAST, USAGE]
     echoes = "\n".join(f"echo 'data: {event}'; echo ''; echo_flush;" for event in events)
     certificate(folder)
@@ -69,7 +69,8 @@ def upstream(folder: Path) -> Iterator[None]:
     models = (
         f'location /v1/models {{ return 200 \'{{"object":"list","data":[{{"id":"{MODEL}","object":"model"}}]}}\'; }}'
     )
-    common = f"{health} location /get_server_info {{ return 200 '{{}}'; }} location /server_info {{ return 200 '{{}}'; }} {models}"
+    infos = "".join(f"location /{name} {{ return 200 '{{}}'; }} " for name in ("get_server_info", "server_info"))
+    common = f"{health} {infos}{models}"
     config.write_text(
         f"""load_module {module};
 daemon off; worker_processes 1; pid {folder}/nginx-upstream.pid; error_log {folder}/nginx-error.log;
@@ -169,7 +170,8 @@ def body_of(stream: bool) -> str:
     tail = ',"stream":true,"stream_options":{"include_usage":true}' if stream else ""
     return (
         f'{{"model":"{MODEL}","messages":[{{"role":"system","content":"You are a helpful assistant."}},'
-        f'{{"role":"user","content":"Tell me about the fox and the dog, please, in one sentence."}}],"max_tokens":64{tail}}}'
+        f'{{"role":"user","content":"Tell me about the fox and the dog, please, in one sentence."}}],'
+        f'"max_tokens":64{tail}}}'
     )
 
 
@@ -184,7 +186,8 @@ def load(
     script.write_text("\n".join(lines))
     url = f"http://127.0.0.1:{peer.port}{path or peer.path}"
     out = subprocess.run(
-        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url],
+        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script),
+         url],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     return parse_wrk(out)

@@ -34,11 +34,19 @@ def page() -> str:
             texts += _operation(method, path, operation)
             for status, answer in operation["responses"].items():
                 if status != "200":
-                    meanings.setdefault(status, answer["description"])
+                    meanings.setdefault(status, _resolved(document, answer)["description"])
     parts = [INTRO, table(("status", "meaning"), sorted(meanings.items()))]
     for group, texts in groups.items():
         parts += [f"## {group}\n", *texts]
     return "\n".join([*parts, "## Types\n", *_types(document)])
+
+
+def _resolved(document: Schema, part: Schema) -> Schema:
+    """What a reference into the document (``#/components/…``) stands for; anything else is itself."""
+    found = document
+    for name in part.get("$ref", "").removeprefix("#/").split("/"):
+        found = found[name] if name else part
+    return found
 
 
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
@@ -58,7 +66,7 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
             yield f"Takes {_type(body['schema'])}.\n"
         else:
             yield _fields(body["schema"])
-        yield fence("json", json.dumps(body["example"], indent=2))
+        yield from (fence("json", json.dumps(example["value"], indent=2)) for example in body["examples"].values())
     yield "Answers " + ", ".join(_answer(status, answer) for status, answer in operation["responses"].items()) + ".\n"
 
 
@@ -66,7 +74,7 @@ def _answer(status: str, answer: Schema) -> str:
     content = answer.get("content", {})
     if status != "200":
         return status
-    types = [_type(c["schema"]) if "$ref" in c["schema"] else code(media) for media, c in content.items()]
+    types = [_type(c["schema"]) if "$ref" in c.get("schema", {}) else code(media) for media, c in content.items()]
     return f"200 ({' or '.join(types)})"
 
 

@@ -10,10 +10,10 @@ import pytest
 from gateway_world import KEY, OTHER_KEY, MakeWorld, World, digest
 
 GPU_OFFERS: list[dict[str, Any]] = [
-    {"provider": "alpha", "resource": "A100", "kinds": ["gpu_job"], "price": {"usd_per_gpu_hour": 1.8}, "latency_ms": 300,
-     "reputation": 78, "regions": ["eu-west-1", "us-west-2"], "capacity": 220},
-    {"provider": "beta", "resource": "A100", "kinds": ["gpu_job"], "price": {"usd_per_gpu_hour": 2.5}, "latency_ms": 260,
-     "reputation": 85, "regions": ["us-west-2"], "capacity": 200},
+    {"provider": "alpha", "resource": "A100", "kinds": ["gpu_job"], "price": {"usd_per_gpu_hour": 1.8},
+     "latency_ms": 300, "reputation": 78, "regions": ["eu-west-1", "us-west-2"], "capacity": 220},
+    {"provider": "beta", "resource": "A100", "kinds": ["gpu_job"], "price": {"usd_per_gpu_hour": 2.5},
+     "latency_ms": 260, "reputation": 85, "regions": ["us-west-2"], "capacity": 200},
 ]  # fmt: skip
 
 

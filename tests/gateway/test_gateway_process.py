@@ -81,7 +81,8 @@ async def start(folder: Path, settings: dict[str, Any], *options: str) -> asynci
     config = folder / "amaru.yaml"
     config.write_text(yaml.safe_dump(settings))
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from amaru.cli.main import main; main()", "serve", "--config", str(config), "--port", "0",
+        sys.executable, "-c", "from amaru.cli.main import main; main()", "serve", "--config", str(config),
+        "--port", "0",
         *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ},
     )  # fmt: skip
 
@@ -126,14 +127,13 @@ async def test_sigterm_lets_streams_end_and_refuses_new_traffic(served: Served) 
 
 async def test_second_signal_ends_at_once(served: Served) -> None:
     async with served.client.stream("POST", "/v1/chat/completions", json=stream_request(4000)) as response:
+        rest = response.aiter_lines()
+        await anext(rest)
+        served.process.send_signal(signal.SIGTERM)
+        await served.logged("draining")
+        served.process.send_signal(signal.SIGTERM)
         with pytest.raises(httpx.RemoteProtocolError):
-            first = True
-            async for _ in response.aiter_lines():
-                if first:
-                    first = False
-                    served.process.send_signal(signal.SIGTERM)
-                    await served.logged("draining")
-                    served.process.send_signal(signal.SIGTERM)
+            _ = [line async for line in rest]
     assert await served.ended() == 1
 
 
