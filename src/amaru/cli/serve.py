@@ -38,7 +38,7 @@ def serve(
     writer = logs.configure(loaded.logging.level, loaded.logging.format)
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-            code = runner.run(run(loaded, environment, announce=_announce))
+            code = runner.run(run(loaded, environment, announce=_announce, log_writer=writer))
     finally:
         writer.close()
     raise typer.Exit(code)

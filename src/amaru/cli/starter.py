@@ -236,10 +236,10 @@ tenants:
 routing:
   policy: rules          # rules, rules_classic, cheapest, fastest, random
   exploration: 0         # 0.01: one first attempt in a hundred goes to another offer, to learn
-  deadline_ms: 120000    # longest time for one request, with all its attempts
-  first_token_ms: 15000  # longest wait for a stream's first token
-  answer_ms: 60000       # longest wait for an answer that is not streamed
-  idle_ms: 15000         # longest silence inside a stream
+  deadline_ms: 600000    # longest time for one request, with all its attempts
+  first_token_ms: 30000  # longest wait for a stream's first token
+  answer_ms: 120000      # longest wait for an answer that is not streamed
+  idle_ms: 30000         # longest silence inside a stream
 
 storage:
   path: amaru-data/amaru.db

@@ -328,17 +328,23 @@ class RoutingSettings(Section):
         description="Share of first attempts that try another offer, to learn; 0.01 is a good start.",
     )
     deadline_ms: Milliseconds = Field(
-        default=120_000, description="Longest time for one request, with all its attempts."
+        default=600_000, description="Longest time for one request, with all its attempts."
     )
     max_attempts: int = Field(default=6, ge=1, le=100, description="Most calls to providers for one request.")
-    first_token_ms: Milliseconds = Field(default=15_000, description="Longest wait for a stream's first token.")
-    answer_ms: Milliseconds = Field(default=60_000, description="Longest wait for an answer that is not streamed.")
-    idle_ms: Milliseconds = Field(default=15_000, description="Longest silence inside a stream.")
+    first_token_ms: Milliseconds = Field(default=30_000, description="Longest wait for a stream's first token.")
+    answer_ms: Milliseconds = Field(default=120_000, description="Longest wait for an answer that is not streamed.")
+    idle_ms: Milliseconds = Field(default=30_000, description="Longest silence inside a stream.")
     longest_retry_after_ms: float = Field(
         default=1_000,
         ge=0,
         le=3_600_000,
         description="A Retry-After up to this is waited for; beyond, the next offer is asked.",
+    )
+    longest_wait_ms: float = Field(
+        default=30_000,
+        ge=0,
+        le=3_600_000,
+        description="Longest wait for an offer to come back when none is free; a caller's own deadline takes its place.",
     )
     retry_budget: RetryBudgetSettings = Field(
         default=RetryBudgetSettings(), description="How many retries are allowed."

@@ -17,7 +17,7 @@ from amaru.gateway.server import Gateway
 from amaru.http1 import ServerSettings
 from amaru.mesh import Mesh
 from amaru.storage import DecisionStore, StoreSettings
-from amaru.telemetry.logs import get_logger
+from amaru.telemetry.logs import LineWriter, get_logger
 from amaru.telemetry.metrics import Metrics
 
 log = get_logger("gateway")
@@ -27,13 +27,17 @@ GC_THRESHOLD = 50_000
 little; its default of 700 costs several per cent of the throughput."""
 
 
-async def run(config: Config, environment: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
+async def run(
+    config: Config, environment: Mapping[str, str], *, announce: Callable[[str], None], log_writer: LineWriter
+) -> int:
     """Serve until told to stop; returns the exit status: 0, or 1 where requests had to be cut at the end.
 
     Parameters
     ----------
     environment
         Holds the overrides and keys that ``config`` was loaded with, and each reload of it will be.
+    log_writer
+        Where logs go; how many lines it dropped is a metric.
     announce
         Gets the address once the server takes traffic.
 
@@ -54,7 +58,9 @@ async def run(config: Config, environment: Mapping[str, str], *, announce: Calla
     )
     store.start()
     try:
-        mesh = Mesh(config, store, Metrics())
+        metrics = Metrics()
+        metrics.watch(log_lines_dropped=lambda: log_writer.dropped)
+        mesh = Mesh(config, store, metrics)
         mesh.plan.warm()
         settings = ServerSettings(
             max_body_bytes=int(server.max_body_mb * 1024 * 1024),

@@ -40,6 +40,11 @@ NEEDS: dict[Capability, Capability] = {
 }
 """What a request's needs mean for routing. A table, since operators of ``IntFlag`` cost most of a microsecond each."""
 
+WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STREAM_STALLED))
+"""Failures by which a wait ends, be it at the offer's own limit or at the request's deadline."""
+CLOCK_GRAIN_S = 0.005
+"""A deadline may strike this much early: event loops count in milliseconds."""
+
 REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
 
 log = get_logger("mesh")
@@ -61,15 +66,13 @@ class Call(msgspec.Struct, frozen=True):
 class OpenAttempt:
     """An attempt under way: what must be released and measured when it ends."""
 
-    __slots__ = ("admission", "deadline_bound", "offer", "row", "started_at")
+    __slots__ = ("admission", "offer", "row", "started_at")
 
-    def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, deadline_bound: bool) -> None:
+    def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float) -> None:
         self.row = row
         self.offer = offer
         self.admission = admission
         self.started_at = started_at
-        self.deadline_bound = deadline_bound
-        """The caller's deadline, not the offer's own limit, will end the wait for an answer."""
 
 
 class Execution:
@@ -80,7 +83,7 @@ class Execution:
     """
 
     __slots__ = (
-        "at", "attempts", "call", "cost", "deadline_at", "duration_s", "error", "excluded", "failure", "first_token_ms", "id", "latest",
+        "at", "attempts", "call", "cost", "deadline_at", "decision_s", "duration_s", "error", "excluded", "failure", "first_token_ms", "id", "latest",
         "mesh", "open", "plan", "ranking", "reply", "retried", "settled", "status", "tokens", "usage", "workload",
     )  # fmt: skip
 
@@ -108,8 +111,10 @@ class Execution:
         self.cost = 0.0
         self.first_token_ms: float | None = None
         self.settled = False
-        self.ranking = self.latest = plan.router.decide(self.workload, mesh.clock())
+        started = mesh.clock()
+        self.ranking = self.latest = plan.router.decide(workload, started)
         """The decision, and the last re-ranking while waiting for an offer to come back."""
+        self.decision_s = mesh.clock() - started
 
     # ---- the attempts -------------------------------------------------------------------------------------------
 
@@ -162,23 +167,24 @@ class Execution:
         admission = plan.board.admit(row, self.tokens, now, again=again)
         if admission is None:
             return False
-        offer = plan.board.offers[row]
-        limit_s = plan.answer_limit_s(offer, self.call.request.stream)
-        self.open = OpenAttempt(row, offer, admission, now, now + limit_s > self.deadline_at)
+        self.open = OpenAttempt(row, plan.board.offers[row], admission, now)
         return True
 
     async def _wait_for_an_offer(self) -> list[int]:
-        """Every offer is ruled out or busy: wait for the first to come back inside the deadline, or give up."""
+        """Every offer is ruled out or busy: wait for the first to come back, where that is in time, or give up."""
         plan, mesh = self.plan, self.mesh
         now = mesh.clock()
         rows = [int(row) for row in self.latest.rows if int(row) not in self.excluded]
         if not rows or not self.latest.may_return(rows):
             raise self._give_up(None)
         soonest_s = plan.board.soonest_return_s(rows, now, self.tokens)
-        remaining_s = self.deadline_at - now
+        limit_at = self.deadline_at
+        if self.call.deadline_s is None:  # a caller that names no deadline is not kept for as long as an answer may take
+            limit_at = min(limit_at, self.call.arrived_at + plan.longest_wait_s)
+        remaining_s = limit_at - now
         if remaining_s <= 0.0 or (soonest_s is not None and soonest_s >= remaining_s):
             raise self._give_up(soonest_s)
-        await mesh.wait_for_change(plan.board, min(soonest_s if soonest_s is not None else remaining_s, remaining_s))
+        await mesh.wait_for_change(plan.board, remaining_s if soonest_s is None else soonest_s)
         self.latest = plan.router.decide(self.workload, mesh.clock())
         return self.latest.order
 
@@ -320,7 +326,8 @@ class Execution:
         if facts is None:  # nothing of it was handed on: its cost is the attempt's alone
             usage = self._unseen_usage(attempt, failure)
             cost = cost_usd(attempt.offer.price, usage) if usage is not None else 0.0
-        impatient = failure is not None and failure.kind is FailureKind.NO_ANSWER and attempt.deadline_bound
+        # A request that ran out of its own time says nothing about the offer.
+        impatient = failure is not None and failure.kind in WAITED and now >= self.deadline_at - CLOCK_GRAIN_S
         board = self.plan.board
         if not abandoned and not impatient:
             board.observe(attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=_sum_of(usage))

@@ -85,7 +85,7 @@ class Mesh:
         self._waiting = 0
         self._retirement: asyncio.Task[None] | None = None
         store.remember_board(self.plan.board.version, self.plan.board.offers)
-        metrics.watch(lambda: self.in_flight, self.offer_health, store.status)
+        metrics.watch(in_flight=lambda: self.in_flight, offers=self.offer_health, store=store.status)
 
     @property
     def keyring(self) -> KeyRing:
@@ -148,6 +148,7 @@ class Mesh:
         if execution.usage is not None:
             metrics.observe_usage(workload.tenant, execution.attempts[-1].offer, execution.usage, execution.cost)
         metrics.observe_attempts(execution.attempts)
+        metrics.observe_decision(execution.decision_s)
         self.store.record(record_of_execution(execution))
         policy = execution.plan.router.policy
         if policy.learns and execution.attempts:

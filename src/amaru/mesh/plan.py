@@ -51,6 +51,7 @@ class Plan:
         )
         self.deadline_s = routing.deadline_ms / 1e3
         self.max_attempts = routing.max_attempts
+        self.longest_wait_s = routing.longest_wait_ms / 1e3
         self.longest_retry_after_s = routing.longest_retry_after_ms / 1e3
         self.settings = config.providers()
         self.providers: dict[str, Provider] = {}
@@ -60,11 +61,6 @@ class Plan:
         self._users = 0
         self._successor: Plan | None = None
         self._unused = asyncio.Event()
-
-    def answer_limit_s(self, offer: Offer, stream: bool) -> float:
-        """How long ``offer`` may keep the caller waiting: for its first token, or for a whole answer."""
-        settings = self.settings[offer.provider]
-        return (settings.first_token_ms if stream else settings.answer_ms) / 1e3
 
     def timing(self, offer: Offer, started_at: float, deadline_at: float) -> Timing:
         """The limits of one attempt, none of them past the request's deadline."""
