@@ -27,6 +27,7 @@ def bomb(levels: int = 12) -> bytes:
         (b"hello", "amaru.yaml:1: must hold `name: value` lines, not a single value"),
         (b"server:\n\tport: 1\n", "amaru.yaml:2:1: not valid YAML: a tab — indent with spaces"),
         (b"server: {port: 1\nversion: 1\n", "amaru.yaml:2:"),
+        (b"providers: [\n", "amaru.yaml:2:1: not valid YAML"),
         (b"version: 1\n---\nversion: 1\n", "amaru.yaml:2:1: not valid YAML: a second document begins"),
         (b"version: *nope\n", "undefined alias"),
         (b"version: 1\nserver: {}\nversion: 1\n", "amaru.yaml:3: version: written twice (first on line 1)"),
@@ -90,7 +91,7 @@ def test_quotes_and_tags_make_text() -> None:
     }
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | st.text("ab1:-,[]{}\n\t \"'#&*!|>?%@", max_size=40).map(str.encode))
 def test_no_bytes_raise_anything_else(content: bytes) -> None:
     read_document(content)
 

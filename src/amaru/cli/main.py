@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 _FIRST_STEPS = """Start here:
 
+  amaru demo            see it at work first; needs no key and no network
+
   amaru init            writes amaru.yaml from the keys in your environment
 
   amaru config check    names every mistake in it, with line and remedy
@@ -50,7 +52,8 @@ def load_command(name: str) -> Any:  # Any: see _LazyGroup
     module, _, attribute = COMMANDS[name][0].partition(":")
     target = getattr(importlib.import_module(module), attribute)
     if not isinstance(target, typer.Typer):
-        function, target = target, typer.Typer(add_completion=False)
+        # Markdown: paragraphs of a docstring flow, whatever its line breaks.
+        function, target = target, typer.Typer(add_completion=False, rich_markup_mode="markdown")
         target.command(name)(function)
     command = typer.main.get_command(target)
     command.name = name

@@ -115,7 +115,9 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
     what = f"not valid YAML: {error.problem or error.context or 'cannot be parsed'}"
-    at = text.splitlines()[line - 1] if line and line <= text.count("\n") + 1 and text else ""
+    # A file that ends too early is marked on the line after its last.
+    lines = text.splitlines()
+    at = lines[line - 1] if line and line <= len(lines) else ""
     # PyYAML says "found character that cannot start any token", and leaves the reader to guess which.
     if "\t" in at[: len(at) - len(at.lstrip())] or at[(column or 1) - 1 : column or 1] == "\t":
         return Problem((), "not valid YAML: a tab", "indent with spaces", line, column)
