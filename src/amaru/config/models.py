@@ -117,7 +117,7 @@ class ServerSettings(Section):
         "allowed on a loopback host only.",
     )
     operator_keys: tuple[KeyReference, ...] = Field(
-        default=(), description="Keys that open the operators' endpoints (reload, status of every tenant)."
+        default=(), description="Keys that open /status, /metrics and the decisions of every tenant."
     )
     max_body_mb: float = Field(
         default=32,
@@ -344,7 +344,7 @@ class RoutingSettings(Section):
         default=30_000,
         ge=0,
         le=3_600_000,
-        description="Longest wait for an offer to come back when none is free; a caller's own deadline takes its place.",
+        description="Longest wait for an offer when none is free; a caller's own deadline takes its place.",
     )
     retry_budget: RetryBudgetSettings = Field(
         default=RetryBudgetSettings(), description="How many retries are allowed."
