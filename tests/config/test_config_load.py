@@ -92,7 +92,7 @@ def test_a_provider_has_its_key_and_every_limit() -> None:
     assert provider.key is not None
     assert provider.key.get_secret_value() == SECRET
     assert provider.headers["openai-organization"].get_secret_value() == "org-1"
-    assert (provider.idle_ms, provider.first_token_ms, provider.connect_ms) == (5000, 15_000, 3000)
+    assert (provider.idle_ms, provider.first_token_ms, provider.connect_ms) == (5000, 30_000, 3000)
     assert isinstance(provider.connect_ms, float)
 
 

@@ -150,7 +150,7 @@ class AgentApi:
         self._mesh = mesh
         self._access = access
 
-    async def route(self, request: Request) -> None:
+    def route(self, request: Request) -> None:
         """``POST /agent/route``."""
         try:
             tenant = self._access.tenant_of(request)
@@ -159,7 +159,7 @@ class AgentApi:
         except RequestError as error:
             respond_error(request, error)
 
-    async def batch(self, request: Request) -> None:
+    def batch(self, request: Request) -> None:
         """``POST /agent/route/batch``."""
         try:
             tenant = self._access.tenant_of(request)
@@ -178,7 +178,7 @@ class AgentApi:
             results.append(item)
         respond_json(request, 200, BatchOut(results))
 
-    async def best(self, request: Request) -> None:
+    def best(self, request: Request) -> None:
         """``POST /route``."""
         try:
             tenant = self._access.tenant_of(request)

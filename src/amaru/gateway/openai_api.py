@@ -81,7 +81,7 @@ class OpenAIApi:
             await request.write(_receipt(execution) + DONE)
         request.end()
 
-    async def models(self, request: Request) -> None:
+    def models(self, request: Request) -> None:
         """``GET /v1/models``: every resource and alias that the caller's tenant may use."""
         try:
             tenant = self._access.tenant_of(request)
@@ -138,7 +138,7 @@ def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
 
 
 def _head_of_whole(execution: Execution) -> Block:
-    """The header lines of a whole answer in one go. Ids and providers' names hold no character that could break them."""
+    """The header lines of a whole answer. Ids and providers' names hold no character that could break them."""
     last = execution.attempts[-1]
     return Block(
         b"x-amaru-decision: %b\r\nx-amaru-attempts: %d\r\nx-amaru-provider: %b\r\nx-amaru-cost-usd: %.9f\r\n"

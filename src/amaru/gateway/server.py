@@ -71,17 +71,21 @@ class Gateway:
         self._serving = False
         return await self._server.drain(timeout_s)
 
-    def _dispatch(self, request: Request) -> Coroutine[Any, Any, None]:
-        """The coroutine that answers; not one itself, since each in the chain costs every wake-up of a request."""
+    def _dispatch(self, request: Request) -> Coroutine[Any, Any, None] | None:
+        """Answer, or give the coroutine that does; not one itself: each in the chain costs every wake-up."""
         path, method = request.path, request.method
+        allowed: tuple[str, ...] = ("POST",)
         handler = self._posts.get(path)
-        if handler is not None:
-            return handler(request) if method == "POST" else _method_not_allowed(request, "POST")
-        if path == "/v1/models":
-            return self._models(request) if method in ("GET", "HEAD") else _method_not_allowed(request, "GET")
-        return self._other(request)
+        if handler is None:
+            if path != "/v1/models":
+                return self._other(request)
+            handler, allowed = self._models, ("GET", "HEAD")
+        if method in allowed:
+            return handler(request)
+        _method_not_allowed(request, allowed[0])
+        return None
 
 
-async def _method_not_allowed(request: Request, allowed: str) -> None:
+def _method_not_allowed(request: Request, allowed: str) -> None:
     error = RequestError(405, f"{request.path} takes {allowed}, not {request.method[:32]}.", code="method_not_allowed")
     respond_error(request, error, [(b"allow", allowed.encode())])

@@ -19,8 +19,9 @@ from amaru.http1.wire import Heads
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Coroutine[Any, Any, None]]
-"""Answers one request. It is cancelled when the client goes away before its answer is complete."""
+Handler = Callable[[Request], Coroutine[Any, Any, None] | None]
+"""Answers one request: at once, or by the coroutine that it returns. That runs as a task of its own, and is cancelled
+when the client goes away before its answer is complete."""
 # Any: what a coroutine yields to the event loop is the loop's business.
 
 _CANCEL_GRACE_S = 1.0
@@ -71,7 +72,7 @@ class HttpServer:
         self._wall_clock = wall_clock
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
-        self._tasks: dict[Request, asyncio.Task[None]] = {}
+        self._tasks: dict[Request, tuple[asyncio.Task[None], Coroutine[Any, Any, None]]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._settled: asyncio.Future[None] | None = None
 
@@ -178,33 +179,56 @@ class HttpServer:
         self._check_settled()
 
     def serve(self, request: Request) -> None:
-        """Start the handler's task."""
+        """Call the handler, and start its task unless it answered at once."""
+        try:
+            running = self._handler(request)
+        except Exception as error:
+            self._failed(request, error)
+            return
+        if running is None:
+            self._check_answered(request)
+            return
         if sys.version_info >= (3, 12):  # runs up to its first wait at once, without a turn of the loop
-            task = asyncio.Task(self._run(request), loop=self.loop, eager_start=True)
+            task = asyncio.Task(self._run(request, running), loop=self.loop, eager_start=True)
             if task.done():
                 return
         else:
-            task = self.loop.create_task(self._run(request))
-        self._tasks[request] = task
+            task = self.loop.create_task(self._run(request, running))
+        self._tasks[request] = (task, running)
 
     def cancel(self, request: Request) -> None:
         """Cancel the handler of a request whose client has gone."""
-        task = self._tasks.get(request)
-        if task is not None and task.cancel():
+        entry = self._tasks.get(request)
+        if entry is not None and entry[0].cancel():
             # A task that is cancelled before its first step never enters `_run`, which would otherwise clean up.
-            task.add_done_callback(lambda _: self._forget_task(request))
+            entry[0].add_done_callback(lambda _: self._forget_unstarted(request))
 
-    async def _run(self, request: Request) -> None:
+    def _forget_unstarted(self, request: Request) -> None:
+        entry = self._tasks.get(request)
+        if entry is not None:
+            entry[1].close()
+            self._forget_task(request)
+
+    async def _run(self, request: Request, running: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._handler(request)
-            if not request.settled:
-                _log.error("the handler of %s %r returned without completing its answer", request.method, request.path)
+            await running
+            self._check_answered(request)
         except Exception as error:
-            _log.error("the handler of %s %r failed", request.method, request.path, exc_info=error)
+            self._failed(request, error)
         finally:
             if not request.settled:
                 request.give_up()
             self._forget_task(request)
+
+    def _check_answered(self, request: Request) -> None:
+        if not request.settled:
+            _log.error("the handler of %s %r returned without completing its answer", request.method, request.path)
+            request.give_up()
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        _log.error("the handler of %s %r failed", request.method, request.path, exc_info=error)
+        if not request.settled:
+            request.give_up()
 
     def _forget_task(self, request: Request) -> None:
         self._tasks.pop(request, None)

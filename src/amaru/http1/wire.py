@@ -41,7 +41,7 @@ class Heads(dict[int, bytes]):
 
 
 class Block(bytes):
-    """Header lines, each ``name: value\\r\\n``, encoded by a caller that vouches for them: they are sent as they are."""
+    """Header lines, each ``name: value\\r\\n``, encoded by a caller that vouches for them; sent as they are."""
 
 
 def encode_fields(fields: Fields | Block) -> bytes:
