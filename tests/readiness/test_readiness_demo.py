@@ -205,6 +205,11 @@ def test_a_report_of_nothing_and_of_an_early_end_can_be_written() -> None:
     assert "None had begun." in markdown(nothing)
 
 
+def test_a_trace_that_is_too_short_is_said_to_be() -> None:
+    assert "300 s planned; ended with the trace" in markdown(report_of([], [], planned_s=300))
+    assert "30 s planned; complete" in markdown(report_of([], []))
+
+
 def test_the_saved_answer_is_shown_with_its_attempts() -> None:
     record = {
         "id": "d1",

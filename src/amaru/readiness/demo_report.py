@@ -152,9 +152,18 @@ def markdown(report: DemoReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def how_it_ended(report: DemoReport) -> str:
+    """In a few words."""
+    if not report.complete:
+        return f"ended early ({report.stopped_because})"
+    if report.through_amaru.duration_s < report.planned_s - 1:
+        return "ended with the trace"
+    return "complete"
+
+
 def _setting(report: DemoReport) -> str:
     machine = report.machine
-    ended = "complete" if report.complete else f"ended early ({report.stopped_because})"
+    ended = how_it_ended(report)
     return (
         f"amaru {report.version}, {report.written_at}. Machine: {machine.processor}, {machine.cores} cores, "
         f"{machine.system}, {machine.python}.\n\n"

@@ -6,15 +6,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from amaru.readiness.demo_report import DemoReport
+from amaru.readiness.demo_report import DemoReport, how_it_ended
 from amaru.readiness.measuring import Quantiles, Summary
 
 
 def verdict(report: DemoReport) -> Group:
     """Both clients side by side, and each incident: 20 lines for the whole scenario, made for 80 columns and more."""
-    over = f"{report.through_amaru.duration_s:.0f} s of traffic"
-    if not report.complete:
-        over += f", ended early ({report.stopped_because.splitlines()[0]})"
+    over = f"{report.through_amaru.duration_s:.0f} s of traffic, {how_it_ended(report).splitlines()[0]}"
     return Group(Text(over, style="bold"), "", _clients(report), "", _incidents(report))
 
 
