@@ -87,6 +87,19 @@ async def start(folder: Path, settings: dict[str, Any], *options: str) -> asynci
     )  # fmt: skip
 
 
+async def refused(process: asyncio.subprocess.Process) -> str:
+    """What a server that must not start says before it ends with status 1."""
+    try:
+        async with asyncio.timeout(30.0):
+            _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 1
+    return err.decode()
+
+
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async with SimulatedProvider(SLOW) as provider:
@@ -179,18 +192,12 @@ async def test_records_survive_the_process(served: Served) -> None:
     ],
 )
 async def test_what_prevents_the_start_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    process = await start(tmp_path, {**settings_for("http://127.0.0.1:9"), **change})
-    async with asyncio.timeout(30.0):
-        _, err = await process.communicate()
-    assert process.returncode == 1
-    assert words in err.decode()
-    assert "Traceback" not in err.decode()
+    err = await refused(await start(tmp_path, {**settings_for("http://127.0.0.1:9"), **change}))
+    assert words in err
+    assert "Traceback" not in err
 
 
 async def test_option_cannot_open_an_unguarded_server(tmp_path: Path) -> None:
     settings = settings_for("http://127.0.0.1:9", auth="none")
-    process = await start(tmp_path, settings, "--host", "0.0.0.0")
-    async with asyncio.timeout(30.0):
-        _, err = await process.communicate()
-    assert process.returncode == 1
-    assert "server.auth: none lets everybody who reaches 0.0.0.0" in err.decode()
+    err = await refused(await start(tmp_path, settings, "--host", "0.0.0.0"))
+    assert "server.auth: none lets everybody who reaches 0.0.0.0" in err

@@ -7,6 +7,7 @@ the outcome of a decision, exactly once.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Annotated, Literal, TypeVar
 
@@ -35,6 +36,7 @@ from amaru.http1 import Request
 from amaru.mesh import Mesh
 
 MAX_BATCH = 1000
+YIELD_EVERY = 16
 LEAST_WEIGHT = 1e-9
 """Weights that are smaller in sum cannot be brought to 1: the division would overflow."""
 
@@ -159,7 +161,7 @@ class AgentApi:
         except RequestError as error:
             respond_error(request, error)
 
-    def batch(self, request: Request) -> None:
+    async def batch(self, request: Request) -> None:
         """``POST /agent/route/batch``."""
         try:
             tenant = self._access.tenant_of(request)
@@ -168,7 +170,9 @@ class AgentApi:
             respond_error(request, error)
             return
         results = []
-        for asked in batch.workloads:
+        for place, asked in enumerate(batch.workloads):
+            if place % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)  # others' turn: a whole batch takes a tenth of a second
             try:
                 item = BatchItemOut(
                     decision=self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)

@@ -16,7 +16,7 @@ from amaru.gateway.access import Access
 from amaru.gateway.answers import respond_error, respond_json
 from amaru.http1 import Block, Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
-from amaru.mesh.execution import caller_error
+from amaru.mesh.call import caller_error
 from amaru.protocols.openai import error_event, parse_request
 from amaru.providers.base import StreamReply, WholeReply
 
@@ -60,6 +60,9 @@ class OpenAIApi:
                 request.respond(reply.status, _head_of_whole(execution), reply.body)
         except RequestError as error:
             respond_error(request, error, _headers(execution))
+        except Exception:
+            execution.status = 500  # the server answers so, and logs why
+            raise
         finally:
             execution.settle()
 
@@ -76,7 +79,7 @@ class OpenAIApi:
                 data = await execution.next()
         except Failure as failure:
             error = caller_error(failure, execution.attempts, None)
-            await request.write(error_event(error))
+            await request.write(_receipt(execution) + error_event(error))
         else:
             await request.write(_receipt(execution) + DONE)
         request.end()

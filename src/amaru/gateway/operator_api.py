@@ -58,7 +58,9 @@ class OperatorApi:
             Route("/openapi.json", self.openapi),
         ]
         handlers: dict[Any, Any] = {RequestError: _on_error, StorageError: _on_store, 404: _on_404, 405: _on_405}
-        return Starlette(routes=routes, exception_handlers=handlers)  # Any: Starlette's own type for handlers
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False  # it would send callers to whatever their Host header names
+        return app  # Any: Starlette's own type for handlers
 
     async def live(self, _: Request) -> Response:
         """The process answers."""
@@ -88,14 +90,12 @@ class OperatorApi:
 
     async def providers(self, request: Request) -> Response:
         """Every provider with its offers and how they fare now."""
-        self._tenant_or_operator(request)
-        return _json({"providers": self._views.providers()})
+        return _json({"providers": self._views.providers(self._tenant_or_operator(request))})
 
     async def provider(self, request: Request) -> Response:
         """One provider."""
-        self._tenant_or_operator(request)
         wanted = request.path_params["id"]
-        for provider in self._views.providers():
+        for provider in self._views.providers(self._tenant_or_operator(request)):
             if provider["id"] == wanted:
                 return _json(provider)
         raise RequestError(404, f"No provider is named {wanted[:128]!r}; GET /providers lists them.", code="not_found")

@@ -5,7 +5,8 @@ serve; ``Execution`` is one request's single passage through the loop; ``Views``
 amaru decides, calls a provider or learns.
 """
 
-from amaru.mesh.execution import Call, Execution
+from amaru.mesh.call import Call
+from amaru.mesh.execution import Execution
 from amaru.mesh.mesh import Mesh
 from amaru.mesh.plan import Plan
 from amaru.mesh.views import Views

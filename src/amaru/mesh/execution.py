@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from amaru.accounts.cost import cost_usd
 from amaru.accounts.tokens import count_usage
-from amaru.domain import Attempt, Capability, FailureKind, Kind, Offer, Provenance, Tenant, Usage, Workload
+from amaru.domain import Attempt, FailureKind, Kind, Offer, Provenance, Usage
 from amaru.errors import Failure, RequestError
-from amaru.protocols.openai import BYTES_PER_TOKEN, OpenAIRequest
+from amaru.mesh.call import Call, caller_error, workload_of
+from amaru.protocols.openai import BYTES_PER_TOKEN
 from amaru.protocols.prompts import prompt_of
 from amaru.providers.base import StreamReply, WholeReply
 from amaru.routing.explanation import why_none
 from amaru.routing.live import Admission
+from amaru.routing.ranking import Ranking
 from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
 from amaru.routing.retries import backoff_s
 from amaru.telemetry.logs import get_logger
@@ -28,18 +28,9 @@ if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
     from amaru.mesh.plan import Plan
 
-DEFAULT_OUTPUT_TOKENS = 256
-"""What an answer is taken to hold where the caller set no limit; it only mixes the unit price."""
-
 CALLER_LEFT = 499
 """The status recorded for a request whose caller went away (nginx's convention)."""
-
-
-NEEDS: dict[Capability, Capability] = {
-    needs: needs & ~Capability.PREFILL for needs in map(Capability, range(2 * Capability.PREFILL))
-}
-"""What a request's needs mean for routing. A table, since operators of ``IntFlag`` cost most of a microsecond each."""
-
+RESULTS = {CALLER_LEFT: "cancelled", 500: "internal_error"}
 WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STREAM_STALLED))
 """Failures by which a wait ends, be it at the offer's own limit or at the request's deadline."""
 CLOCK_GRAIN_S = 0.005
@@ -48,19 +39,6 @@ CLOCK_GRAIN_S = 0.005
 REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
 
 log = get_logger("mesh")
-
-
-class Call(msgspec.Struct, frozen=True):
-    """What the gateway hands to the mesh: a parsed request and who sent it. Instants are ``clock()`` seconds."""
-
-    tenant: Tenant
-    request: OpenAIRequest
-    arrived_at: float
-    region: str | None = None
-    session: str | None = None
-    request_bytes: int = 0
-    deadline_s: float | None = None
-    """The caller's own deadline; the configured one bounds it."""
 
 
 class OpenAttempt:
@@ -83,8 +61,9 @@ class Execution:
     """
 
     __slots__ = (
-        "at", "attempts", "call", "cost", "deadline_at", "decision_s", "duration_s", "error", "excluded", "failure", "first_token_ms", "id", "latest",
-        "mesh", "open", "plan", "ranking", "reply", "retried", "settled", "status", "tokens", "usage", "workload",
+        "at", "attempts", "call", "cost", "deadline_at", "decision_s", "duration_s", "excluded", "failure",
+        "first_token_ms", "id", "latest", "mesh", "open", "plan", "ranking", "reply", "retried", "settled", "status",
+        "throttled", "tokens", "usage", "waited", "workload",
     )  # fmt: skip
 
     def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str, at: float) -> None:
@@ -102,15 +81,16 @@ class Execution:
         self.attempts: list[Attempt] = []
         self.excluded: set[int] = set()
         self.retried: set[int] = set()
+        self.throttled: set[int] = set()
         self.open: OpenAttempt | None = None
         self.reply: WholeReply | StreamReply | None = None
         self.failure: Failure | None = None
-        self.error: RequestError | None = None
         self.status = CALLER_LEFT
         self.usage: Usage | None = None
         self.cost = 0.0
         self.first_token_ms: float | None = None
         self.settled = False
+        self.waited = False
         started = mesh.clock()
         self.ranking = self.latest = plan.router.decide(workload, started)
         """The decision, and the last re-ranking while waiting for an offer to come back."""
@@ -143,7 +123,6 @@ class Execution:
                     self._close_attempt(failure)
                     await self._react(attempt.row, failure)
         except RequestError as error:
-            self.error = error
             self.status = error.status
             raise
         self.reply = reply
@@ -158,8 +137,17 @@ class Execution:
     def _admit_next(self, candidates: list[int]) -> OpenAttempt | None:
         """Take the place at the best candidate that is free now and not ruled out for this request."""
         for row in candidates:
-            if row not in self.excluded and self._admit(row):
+            if row in self.excluded or not self._admit(row):
+                continue
+            if row not in self.throttled:
                 return self.open
+            # It said "later" once before: asking it again is a retry like any other, and the last one.
+            self.retried.add(row)
+            if self.plan.retries.try_retry(self.mesh.clock()):
+                self.mesh.metrics.observe_retry(self.plan.board.offers[row].id)
+                return self.open
+            self.excluded.add(row)
+            self._abandon()
         return None
 
     def _admit(self, row: int, *, again: bool = False) -> bool:
@@ -174,19 +162,31 @@ class Execution:
         """Every offer is ruled out or busy: wait for the first to come back, where that is in time, or give up."""
         plan, mesh = self.plan, self.mesh
         now = mesh.clock()
-        rows = [int(row) for row in self.latest.rows if int(row) not in self.excluded]
-        if not rows or not self.latest.may_return(rows):
+        latest = self._decide_again(now)
+        if latest.order:  # one became free meanwhile
+            await mesh.sleep(0.0)
+            return latest.order
+        rows = [row for row in latest.rows.tolist() if row not in self.excluded]
+        if not rows or not latest.may_return(rows):
             raise self._give_up(None)
         soonest_s = plan.board.soonest_return_s(rows, now, self.tokens)
         limit_at = self.deadline_at
-        if self.call.deadline_s is None:  # a caller that names no deadline is not kept for as long as an answer may take
+        if self.call.deadline_s is None:  # who names no deadline is not kept for as long as an answer may take
             limit_at = min(limit_at, self.call.arrived_at + plan.longest_wait_s)
         remaining_s = limit_at - now
         if remaining_s <= 0.0 or (soonest_s is not None and soonest_s >= remaining_s):
             raise self._give_up(soonest_s)
-        await mesh.wait_for_change(plan.board, remaining_s if soonest_s is None else soonest_s)
-        self.latest = plan.router.decide(self.workload, mesh.clock())
-        return self.latest.order
+        timeout_s = remaining_s if soonest_s is None else soonest_s
+        await mesh.wait_for_change(self.workload.resource, timeout_s, again=self.waited)
+        self.waited = True
+        return self._decide_again(mesh.clock()).order
+
+    def _decide_again(self, now: float) -> Ranking:
+        """Rank anew what was not tried yet; before the first attempt, that is the decision."""
+        self.latest = self.plan.router.decide(self.workload, now, self.excluded)
+        if not self.attempts:
+            self.ranking = self.latest
+        return self.latest
 
     async def _react(self, row: int, failure: Failure) -> None:
         """Do what the table says: ask the same offer again (``open`` is set then), rule it out, or give up."""
@@ -224,7 +224,9 @@ class Execution:
     def _rule_out(self, row: int, reaction: Reaction) -> None:
         """Keep this request from offers that the failure rules out; a throttled one may still be waited for."""
         board = self.plan.board
-        if reaction.health is not Health.THROTTLED:
+        if reaction.health is Health.THROTTLED and row not in self.retried:
+            self.throttled.add(row)
+        else:
             self.excluded.add(row)
         if reaction.exclude_provider:
             self.excluded.update(board.rows_of_provider[board.offers[row].provider])
@@ -259,13 +261,22 @@ class Execution:
         if self.settled:
             return
         self.settled = True
-        if self.open is not None:  # the caller went away
-            if self.reply is not None:
-                self._account(self.reply)
-            self._close_attempt(None, abandoned=True)
-        if self.call.request.stream and isinstance(self.reply, StreamReply):
-            self.reply.close()
-        self.mesh.ended(self)
+        try:
+            if self.open is not None:  # the caller went away
+                if self.reply is not None:
+                    self._account(self.reply)
+                self._close_attempt(None, abandoned=True)
+        finally:  # whatever happens, nothing stays taken
+            self._abandon()
+            if self.call.request.stream and isinstance(self.reply, StreamReply):
+                self.reply.close()
+            self.mesh.ended(self)
+
+    def _abandon(self) -> None:
+        """Give a place back without an outcome."""
+        if self.open is not None:
+            self.plan.board.release(self.open.admission)
+            self.open = None
 
     @property
     def provider(self) -> str | None:
@@ -279,8 +290,8 @@ class Execution:
         """How it ended, in one bounded word for metrics: ``ok``, ``cancelled``, a failure's kind, or ``refused``."""
         if self.ok:
             return "ok"
-        if self.status == CALLER_LEFT:
-            return "cancelled"
+        if self.status in RESULTS:
+            return RESULTS[self.status]
         return self.failure.kind.value if self.failure is not None else "refused"
 
     @property
@@ -314,7 +325,6 @@ class Execution:
         attempt = self.open
         if attempt is None:
             return
-        self.open = None
         now = self.mesh.clock()
         latency_ms = (now - attempt.started_at) * 1e3
         stream = self.call.request.stream
@@ -330,8 +340,11 @@ class Execution:
         impatient = failure is not None and failure.kind in WAITED and now >= self.deadline_at - CLOCK_GRAIN_S
         board = self.plan.board
         if not abandoned and not impatient:
-            board.observe(attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=_sum_of(usage))
+            board.observe(
+                attempt.admission, now, failure, first_ms, latency_ms, stream, tokens_used=_used(usage, failure)
+            )
         board.release(attempt.admission)
+        self.open = None
         served = facts is not None
         self.attempts.append(
             Attempt(
@@ -356,44 +369,13 @@ class Execution:
         failure = self.failure
         if failure is None:
             return why_none(self.latest, soonest_s)
+        if soonest_s is None and reaction_to(failure).health is Health.THROTTLED:
+            soonest_s = self.plan.board.soonest_return_s(self.latest.rows.tolist(), self.mesh.clock(), self.tokens)
         return caller_error(failure, self.attempts, soonest_s)
 
 
-def caller_error(failure: Failure, attempts: list[Attempt], soonest_s: float | None) -> RequestError:
-    """What the caller is told when the last of ``attempts`` ended in ``failure`` and nothing else may be tried."""
-    reaction = reaction_to(failure)
-    if reaction.caller_status is None:
-        status = failure.status if failure.status is not None and 400 <= failure.status < 500 else 400
-        return RequestError(status, failure.message, code=failure.kind.value, body=failure.body)
-    tried = "; ".join(f"{a.offer}: {a.failure.value if a.failure else 'ok'}" for a in attempts)
-    retry_after_s = soonest_s if soonest_s is not None else failure.retry_after_s
-    status = reaction.caller_status
-    return RequestError(
-        status,
-        f"No provider could answer ({tried}). The decision's page tells why each was chosen and how it failed.",
-        type="rate_limit_error" if status == 429 else "api_error",
-        code=failure.kind.value,
-        retry_after_s=retry_after_s,
-    )
-
-
-def _sum_of(usage: Usage | None) -> float | None:
-    return None if usage is None else usage.input_tokens + usage.output_tokens
-
-
-def workload_of(call: Call) -> Workload:
-    """What a parsed request asks for. A trailing assistant message needs no prefill: providers accept it as history."""
-    request, tenant = call.request, call.tenant
-    limit = request.max_output_tokens
-    return Workload(
-        tenant=tenant.id,
-        kind=request.kind,
-        resource=request.model,
-        region=call.region,
-        input_tokens=request.input_tokens_estimate,
-        output_tokens=0 if request.kind is Kind.EMBEDDING else (limit if limit is not None else DEFAULT_OUTPUT_TOKENS),
-        needs=NEEDS[request.needs],
-        limits=tenant.limits,
-        weights=tenant.weights,
-        session=call.session,
-    )
+def _used(usage: Usage | None, failure: Failure | None) -> float | None:
+    """Tokens to hold against the offer's limit: what was used, none for a failure that used none, else the estimate."""
+    if usage is None:
+        return None if failure is None else 0.0
+    return usage.input_tokens + usage.output_tokens

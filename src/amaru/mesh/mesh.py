@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import random
 import secrets
@@ -14,17 +15,22 @@ import msgspec
 
 from amaru.accounts.keys import KeyRing
 from amaru.config import Config
-from amaru.domain import Decision, FailureKind, Offer, Outcome, Tenant, Workload
+from amaru.domain import Decision, FailureKind, Kind, Offer, Outcome, Tenant, Workload
 from amaru.errors import Failure, RequestError
-from amaru.mesh.execution import Call, Execution
+from amaru.mesh.call import Call
+from amaru.mesh.execution import Execution
 from amaru.mesh.plan import Plan
 from amaru.mesh.records import outcome_of, record_of_execution, record_of_recommendation
-from amaru.routing.board import Board, OfferHealth
+from amaru.routing.board import OfferHealth
 from amaru.routing.explanation import why_none
 from amaru.routing.ranking import Figures, Ranking, unpack
+from amaru.routing.reactions import Health, reaction_to
 from amaru.routing.router import model_not_found
 from amaru.storage import DecisionStore, StoredDecision, UnknownDecisionError
+from amaru.telemetry.logs import get_logger
 from amaru.telemetry.metrics import Metrics
+
+log = get_logger("mesh")
 
 RECORD_AFTER_S = 0.01
 RECORD_AT_MOST = 256
@@ -83,7 +89,10 @@ class Mesh:
         self.in_flight = 0
         self._ended: list[Execution | Recommendation] = []
         self._waiting = 0
+        self._lines: dict[str, collections.deque[asyncio.Future[None]]] = {}
+        self.plan.board.changed.add(self._wake_next)  # the boards to come carry it on
         self._retirement: asyncio.Task[None] | None = None
+        self._retiring: list[Plan] = []
         store.remember_board(self.plan.board.version, self.plan.board.offers)
         metrics.watch(in_flight=lambda: self.in_flight, offers=self.offer_health, store=store.status)
 
@@ -131,12 +140,15 @@ class Mesh:
         """Count what ended, hand its records to the store, and let the policy learn from it."""
         ended, self._ended = self._ended, []
         for what in ended:
-            if isinstance(what, Execution):
-                self._record(what)
-            else:
-                workload = what.ranking.workload
-                self.metrics.observe_recommendation(workload.tenant, workload.kind, what.duration_s)
-                self.store.record(record_of_recommendation(what.ranking, what.decision_id, what.at))
+            try:
+                if isinstance(what, Execution):
+                    self._record(what)
+                else:
+                    workload = what.ranking.workload
+                    self.metrics.observe_recommendation(workload.tenant, workload.kind, what.duration_s)
+                    self.store.record(record_of_recommendation(what.ranking, what.decision_id, what.at))
+            except Exception as error:  # one that cannot be recorded must not take the others with it
+                log.error("record_lost", error=type(error).__name__, exc_info=error)
 
     def _record(self, execution: Execution) -> None:
         workload, duration_s = execution.workload, execution.duration_s
@@ -156,8 +168,11 @@ class Mesh:
             outcome = outcome_of(execution)
             policy.learn(workload, offers[rows[execution.attempts[-1].offer]], outcome)
 
-    async def wait_for_change(self, board: Board, timeout_s: float) -> None:
-        """Until a place at some offer becomes free or a breaker changes, or ``timeout_s`` passes.
+    async def wait_for_change(self, resource: str, timeout_s: float, *, again: bool) -> None:
+        """Until it is this request's turn to try for a place that became free, or ``timeout_s`` passes.
+
+        Requests for one resource wait in line, and each place that becomes free wakes one of them; ``again`` puts one
+        that tried in vain back to the front.
 
         Raises
         ------
@@ -172,16 +187,29 @@ class Mesh:
                 code="too_many_waiting",
                 retry_after_s=timeout_s,
             )
-        changed = asyncio.Event()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(resource, collections.deque())
+        (line.appendleft if again else line.append)(turn)
         self._waiting += 1
-        board.changed.add(changed.set)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await changed.wait()
+                    await turn
         finally:
-            board.changed.discard(changed.set)
             self._waiting -= 1
+            if turn in line:
+                line.remove(turn)
+            if not line:
+                self._lines.pop(resource, None)
+
+    def _wake_next(self) -> None:
+        """A place became free, or a breaker changed: the first in each line may try."""
+        for line in self._lines.values():
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    break
 
     # ---- recommending -------------------------------------------------------------------------------------------
 
@@ -246,16 +274,27 @@ class Mesh:
         return await self.store.get(decision_id)
 
     def _learn(self, workload: Workload, outcome: Outcome) -> None:
-        """Feed an outcome that amaru did not see itself into health and policy."""
+        """Feed an outcome that amaru did not see itself into the policy, and into the health of what it cannot call.
+
+        GPU jobs are placed by the callers, so their reports are all there is; one report moves an offer's expected
+        latency by no more than a tenfold advertisement would, and a caller's own key or quota says nothing about it.
+        What amaru calls itself it judges by its own calls: one tenant's word must not close an offer to the others.
+        """
         plan = self.plan
         row = plan.board.row_of.get(outcome.offer or "")
         if row is None:  # the offer is no longer configured
             return
-        failure = None
-        if not outcome.ok:
-            failure = Failure(outcome.failure or FailureKind.SERVER_ERROR, "reported by the caller")
-        plan.board.observe(row, self.clock(), failure, outcome.first_token_ms, outcome.latency_ms)
-        plan.router.policy.learn(workload, plan.board.offers[row], outcome)
+        offer = plan.board.offers[row]
+        if workload.kind is Kind.GPU_JOB:
+            failure = None
+            if not outcome.ok:
+                failure = Failure(outcome.failure or FailureKind.SERVER_ERROR, "reported by the caller")
+            if failure is None or reaction_to(failure).health in (Health.FAILING, Health.SUSPECT):
+                first_token_ms = outcome.latency_ms if outcome.first_token_ms is None else outcome.first_token_ms
+                first_token_ms = min(first_token_ms, 10.0 * offer.latency_ms)
+                plan.board.observe(row, self.clock(), failure, first_token_ms)
+        if plan.router.policy.learns:
+            plan.router.policy.learn(workload, offer, outcome)
 
     # ---- the configuration --------------------------------------------------------------------------------------
 
@@ -266,15 +305,17 @@ class Mesh:
         connections. Raises what ``Plan`` raises; then the old configuration serves on.
         """
         old = self.plan
-        self.plan = Plan(config, self.rng, previous=old)
-        self.store.remember_board(self.plan.board.version, self.plan.board.offers)
+        new = self.plan = Plan(config, self.rng, previous=old)
+        self.store.remember_board(new.board.version, new.board.offers)
         self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
         earlier = self._retirement
+        self._retiring.append(old)
 
         async def retire() -> None:
             if earlier is not None:  # an older plan's requests may still use the same providers
                 await earlier
-            await old.retire(self.plan)
+            await old.retire(new)
+            self._retiring.remove(old)
 
         self._retirement = asyncio.create_task(retire())
 
@@ -283,7 +324,8 @@ class Mesh:
         self.record_ended()
         if self._retirement is not None:
             self._retirement.cancel()
-        await self.plan.aclose()
+        for plan in (*self._retiring, self.plan):
+            await plan.aclose()
 
     def _id_at(self, at: float) -> str:
         """A time-ordered id of 32 hex digits: 48 bits of Unix milliseconds and 80 random ones (after RFC 9562's

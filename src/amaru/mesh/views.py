@@ -31,13 +31,18 @@ class Views:
             "data": [{"id": name, "object": "model", "created": 0, "owned_by": "amaru"} for name in names],
         }
 
-    def providers(self) -> list[Json]:
-        """Each provider with its offers and how they fare now. No address and no key is in it."""
+    def providers(self, tenant: Tenant | None = None) -> list[Json]:
+        """Each provider with its offers and how they fare now, for a tenant those it may use; no address, no key."""
         plan = self._mesh.plan
+        allowed = None if tenant is None or tenant.resources is None else plan.board.rows_of(tenant.resources)
         health = {entry.offer: entry for entry in self._mesh.offer_health()}
         found = []
         for name, settings in plan.settings.items():
             rows = plan.board.rows_of_provider.get(name, ())
+            if allowed is not None:
+                rows = tuple(row for row in rows if row in allowed)
+                if not rows:
+                    continue
             offers = [plan.board.offers[row] for row in rows]
             found.append(
                 {
@@ -121,13 +126,16 @@ class Views:
 
 
 def status_of(health: OfferHealth) -> str:
-    """``available``, ``throttled`` (back by itself soon) or ``unavailable`` (its breaker is open)."""
+    """``available``, ``throttled`` (back by itself soon), ``recovering`` (a probe may come or is under way) or
+    ``unavailable`` (its breaker keeps requests away)."""
     if health.state != "closed":
-        return "unavailable"
+        return "recovering" if health.state == "half_open" or health.free_in_s == 0.0 else "unavailable"
     return "throttled" if health.free_in_s is None or health.free_in_s > 0.0 else "available"
 
 
 def best_of(offers: list[OfferHealth]) -> str:
     """The status of a provider: of its best offer, or ``unused`` where it has none."""
     found = {status_of(offer) for offer in offers}
-    return next((status for status in ("available", "throttled", "unavailable") if status in found), "unused")
+    return next(
+        (status for status in ("available", "throttled", "recovering", "unavailable") if status in found), "unused"
+    )

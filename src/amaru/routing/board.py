@@ -116,6 +116,10 @@ class Board:
         """Rows of all offers of a resource, or of an alias's members; None where the name is unknown."""
         return self._pools.get(resource)
 
+    def rows_of(self, names: Iterable[str]) -> set[int]:
+        """Rows of all offers that stand behind any of these resources and aliases; unknown names have none."""
+        return {int(row) for name in names for row in self._pools.get(name, ())}
+
     def resources(self) -> list[str]:
         """Names that can be asked for: resources and aliases, sorted."""
         return sorted(self._pools)

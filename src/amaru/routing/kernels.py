@@ -269,36 +269,28 @@ def rank(
 
     Parameters
     ----------
-    rows
-        [n] rows of ``static`` that are asked about.
-    static, live, ask
-        See the module.
-    excluded
-        Rows that must not serve (tried already).
+    rows, excluded
+        [n] rows of ``static`` that are asked about; [m] rows that must not serve (tried already).
     mode
         ``NORMALISED`` or ``CLASSIC``.
-    weight_price, weight_latency, weight_reputation, weight_availability
+    weight_…
         At least 0. In ``NORMALISED`` mode all zero means that every feasible offer ties: a draw.
     table, codes, order
-        Written: [n, N_TABLE] figures and [n] ``Code`` by position in ``rows``; [n] rows of ``static``, best first, of
-        which only the feasible ones are written.
+        Written: [n, N_TABLE] figures and [n] ``Code`` by position in ``rows``; the feasible rows, best first.
 
     Returns
     -------
     feasible, tied, transient
-        How many offers are feasible; how many share the best score (the first of them was drawn, each was as likely);
-        how many were refused only for a cause that passes by itself.
+        How many offers are feasible; how many share the best score (the first was drawn among them); how many were
+        refused only for a cause that passes by itself.
 
-    Notes
-    -----
     Terms in ``NORMALISED`` mode are best/value for price and latency, value/best for reputation and availability, so
     the best feasible offer has 1 in each, a term on which all agree adds the same to all, and "twice as dear" costs as
     much as "twice as slow". Min-max scaling was rejected: with it a difference of 1 % fills the whole range.
 
     An expected latency is the advertised one blended with observations by their weight. Whole answers take longer
     than the first token that is advertised, so for them the advertised figures are first scaled by the ratio of
-    observed to advertised over the pool: an offer not yet seen is expected to be as much slower than its advertisement
-    as its rivals are.
+    observed to advertised over the pool: an offer not yet seen is expected to be slower in the same proportion.
     """
     n = rows.shape[0]
     now = ask[NOW]

@@ -21,8 +21,8 @@ from amaru.errors import StorageError
 from amaru.storage.schema import SCHEMA_VERSION, metadata
 
 PAGE_BYTES = 16 * 1024
-"""Records are appended, so large pages cost nothing to find, and a quarter of the writes of SQLite's own 4 KB: with those
-the kernel took as long for a record as SQLite (`benchmarks/gateway.py --only route` shows the difference)."""
+"""Records are appended, so large pages cost nothing to find, and a quarter of the writes of SQLite's own 4 KB, with
+which the kernel takes as long for a record as SQLite."""
 CHECKPOINT_PAGES = 1_000
 """The WAL is folded into the file every 16 MB; SQLite's own 4 MB folds the same hot pages more often."""
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024

@@ -208,7 +208,10 @@ class Recorder:
         jobs = len(self._jobs)
         due = len(self._in_hand) + len(self._queue)
         while due > 0:
-            due -= self._write_batch()
+            taken = self._write_batch()
+            if taken == 0:  # dropped meanwhile, by a close that timed out
+                break
+            due -= taken
         self._write_batch()  # boards alone, where there are any
         self._recovered()
         for _ in range(jobs):
