@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
-COVERAGE_FLOOR ?= 0
+COVERAGE_FLOOR ?= 85
 export PYTHON
 
 # Stamps stand in .venv, so that removing it is enough to start afresh.

@@ -29,17 +29,3 @@ def cost_usd(price: Price, usage: Usage) -> float:
         + cached_tokens * cached_price
         + max(usage.output_tokens, 0) * price.output_usd_per_mtok
     ) / TOKENS_PER_PRICE
-
-
-def estimate_usd(price: Price, input_tokens: int, output_tokens: int) -> float:
-    """The most that so many tokens can cost, in USD: what admission reserves (law 3).
-
-    Never below ``cost_usd`` of an answer within these counts, however much of its input was cached.
-    """
-    dearest = max(price.input_usd_per_mtok, price.cached_input_usd_per_mtok or 0.0)
-    return (max(input_tokens, 0) * dearest + max(output_tokens, 0) * price.output_usd_per_mtok) / TOKENS_PER_PRICE
-
-
-def gpu_cost_usd(price: Price, gpu_hours: float) -> float:
-    """Cost of GPU work, in USD."""
-    return max(gpu_hours, 0.0) * price.usd_per_gpu_hour

@@ -246,7 +246,7 @@ class Execution:
             self.failure = failure
             self._account(reply)
             self._close_attempt(failure)
-            self.status = 502
+            self.status = reaction_to(failure).caller_status or 502
             raise
         if not data:
             self._account(reply)

@@ -189,6 +189,7 @@ class LiveState:
         if self.breaker.broken:
             self.breaker.reset()
             self._mirror_breaker()
+            self.slab.notify()
 
     def estimate(self, column: int, now_s: float) -> tuple[float, float]:
         """Value and remaining weight in [0, 1] of the average ``FIRST_TOKEN``, ``ANSWER`` or ``SUCCESS``."""
