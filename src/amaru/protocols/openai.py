@@ -15,6 +15,7 @@ from msgspec import Meta, Raw, Struct
 
 from amaru.domain import Capability, Kind
 from amaru.errors import RequestError
+from amaru.protocols.mistakes import bad, explain
 
 BYTES_PER_TOKEN = 4
 """A token of English is about four characters (OpenAI, "What are tokens and how to count them?"). Taken over the JSON
@@ -24,6 +25,23 @@ TOKENS_PER_MEDIUM = 765
 tokens and four tiles of 170), whatever its size: its base64 or its link says nothing about its tokens."""
 MAX_COUNT = 2**31 - 1
 """Largest number that counts or limits something; above it a request is a mistake."""
+MAX_FIELDS = 256
+"""Top-level fields of a request; OpenAI's API has some forty."""
+MAX_INPUTS = 2048
+"""Inputs of one embeddings request (OpenAI API reference, "Create embeddings"), and prompts of one completion: each is
+answered by choices of its own, which a stream keeps apart."""
+MAX_TOOLS = 2048
+"""Tools, or functions, of one request; OpenAI takes 128, and others more."""
+MAX_ITEMS = 100_000
+"""Messages of one request, and parts or calls of one message."""
+LARGE_BYTES = 64 * 1024
+"""Smaller bodies are decoded as they come: they cannot hold enough to be a burden. Larger ones are weighed first."""
+MAX_VALUES = 2**20
+"""JSON values of a large body: a prompt of a million token ids fits. Decoding stays well below a second."""
+MAX_CONTAINERS = 2**18
+"""Objects and arrays among them; each costs as much as many plain values."""
+MAX_NAME_CHARS = 1024
+"""Of a top-level field of a large body."""
 
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 _ABSENT = Raw()
@@ -42,8 +60,11 @@ class _Part(Struct, gc=False):
 
 class _Message(Struct, gc=False):
     role: str
-    content: str | list[_Part] | None = None
-    tool_calls: list[_Object] | None = None
+    content: str | Annotated[list[_Part], Meta(max_length=MAX_ITEMS)] | None = None
+    tool_calls: Annotated[list[_Object], Meta(max_length=MAX_ITEMS)] | None = None
+
+
+_Tools = Annotated[list[_Object], Meta(max_length=MAX_TOOLS)]
 
 
 class _StreamOptions(Struct, gc=False):
@@ -56,14 +77,14 @@ class _ResponseFormat(Struct, gc=False):
 
 class _Chat(Struct, gc=False):
     model: str
-    messages: list[_Message]
+    messages: Annotated[list[_Message], Meta(max_length=MAX_ITEMS)]
     n: Count | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    tools: list[_Object] | None = None
-    functions: list[_Object] | None = None
+    tools: _Tools | None = None
+    functions: _Tools | None = None
     response_format: _ResponseFormat | None = None
     logprobs: bool | None = None
 
@@ -135,8 +156,11 @@ def parse_request(kind: Kind, body: bytes) -> OpenAIRequest:
     try:
         if not body.isascii():
             body.decode()  # the decoder checks UTF-8 only in the fields that it keeps
-        fields = _read_fields(body)
-        if len(_write(fields)) != len(body):  # written compactly the two agree, unless a name came twice
+        size = len(body)
+        fields = _read_fields(body) if size <= LARGE_BYTES else _read_large(body)
+        if len(fields) > MAX_FIELDS:
+            raise bad(None, f"has more than {MAX_FIELDS} fields", "send only fields of OpenAI's API")
+        if len(_write(fields)) != size:  # written compactly the two agree, unless a name came twice
             _refuse_duplicates(body, fields)
         if kind is _CHAT:
             return _chat(_read_chat(body), fields)
@@ -145,16 +169,16 @@ def parse_request(kind: Kind, body: bytes) -> OpenAIRequest:
         if kind is _EMBEDDING:
             return _embedding(_read_embedding(body), fields)
     except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
-        raise _explain(error, body) from None
+        raise explain(error, body) from None
     raise ValueError(f"{kind} is not served over OpenAI's API")
 
 
 def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
     messages = request.messages
     if not messages:
-        raise _bad("messages", "is empty", "send at least one message")
+        raise bad("messages", "is empty", "send at least one message")
     needs = 0
-    size = _size(fields["messages"])
+    size = len(memoryview(fields["messages"]))
     media = 0
     for message in messages:
         content = message.content
@@ -261,7 +285,7 @@ def _size(raw: Raw) -> int:
 
 def _checked_model(model: str) -> str:
     if not model.strip():
-        raise _bad("model", "is empty", "name a model or an alias; GET /v1/models lists them")
+        raise bad("model", "is empty", "name a model or an alias; GET /v1/models lists them")
     return model
 
 
@@ -274,19 +298,47 @@ def _inputs(field: str, value: str | list[str | int | list[int]], fields: dict[s
     if type(value) is str:
         return 1, -(-_size(fields[field]) // BYTES_PER_TOKEN)
     if not value:
-        raise _bad(field, "is empty", "send a string, strings, token ids, or lists of token ids")
+        raise bad(field, "is empty", "send a string, strings, token ids, or lists of token ids")
     kinds = {type(item) for item in value}
     if len(kinds) > 1:
-        raise _bad(field, "mixes strings and token ids", "send one sort in a request")
+        raise bad(field, "mixes strings and token ids", "send one sort in a request")
     if kinds == {int}:
         return 1, len(value)
+    if len(value) > MAX_INPUTS:
+        raise bad(field, f"holds {len(value)} inputs", f"send at most {MAX_INPUTS} in a request")
     if kinds == {list}:
         return len(value), sum(len(item) for item in value if type(item) is list)
     return len(value), -(-_size(fields[field]) // BYTES_PER_TOKEN)
 
 
-_MEMBER = re.compile(rb'\s*[{,]\s*("(?:[^"\\]|\\.)*")\s*:\s*')
-_LAST = re.compile(rb"\s*}\s*$")
+# Quantifiers are possessive: a greedy one keeps a way back for each character of a string, over a hundred bytes apiece.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# Also a string that never ends is one, lest each quote in it be tried as a start.
+_STRINGS = re.compile(_STRING + rb"?+", re.DOTALL)
+_MEMBER = re.compile(rb"\s*+[{,]\s*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
+_LAST = re.compile(rb"\s*+}\s*+$")
+
+
+def _read_large(body: bytes) -> dict[str, Raw]:
+    """The fields of ``body``; one of more values than anybody needs is refused before objects are made of them.
+
+    A value opens a container or follows a comma, so that the bytes ``{ [ ,`` bound the values: at first all of them,
+    which takes no time and is enough for nearly every body, then those outside of strings.
+    """
+    if not _is_light(body):
+        bare, strings = _STRINGS.subn(b"", body, MAX_VALUES)
+        if strings == MAX_VALUES or not _is_light(bare):
+            most = f"{MAX_VALUES} values, or {MAX_CONTAINERS} objects and arrays"
+            raise bad(None, f"holds more than {most}", "split it into several requests")
+    fields = _read_fields(body)
+    if any(len(name) > MAX_NAME_CHARS for name in fields):
+        raise bad(None, f"has a field whose name is longer than {MAX_NAME_CHARS} characters", "shorten it")
+    return fields
+
+
+def _is_light(body: bytes) -> bool:
+    containers = body.count(b"{") + body.count(b"[")
+    return containers <= MAX_CONTAINERS and containers + body.count(b",") <= MAX_VALUES
 
 
 def _refuse_duplicates(body: bytes, fields: dict[str, Raw]) -> None:
@@ -306,48 +358,4 @@ def _refuse_duplicates(body: bytes, fields: dict[str, Raw]) -> None:
             break
         seen.add(name)
     if fields and (len(seen) < len(fields) or not _LAST.match(body, at)):
-        raise _bad(name if re.fullmatch(r"\w{1,64}", name) else None, "appears twice", "send each field once")
-
-
-_EXPECTED = re.compile(r"Expected `(?P<want>[^`]+)`(?P<bound> [<>]= -?\d+)?(?:, got `(?P<got>[^`]+)`)?")
-_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
-_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_JSON_WORDS = {"str": "a string", "int": "an integer", "float": "a number", "bool": "true or false", "null": "null",
-               "object": "an object", "array": "an array"}  # fmt: skip
-
-
-def _explain(error: ValueError | RecursionError, body: bytes) -> RequestError:
-    """What is wrong with ``body``, in JSON's words; the decoder's own messages quote places, never values."""
-    if isinstance(error, RecursionError):
-        return _bad(None, "is nested too deeply", "flatten it")
-    if isinstance(error, UnicodeDecodeError):
-        return _bad(None, "is not valid UTF-8", "encode it as UTF-8")
-    if not body.strip():
-        return _bad(None, "is empty", "send a JSON object")
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        where = text.removeprefix("JSON is malformed: ")
-        return _bad(None, f"is not valid JSON ({where[0].lower()}{where[1:]})", "send one JSON object (RFC 8259)")
-    place = _PATH.search(text)
-    path = place["path"] if place else ""
-    if missing := _MISSING.match(text):
-        name = missing["name"]
-        return _bad(f"{path}.{name}" if path else name, "is missing", "add it")
-    if expected := _EXPECTED.match(text):
-        want = _words(expected["want"]) + (expected["bound"] or "")
-        wrong = f"is {_words(expected['got'])}" if expected["got"] else "is out of range"
-        return _bad(path or None, wrong, f"send {want}")
-    return _bad(
-        path or None,
-        "is out of range" if "range" in text else "is not valid",
-        "check it against OpenAI's API reference",
-    )
-
-
-def _words(types: str) -> str:
-    return " or ".join(_JSON_WORDS.get(word, word) for word in types.split(" | "))
-
-
-def _bad(field: str | None, wrong: str, remedy: str) -> RequestError:
-    what = f"The field {field!r}" if field else "The request body"
-    return RequestError(400, f"{what} {wrong}: {remedy}.", param=field)
+        raise bad(name if re.fullmatch(r"\w{1,64}", name) else None, "appears twice", "send each field once")

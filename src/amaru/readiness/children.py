@@ -15,6 +15,13 @@ from amaru.errors import AmaruError
 
 TAIL_LINES = 15
 
+_MAIN = """
+from amaru.readiness.lifeline import end_with_parent
+end_with_parent()
+from amaru.cli.main import main
+main()
+"""
+
 
 class ChildError(AmaruError):
     """A child process did not start, or died; the message shows the last lines that it wrote."""
@@ -23,7 +30,8 @@ class ChildError(AmaruError):
 class Child:
     """An ``amaru`` command running as a process of its own.
 
-    It gets its own session, so that a Ctrl-C in the terminal reaches only us: we end it when we are done with it.
+    It gets its own session, so that a Ctrl-C in the terminal reaches only us: we end it when we are done with it. Where
+    we are killed before that, it ends by itself (`amaru.readiness.lifeline`).
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
@@ -39,10 +47,10 @@ class Child:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            "from amaru.cli.main import main; main()",
+            _MAIN,
             *arguments,
             cwd=directory,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -11,9 +12,14 @@ T = TypeVar("T")
 
 
 def run_until_signalled(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run ``work``, which gets an event that SIGINT or SIGTERM sets; a second signal ends it the hard way."""
-    # Any: what a coroutine yields to the event loop is the loop's business.
+    """Run ``work``, which gets an event that SIGINT, SIGTERM or SIGHUP sets.
 
+    A second SIGINT or SIGTERM ends it the hard way. SIGHUP means that the terminal is gone: what is printed there goes
+    nowhere from then on, instead of failing. Under ``nohup``, SIGHUP stays ignored.
+    """
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]  # one that is gone cannot be asked
+
+    # Any: what a coroutine yields to the event loop is the loop's business.
     async def main() -> T:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -25,8 +31,14 @@ def run_until_signalled(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]])
                 task.cancel()
             stop.set()
 
+        def hung_up() -> None:
+            _silence(terminals)
+            stop.set()  # never more: the kernel and the shell may both tell of the same terminal
+
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, signalled)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, hung_up)
         return await work(stop)
 
     try:
@@ -34,3 +46,11 @@ def run_until_signalled(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]])
     except ImportError:  # a platform without it
         return asyncio.run(main())
     return uvloop.run(main())
+
+
+def _silence(descriptors: list[int]) -> None:
+    """Have them lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

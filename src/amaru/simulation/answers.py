@@ -6,6 +6,7 @@ import base64
 import math
 import random
 from collections.abc import Sequence
+from itertools import accumulate
 
 import msgspec
 import numpy as np
@@ -16,6 +17,9 @@ from amaru.simulation.asks import Ask
 from amaru.simulation.json_schema import instance
 from amaru.simulation.profiles import ProviderProfile
 from amaru.simulation.text import VOCABULARY, count_tokens, fingerprint, tokens_of, words
+
+MAX_ENTRIES = 500_000
+"""Most tokens and log-probabilities of one answer: about a second of work, in which nobody else is served."""
 
 
 class Choice(msgspec.Struct):
@@ -40,11 +44,19 @@ def choices_for(ask: Ask, profile: ProviderProfile) -> list[Choice]:
     Raises
     ------
     RequestError
-        400: the schema of the answer or of the function cannot be read.
+        400: the schema of the answer or of the function cannot be read; the answer would be longer than
+        ``MAX_ENTRIES``.
     """
     room = min(profile.max_output_tokens, max(1, profile.context_window_tokens - ask.prompt_tokens))
     limit = room if ask.limit is None else min(ask.limit, room)
-    return [_choice(ask, profile, index, limit) for index in range(ask.n)]
+    choices, entries = [], 0
+    for index in range(ask.n):
+        choices.append(_choice(ask, profile, index, limit))
+        entries += len(choices[-1].tokens) * (1 if ask.logprobs is None else 2 + ask.logprobs)
+        if entries > MAX_ENTRIES:
+            words = f"n and max_tokens ask for more than {MAX_ENTRIES} tokens and log-probabilities; ask for fewer"
+            raise RequestError(400, words, param="n")
+    return choices
 
 
 def _choice(ask: Ask, profile: ProviderProfile, index: int, limit: int) -> Choice:
@@ -97,7 +109,8 @@ def _stopped(choice: Choice, stop: Sequence[str]) -> Choice:
 def _made(schema: dict[str, object], rng: random.Random, param: str) -> object:
     try:
         made: object = instance(schema, rng)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        # A schema is any JSON: whatever is wrong in it is the caller's mistake.
         raise RequestError(400, f"Invalid schema: {error}", param=param, code="invalid_schema") from None
     return made
 
@@ -119,7 +132,7 @@ def logprobs_of(kind: Kind, tokens: Sequence[str], alternatives: int) -> dict[st
             ]
             if alternatives
             else None,
-            "text_offset": [sum(map(len, tokens[:place])) for place in range(len(tokens))],
+            "text_offset": list(accumulate(map(len, tokens), initial=0))[:-1],
         }
     return {
         "content": [

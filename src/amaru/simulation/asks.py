@@ -12,6 +12,11 @@ from amaru.simulation.text import count_tokens, fingerprint
 
 T = TypeVar("T")
 
+MAX_TOP_LOGPROBS = {Kind.CHAT: 20, Kind.COMPLETION: 5}
+"""Most alternatives per token, OpenAI's limits."""
+MAX_INPUTS = 2048
+"""Most inputs of an embedding, OpenAI's limit; here also the most answers of a completion."""
+
 IMAGE_TOKENS = 85
 """What an image counts, OpenAI's figure for low detail."""
 
@@ -145,6 +150,7 @@ def understand_embedding(body: bytes) -> EmbeddingBody:
     parsed = decode(_EMBEDDING, body)
     if parsed.dimensions is not None and not 1 <= parsed.dimensions <= 8192:
         raise RequestError(400, "dimensions must lie between 1 and 8192", param="dimensions")
+    _count(len(parsed.texts()), "input")
     return parsed
 
 
@@ -179,10 +185,25 @@ def _base(body: _Common) -> tuple[int, tuple[str, ...]]:
     return n, tuple(word for word in stop if word)
 
 
-def _limit(value: int | None, param: str) -> int | None:
-    if value is not None and value < 1:
-        raise RequestError(400, f"{param} must be at least 1, got {value}", param=param)
+def _limit(value: int | None, param: str, least: int = 1) -> int | None:
+    if value is not None and value < least:
+        raise RequestError(400, f"{param} must be at least {least}, got {value}", param=param)
     return value
+
+
+def _count(inputs: int, param: str) -> int:
+    if inputs > MAX_INPUTS:
+        raise RequestError(400, f"{param} must hold at most {MAX_INPUTS} inputs, got {inputs}", param=param)
+    return inputs
+
+
+def _alternatives(value: int, kind: Kind, param: str) -> int:
+    most = MAX_TOP_LOGPROBS[kind]
+    if 0 <= value <= most:
+        return value
+    wrong, bound = ("above maximum", f"<= {most}") if value > most else ("below minimum", ">= 0")
+    words = f"Invalid '{param}': integer {wrong} value. Expected a value {bound}, but got {value} instead."
+    raise RequestError(400, words, param=param, code=f"integer_{wrong.replace(' ', '_')}_value")
 
 
 def _chat(body: _ChatBody) -> Ask:
@@ -201,6 +222,7 @@ def _chat(body: _ChatBody) -> Ask:
     if body.tools:
         tokens += count_tokens(msgspec.json.encode(body.tools).decode())
     prompt = "\n".join(texts)
+    alternatives = _alternatives(body.top_logprobs or 0, Kind.CHAT, "top_logprobs")
     wanted = body.response_format
     schema = wanted.json_schema.schema if wanted is not None and wanted.json_schema is not None else None
     return Ask(
@@ -219,28 +241,29 @@ def _chat(body: _ChatBody) -> Ask:
         call=_called(body, last, texts),
         schema=schema,
         json=wanted is not None and wanted.type != "text",
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        logprobs=alternatives if body.logprobs else None,
     )
 
 
 def _completion(body: _CompletionBody) -> Ask:
     n, stop = _base(body)
     inputs = prompts(body.prompt)
+    answers = _count(n * max(1, len(inputs)), "prompt")
     prompt = "\n".join(item if isinstance(item, str) else str(item) for item in inputs)
-    limit = _limit(body.max_tokens, "max_tokens")
+    limit = _limit(body.max_tokens, "max_tokens", least=0)  # 0 with echo and logprobs scores a prompt
     return Ask(
         kind=Kind.COMPLETION,
         model=body.model,
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        n=n * max(1, len(inputs)),
+        n=answers,
         limit=16 if limit is None else limit,  # OpenAI's default for this endpoint
         exact=bool(body.ignore_eos) and limit is not None,
         stop=stop,
         prompt=prompt,
         prompt_tokens=max(1, sum(size_of(item) for item in inputs)),
         seed=fingerprint(prompt, body.seed),
-        logprobs=body.logprobs,
+        logprobs=None if body.logprobs is None else _alternatives(body.logprobs, Kind.COMPLETION, "logprobs"),
         echo=bool(body.echo),
     )
 

@@ -41,8 +41,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The offer that answered, or the last one tried."""
     failure: FailureKind | None = None
     status: int | None = None
-    """How it ended, as an HTTP status: what the caller saw, but for streams that broke after their 200 (502, or 504 where
-    time ran out) and callers who went away (499)."""
+    """How it ended, as an HTTP status: what the caller saw, but for streams that broke after their 200 (502, or 504
+    where time ran out) and callers who went away (499)."""
     latency_ms: float | None = None
     first_token_ms: float | None = None
     input_tokens: int | None = None
