@@ -201,9 +201,9 @@ def _alternatives(value: int, kind: Kind, param: str) -> int:
     most = MAX_TOP_LOGPROBS[kind]
     if 0 <= value <= most:
         return value
-    wrong, bound = ("above maximum", f"<= {most}") if value > most else ("below minimum", ">= 0")
-    words = f"Invalid '{param}': integer {wrong} value. Expected a value {bound}, but got {value} instead."
-    raise RequestError(400, words, param=param, code=f"integer_{wrong.replace(' ', '_')}_value")
+    side, end, bound = ("above", "max", f"<= {most}") if value > most else ("below", "min", ">= 0")
+    words = f"Invalid '{param}': integer {side} {end}imum value. Expected a value {bound}, but got {value} instead."
+    raise RequestError(400, words, param=param, code=f"integer_{side}_{end}_value")
 
 
 def _chat(body: _ChatBody) -> Ask:

@@ -18,10 +18,10 @@ from amaru.simulation.text import VOCABULARY
 # JSON values are trees of any shape: `Any` is their honest type here.
 Schema = dict[str, Any]
 
-MAX_VALUES = 20_000
+MAX_VALUES = 5_000
 """Most values of an instance, a long string counting by its words: a few lines of schema can ask for billions."""
 MAX_DEPTH = 12
-"""Below this depth, and once half of ``MAX_VALUES`` are made, optional parts are left out, so that recursive schemas end."""
+"""Below this depth, and once half of ``MAX_VALUES`` are made, optional parts are left out: recursive schemas end."""
 
 _FORMATS = {
     "date": "2026-02-28",
@@ -43,7 +43,8 @@ def instance(schema: Schema | bool, rng: random.Random) -> Any:
     Raises
     ------
     ValueError, TypeError
-        The schema cannot be read (an unknown type, a ``$ref`` that leads nowhere); the message names the part.
+        The schema cannot be read (an unknown type, a ``$ref`` that leads nowhere), or demands more than ``MAX_VALUES``;
+        the message names the part. Where a keyword has a value of a wrong type, whatever error that leads to.
     """
     return _instance(schema, _Making(schema, rng), 0)
 
@@ -58,7 +59,7 @@ class _Making:
 
     def spend(self, values: int) -> None:
         """Raise ValueError where the instance has become larger than ``MAX_VALUES``."""
-        self._left -= values
+        self._left -= max(0, values)
         if self._left < 0:
             raise ValueError(f"its instance would be larger than {MAX_VALUES} values, or as many words")
 
@@ -123,7 +124,7 @@ def _typed(kind: str, schema: Schema, making: _Making, depth: int) -> Any:
 
 def _object(schema: Schema, making: _Making, depth: int) -> dict[str, Any]:
     properties: Schema = schema.get("properties") or {}
-    required = list(schema.get("required") or [])
+    required = dict.fromkeys(schema.get("required") or [])  # a set in its order
     names = [name for name in properties if name in required or not making.is_deep(depth)]
     names += [name for name in required if name not in properties]
     return {name: _instance(properties.get(name, {"type": "string"}), making, depth + 1) for name in names}
@@ -137,7 +138,7 @@ def _array(schema: Schema, making: _Making, depth: int) -> list[Any]:
     count = max(low, min(high, making.rng.randint(low, max(low, high)))) - len(head)
     if making.is_deep(depth):
         count = low - len(head)
-    making.spend(max(0, count))
+    making.spend(count)
     values = head + [_instance(items, making, depth + 1) for _ in range(count) if items is not False]
     if schema.get("uniqueItems"):
         return list({msgspec.json.encode(value): value for value in values}.values())
