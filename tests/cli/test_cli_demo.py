@@ -1,6 +1,8 @@
 """``amaru demo`` as a process: a short run, Ctrl-C, wrong input."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Makes its standard input the terminal that it is controlled by, as a login does, and then becomes the command.
+IN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 COMMAND = [sys.executable, "-c", "from amaru.cli.main import main; main()", "demo"]
 
 
@@ -59,6 +65,28 @@ def test_ctrl_c_ends_it_with_a_report_and_leaves_nothing_running(tmp_path: Path)
     assert not report["complete"]
     assert 8 < report["through_amaru"]["duration_s"] < 60
     assert report["through_amaru"]["served"] > 50
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_ends_it_with_a_report_and_leaves_nothing_running(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", IN_TERMINAL, *COMMAND, "--report", str(tmp_path / "r")]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"}
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"alone" not in shown.partition(b"Starting")[2].partition(b"\n")[2]:  # the live view is drawn
+            shown += os.read(ours, 65536)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == 3
+        os.close(ours)
+        assert process.wait(30) == 0
+        assert not any(child.is_running() for child in children)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]  # nor is its folder left
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["stopped_because"] == "stopped by the user"
 
 
 @pytest.mark.slow
