@@ -98,3 +98,28 @@ def test_a_taken_port_is_named() -> None:
     assert done.returncode == 1
     assert "port is taken" in done.stderr
     assert "--port-base" in done.stderr
+
+
+def test_a_file_that_somebody_else_wrote_is_not_overwritten_without_force(tmp_path: Path) -> None:
+    config = tmp_path / "amaru.yaml"
+    config.write_text("precious: true\n")
+    options = ["--port-base", "0", "--providers", "1", "--json", "--write-config", str(config)]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert not done.stdout  # nothing was started
+    assert f"{config} is there already" in done.stderr
+    assert "--force" in done.stderr
+    assert config.read_text() == "precious: true\n"
+    for again in (["--force"], []):  # its own it overwrites
+        with running(*options, *again) as process:
+            assert process.stdout is not None
+            (row,) = json.loads(process.stdout.readline())["providers"]
+            assert row["url"] in config.read_text()
+
+
+@pytest.mark.parametrize(("name", "words"), [("no/folder/a.yaml", "No such file or directory"), ("", "Is a directory")])
+def test_a_config_that_cannot_be_written_is_one_line(name: str, words: str, tmp_path: Path) -> None:
+    options = ["--port-base", "0", "--providers", "1", "--write-config", str(tmp_path / name)]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr == f"amaru: {tmp_path / name} cannot be written: {words}\n"

@@ -14,9 +14,10 @@ from typing import Annotated
 import msgspec
 import typer
 
+from amaru.errors import AmaruError
 from amaru.http1.settings import ListenError
 from amaru.simulation.faults import Incident
-from amaru.simulation.gateway_config import gateway_config
+from amaru.simulation.gateway_config import FIRST_LINE, gateway_config
 from amaru.simulation.profiles import ProviderProfile, builtin
 from amaru.simulation.provider import SimulatedProvider
 from amaru.simulation.script import read_incidents, read_profiles
@@ -34,6 +35,9 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of latencies and of faults with a probability.")] = 0,
     faults: Annotated[Path | None, typer.Option(help="YAML file with `faults:`, a script of incidents.")] = None,
     write_config: Annotated[Path | None, typer.Option(help="Write an amaru.yaml for these providers there.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Let --write-config overwrite a file that it has not written itself.")
+    ] = False,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON when ready, in place of the table.")
     ] = False,
@@ -44,6 +48,8 @@ def simulate(
     """
     profiles = read_profiles(config) if config is not None else builtin(providers)
     script = read_incidents(faults, [profile.name for profile in profiles]) if faults is not None else []
+    if write_config is not None and not force:
+        _spare(write_config)
     main = _run(profiles, script, host, port_base, seed, write_config, json_lines)
     try:
         import uvloop
@@ -77,8 +83,7 @@ async def _run(
             running.append(provider)
         if write_config is not None:
             text = gateway_config([(provider.profile, provider.base_url) for provider in running])
-            # Once, before serving: nobody waits for this loop yet.
-            write_config.write_text(text, encoding="utf-8")  # noqa: ASYNC240
+            _write(write_config, text)  # once, before serving: nobody waits for this loop yet
         if json_lines:
             rows = [{"name": provider.profile.name, "url": provider.url} for provider in running]
             typer.echo(msgspec.json.encode({"providers": rows}).decode())
@@ -86,6 +91,29 @@ async def _run(
             _show(running, script, write_config)
         sys.stdout.flush()
         await stop.wait()
+
+
+def _spare(path: Path) -> None:
+    """Refuse to overwrite what somebody else has written."""
+    if not path.is_file():
+        return  # not there; or, say, /dev/stdout
+    try:
+        with path.open("rb") as file:
+            theirs = not file.read(len(FIRST_LINE)).startswith(FIRST_LINE.encode())
+    except OSError as error:
+        raise AmaruError(f"{path} cannot be read: {error.strerror}") from None
+    if theirs:
+        raise AmaruError(
+            f"{path} is there already, and not from `amaru simulate`; overwrite it with --force, or name another "
+            "with --write-config"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AmaruError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _show(running: Sequence[SimulatedProvider], script: Sequence[Incident], write_config: Path | None) -> None:

@@ -10,6 +10,9 @@ import yaml
 
 from amaru.simulation.profiles import ProviderProfile
 
+FIRST_LINE = "# Written by `amaru simulate`: providers of this machine's own.\n"
+"""By this, a file is known to be of this origin, and free to be overwritten."""
+
 
 def gateway_config(
     providers: Sequence[tuple[ProviderProfile, str]],
@@ -34,7 +37,7 @@ def gateway_config(
     if storage_path is not None:
         whole["storage"] = {"path": storage_path}
     text: str = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=110)
-    return "# Written by `amaru simulate`: providers of this machine's own.\n" + text
+    return FIRST_LINE + text
 
 
 def _provider(profile: ProviderProfile, base_url: str) -> dict[str, object]:
