@@ -46,8 +46,7 @@ class OpenAIApi:
         mesh = self._mesh
         try:
             tenant = self._access.tenant_of(request)
-            call = _call(kind, request, tenant, mesh.clock())
-            execution = mesh.begin(call)
+            execution = mesh.begin(_call(kind, request, tenant))
         except RequestError as error:
             mesh.metrics.observe_refusal(kind.value, error.status)
             respond_error(request, error)
@@ -94,13 +93,13 @@ class OpenAIApi:
         respond_json(request, 200, self._views.models(tenant))
 
 
-def _call(kind: Kind, request: Request, tenant: Tenant, now: float) -> Call:
+def _call(kind: Kind, request: Request, tenant: Tenant) -> Call:
     parsed = parse_request(kind, request.body)
     headers = request.headers
     return Call(
         tenant=tenant,
         request=parsed,
-        arrived_at=now,
+        arrived_at=request.arrived_at,
         request_bytes=len(request.body),
         region=_text_header(headers, b"x-amaru-region") if b"x-amaru-region" in headers else None,
         session=_text_header(headers, b"x-amaru-session") if b"x-amaru-session" in headers else None,

@@ -193,7 +193,8 @@ class HttpServer:
             if task.done():
                 return
         else:
-            task = self.loop.create_task(self._run(request, running))
+            # Named, since a name of its own would be made for each.
+            task = asyncio.Task(self._run(request, running), loop=self.loop, name="request")
         self._tasks[request] = (task, running)
 
     def cancel(self, request: Request) -> None:

@@ -18,7 +18,7 @@ NEEDS: dict[Capability, Capability] = {
 """What a request's needs mean for routing. A table, since operators of ``IntFlag`` cost most of a microsecond each."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """What the gateway hands to the mesh: a parsed request and who sent it. Instants are ``clock()`` seconds."""
 
     tenant: Tenant

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CALLER_LEFT = 499
 """The status recorded for a request whose caller went away (nginx's convention)."""
+NO_ROWS: frozenset[int] = frozenset()
+"""Shared by the many requests of which nothing fails."""
 RESULTS = {CALLER_LEFT: "cancelled", 500: "internal_error"}
 WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STREAM_STALLED))
 """Failures by which a wait ends, be it at the offer's own limit or at the request's deadline."""
@@ -79,9 +81,7 @@ class Execution:
         limit_s = plan.deadline_s if call.deadline_s is None else min(call.deadline_s, plan.deadline_s)
         self.deadline_at = call.arrived_at + limit_s
         self.attempts: list[Attempt] = []
-        self.excluded: set[int] = set()
-        self.retried: set[int] = set()
-        self.throttled: set[int] = set()
+        self.excluded = self.retried = self.throttled = NO_ROWS
         self.open: OpenAttempt | None = None
         self.reply: WholeReply | StreamReply | None = None
         self.failure: Failure | None = None
@@ -142,11 +142,11 @@ class Execution:
             if row not in self.throttled:
                 return self.open
             # It said "later" once before: asking it again is a retry like any other, and the last one.
-            self.retried.add(row)
+            self.retried |= {row}
             if self.plan.retries.try_retry(self.mesh.clock()):
                 self.mesh.metrics.observe_retry(self.plan.board.offers[row].id)
                 return self.open
-            self.excluded.add(row)
+            self.excluded |= {row}
             self._abandon()
         return None
 
@@ -199,7 +199,7 @@ class Execution:
             raise self._give_up(None)
         pause_s = self._pause_before_again(row, failure, reaction.again)
         if pause_s is not None and self.plan.retries.try_retry(self.mesh.clock()):
-            self.retried.add(row)
+            self.retried |= {row}
             if pause_s > 0.0:
                 await self.mesh.sleep(pause_s)
             if self._admit(row, again=True):
@@ -225,13 +225,13 @@ class Execution:
         """Keep this request from offers that the failure rules out; a throttled one may still be waited for."""
         board = self.plan.board
         if reaction.health is Health.THROTTLED and row not in self.retried:
-            self.throttled.add(row)
+            self.throttled |= {row}
         else:
-            self.excluded.add(row)
+            self.excluded |= {row}
         if reaction.exclude_provider:
-            self.excluded.update(board.rows_of_provider[board.offers[row].provider])
+            self.excluded |= set(board.rows_of_provider[board.offers[row].provider])
         if reaction.next is Next.LARGER_WINDOW:
-            self.excluded.update(int(other) for other in self.ranking.rows if not board.larger_window(other, row))
+            self.excluded |= {other for other in self.ranking.rows.tolist() if not board.larger_window(other, row)}
 
     # ---- the stream ---------------------------------------------------------------------------------------------
 

@@ -58,18 +58,19 @@ class Plan:
         for name, settings in self.settings.items():
             unchanged = previous is not None and previous.settings.get(name) == settings
             self.providers[name] = previous.providers[name] if previous and unchanged else open_provider(settings)
+        self._limits_s = {
+            name: (settings.first_token_ms / 1e3, settings.answer_ms / 1e3, settings.idle_ms / 1e3)
+            for name, settings in self.settings.items()
+        }
         self._users = 0
         self._successor: Plan | None = None
         self._unused = asyncio.Event()
 
     def timing(self, offer: Offer, started_at: float, deadline_at: float) -> Timing:
         """The limits of one attempt, none of them past the request's deadline."""
-        settings = self.settings[offer.provider]
+        first_token_s, answer_s, idle_s = self._limits_s[offer.provider]
         return Timing(
-            first_token_at=min(started_at + settings.first_token_ms / 1e3, deadline_at),
-            answer_at=min(started_at + settings.answer_ms / 1e3, deadline_at),
-            idle_s=settings.idle_ms / 1e3,
-            deadline_at=deadline_at,
+            min(started_at + first_token_s, deadline_at), min(started_at + answer_s, deadline_at), idle_s, deadline_at
         )
 
     def warm(self) -> None:

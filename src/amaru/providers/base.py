@@ -33,7 +33,7 @@ class Timing(msgspec.Struct, frozen=True, gc=False):
     tail_s: float = TAIL_S
 
 
-class Facts(msgspec.Struct):
+class Facts(msgspec.Struct, gc=False):
     """What an answer told about itself. Of a stream: what it has told so far."""
 
     model: str | None = None
@@ -50,7 +50,7 @@ class Facts(msgspec.Struct):
     bytes_received: int = 0
 
 
-class WholeReply(msgspec.Struct, frozen=True):
+class WholeReply(msgspec.Struct, frozen=True, gc=False):
     """A whole answer: the provider's bytes as they came, checked to be an answer."""
 
     status: int
