@@ -93,11 +93,7 @@ async def test_keys_are_never_seen(
         assert digest(key) not in found
 
 
-OF_ITSELF = {f"status {code}" for code in (401, 402, 403, 404, 429, 503)}
-"""Faults by which a provider speaks of itself: its words are kept, since operators need them."""
-
-
-@pytest.mark.parametrize("name", sorted(FAULTS.keys() - OF_ITSELF))
+@pytest.mark.parametrize("name", FAULTS.keys())
 async def test_texts_are_never_kept_even_where_a_provider_repeats_them(
     make_world: MakeWorld, name: str, log_lines: io.StringIO, caplog: pytest.LogCaptureFixture
 ) -> None:

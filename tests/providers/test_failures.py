@@ -15,10 +15,8 @@ from amaru.providers.failures import (
     IN_THE_PROVIDERS_WORDS,
     MAX_BODY_BYTES,
     MAX_MESSAGE_CHARS,
-    REDACTED,
     failure_from_error,
     failure_from_response,
-    scrub,
 )
 
 KEY = "a-provider-key/with+odd=chars"
@@ -185,12 +183,34 @@ def test_words_that_may_quote_the_prompt_go_to_the_caller_alone() -> None:
             assert prompt in failure.body.decode()
 
 
-def test_words_about_the_provider_itself_are_kept_for_its_operator() -> None:
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 413, 422, 429, 451, 500, 502, 503, 529, 200])
+@pytest.mark.parametrize("place", ["message", "code", "type", "status", "text", "detail"])
+def test_a_failure_is_told_in_our_words(status: int, place: str) -> None:
+    """It is logged and stored, and whatever a provider says may quote the prompt."""
+    prompt = "My diagnosis is confidential"
+    body: object = {"error": {"code": 429 if status == 200 else None, place: f"I cannot serve: {prompt}"}}
+    if place == "text":
+        body = f"I cannot serve: {prompt}".encode()
+    elif place == "detail":
+        body = {"detail": [{"loc": [prompt], "msg": prompt}]}
+    if status == 200:
+        wire = read_error(body)
+        if wire is None:
+            return
+        failure = failure_from_error(wire, status, {}, now_s=0.0)
+    else:
+        failure = failed(status, body)
+    assert "diagnosis" not in f"{failure} {failure.message}"
+    assert prompt.split()[0] not in failure.message
+
+
+def test_a_code_that_is_a_name_is_kept_for_the_operator() -> None:
     failure = failed(404, {"error": {"message": "The model `gpt-9` does not exist", "code": "model_not_found"}})
     assert failure.message == (
-        "the provider does not know the model; check the offer's model and the provider's base_url (model_not_found): "
-        "The model `gpt-9` does not exist"
+        "the provider does not know the model; check the offer's model and the provider's base_url (model_not_found)"
     )
+    for code in ("Too Many", "a" * 49, "a\nb", "diagnóstico", "1st", "", "a:b", "a/b", 429, ["x"], None):
+        assert failed(429, {"error": {"message": "m", "code": code}}).message == "the provider's rate limit is reached"
 
 
 @pytest.mark.parametrize(
@@ -218,58 +238,18 @@ def test_the_providers_words_come_in_openais_shape(body: object, error: dict[str
 
 
 def test_words_are_bounded() -> None:
-    long = failed(404, {"error": {"message": "x" * 10_000}})
-    assert len(long.message) == MAX_MESSAGE_CHARS
     huge = failed(400, {"error": {"message": "x" * 10_000, "more": "y" * MAX_BODY_BYTES, "code": "z" * MAX_BODY_BYTES}})
     assert huge.body is not None
     assert len(huge.body) < 1000
     assert len(json.loads(huge.body)["error"]["message"]) == MAX_MESSAGE_CHARS
-
-
-# ---- secrets --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "secret",
-    [
-        KEY,
-        "sk-proj-abcdef0123456789",
-        "sk-ab***********wxyz",
-        "sk_live_abcdef",
-        "Bearer abcdefgh12345678",
-        "bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
-        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
-        "AIzaSyA-1234567890abcdefg",
-        "gsk_0123456789abcdef",
-        "xai-0123456789abcdef",
-        "hf_0123456789abcdef",
-        "nvapi-0123456789abcdef",
-        "AKIAIOSFODNN7EXAMPLE",
-    ],
-)
-def test_what_looks_like_a_key_is_removed(secret: str) -> None:
-    for status in (400, 401, 429, 451):
-        error = {"message": f"Refused: {secret}.", "code": secret, "more": {secret: [f"({secret})"]}}
-        failure = failed(status, {"error": error})
-        assert secret not in f"{failure} {failure.body!r}"
-        if failure.body is not None:
-            assert json.loads(failure.body)["error"]["message"] == f"Refused: {REDACTED}."
-
-
-def test_ordinary_words_stay() -> None:
-    words = "Bearer authentication is required, see basic instructions; task-12, risk-adjusted, hf models, key_file"
-    assert scrub(words, ("none", "", "x")) == words
-
-
-@given(st.text(min_size=6, max_size=30), st.text(max_size=30), st.sampled_from([400, 401, 404, 429, 500]))
-def test_the_providers_key_never_gets_out(secret: str, around: str, status: int) -> None:
-    body = json.dumps({"error": {"message": f"{around}{secret}{around}", "code": secret, secret: secret}}).encode()
-    failure = failure_from_response(status, {}, body, now_s=0.0, secrets=(secret,))
-    assert secret not in failure.message.replace(REDACTED, "")
-    if failure.body is not None:
-        written = json.loads(failure.body)["error"]
-        assert secret not in written["message"].replace(REDACTED, "") or secret in REDACTED
-        assert secret not in set(written) - {"message", "type", "param", "code"}
+    for endless in (b"x" * (MAX_BODY_BYTES + 1), {"error": {"message": "x" * (MAX_BODY_BYTES + 1)}}):
+        body = failed(400, endless).body
+        assert body is not None
+        assert json.loads(body)["error"]["message"] == "The provider's reason is too long to repeat."
+    deep: object = "x"
+    for _ in range(900):
+        deep = [deep]
+    assert failed(400, {"error": {"message": "m", "deep": deep}}).body is not None
 
 
 # ---- anything at all ------------------------------------------------------------------------------------------------

@@ -6,10 +6,13 @@ a small body cannot swell in memory.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import MutableMapping
 
 STEP_BYTES = 256 * 1024
+_NAME = re.compile(rb"[a-z][a-z0-9._-]{0,19}")
+"""An encoding as IANA names them. Anything else in its place is not repeated: messages are kept."""
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
 _RAW = -zlib.MAX_WBITS
@@ -25,8 +28,8 @@ class Decoder:
     def __init__(self, encoding: bytes) -> None:
         """``encoding``: ``gzip``, ``x-gzip`` or ``deflate``; raises ``UndecodableError`` for any other."""
         if encoding not in (b"gzip", b"x-gzip", b"deflate"):
-            name = encoding.decode("latin-1")[:40]
-            raise UndecodableError(f"content-encoding {name!r}, which was not asked for and is not known")
+            name = f" {encoding.decode()}" if _NAME.fullmatch(encoding) else ""
+            raise UndecodableError(f"a content-encoding{name} that was not asked for and is not known")
         self._gzip = encoding != b"deflate"
         self._inflate: zlib._Decompress | None = None
         self._pending = b""

@@ -3,8 +3,8 @@
 Three tables, asked in this order: the error's own code, which is the most specific; its words, where providers have no
 code for it; its status. Above this module nobody looks at a status or a code of a provider again.
 
-What a ``Failure`` says is logged and stored, so it never holds a key, and the provider's words only where they speak of
-the provider itself (limits, keys, models): other words may quote the prompt, and go to the caller alone, in ``body``.
+What a ``Failure`` says is logged and stored, so it is in our words, with the error's code where that is a name. What
+the provider says may quote the prompt, or a key: without keys it goes to the caller alone, in ``body``.
 """
 
 from __future__ import annotations
@@ -121,7 +121,6 @@ _SAYING: dict[FailureKind, str] = {
     _F.QUOTA_EXHAUSTED: "the provider's quota or credit is used up; top it up at the provider",
     _F.UNKNOWN_MODEL: "the provider does not know the model; check the offer's model and the provider's base_url",
 }
-_OF_ITSELF = frozenset((_F.RATE_LIMITED, _F.OVERLOADED, _F.BAD_CREDENTIALS, _F.QUOTA_EXHAUSTED, _F.UNKNOWN_MODEL))
 
 
 def failure_from_response(
@@ -180,12 +179,10 @@ def _failure(
     message = _SAYING[kind]
     name = next((name for name in (error.code, error.type) if name and _NAME.fullmatch(name)), None)
     if name is not None:
-        message += f" ({name})"
-    if kind in _OF_ITSELF and error.message:
-        message += f": {error.message}"
+        message += f" ({scrub(name, secrets)})"
     return Failure(
         kind,
-        _bounded(scrub(" ".join(message[:4096].split()), secrets)),
+        message,
         status=status,
         body=_openai_body(error, secrets) if kind in IN_THE_PROVIDERS_WORDS else None,
         retry_after_s=retry_after_s(headers, now_s=now_s, rate_limited=status == 429),
@@ -195,7 +192,10 @@ def _failure(
 
 # ---- bodies ---------------------------------------------------------------------------------------------------------
 
-_NAME = re.compile(r"[A-Za-z][\w.:-]{0,63}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,47}")
+"""A code or a type as providers name them; anything else in its place may be a sentence, or hold one."""
+_NO_ERROR = {"message": "", "type": None, "param": None, "code": None}
+_TOO_LONG = "The provider's reason is too long to repeat."
 
 
 def _read_body(body: bytes) -> WireError:
@@ -206,26 +206,24 @@ def _read_body(body: bytes) -> WireError:
         error = None
     if error is not None:
         return error
-    text = body[:MAX_BODY_BYTES].decode("utf-8", "replace").strip()
+    text = body.decode("utf-8", "replace").strip()
     if text.startswith("<"):
         text = "The provider answered with a web page."
-    return WireError(_bounded(text), None, None, None, {})
+    return WireError(text, None, None, None, {})
 
 
 def _openai_body(error: WireError, secrets: Collection[str]) -> bytes:
-    """``error`` in OpenAI's shape, all that the provider told included, without secrets."""
-    fields: dict[str, Any] = {"message": "", "type": None, "param": None, "code": None, **error.fields}  # Any: JSON
-    fields["message"] = error.message or "The provider gave no reason."
-    fields["type"] = fields["type"] or "invalid_request_error"
-    try:
-        body = msgspec.json.encode({"error": fields})
-    except (ValueError, RecursionError):
-        body = b""
-    if not 0 < len(body) <= MAX_BODY_BYTES:
-        few = {"message": _bounded(error.message), "type": "invalid_request_error", "param": None, "code": None}
-        body = msgspec.json.encode({"error": few})
-    # Scrubbed as text, keys and values alike: no pattern holds a quote or a backslash, so it stays JSON.
-    return scrub(body.decode(), [msgspec.json.encode(secret)[1:-1].decode() for secret in secrets]).encode()
+    """``error`` in OpenAI's shape without secrets: with all that the provider told, unless that is too much."""
+    reason = error.message or "The provider gave no reason."
+    if error.fields:
+        fields = {**error.fields, "message": reason, "type": error.fields.get("type") or "invalid_request_error"}
+        try:
+            if len(msgspec.json.encode(fields)) <= MAX_BODY_BYTES:
+                return msgspec.json.encode({"error": {**_NO_ERROR, **_scrubbed(fields, secrets)}})
+        except (ValueError, RecursionError):
+            pass  # it cannot be written as JSON again
+    reason = _bounded(scrub(reason, secrets)) if len(reason) <= MAX_BODY_BYTES else _TOO_LONG
+    return msgspec.json.encode({"error": {**_NO_ERROR, "message": reason, "type": "invalid_request_error"}})
 
 
 # ---- secrets --------------------------------------------------------------------------------------------------------
@@ -237,16 +235,33 @@ _KEY_LIKE = re.compile(
     r"(?i:\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=*-]{7,}[\w~+/=*-]"
     r"|\b(?:sk|pk|rk|gsk|csk|xai|hf|nvapi|pplx|r8|fw)[-_][\w*.-]{5,}[\w*-]"
     r"|\bAIza[\w*-]{10,}|\bAKIA[A-Z0-9]{12,}"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"
+    r"|\beyJ[\w-]{8,}(?:\.[\w-]+)*"
 )
 
 
 def scrub(text: str, secrets: Collection[str]) -> str:
-    """``text`` without ``secrets``, and without what looks like a key: providers quote the key that they refuse."""
+    """``text`` without ``secrets``, and without what looks like a key: providers quote the key that they refuse.
+
+    Also where a secret stands escaped, as in JSON that is quoted (PHP writes ``/`` as ``\\/``). ``text`` must be whole:
+    half a secret is not known as one.
+    """
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, REDACTED)
+            escaped = msgspec.json.encode(secret)[1:-1].decode()
+            for form in (escaped.replace("/", "\\/"), escaped, secret):
+                text = text.replace(form, REDACTED)
     return _KEY_LIKE.sub(REDACTED, text)
+
+
+def _scrubbed(value: Any, secrets: Collection[str]) -> Any:  # Any: JSON
+    """``value`` with every text in it scrubbed, the names of fields too."""
+    if isinstance(value, str):
+        return scrub(value, secrets)
+    if isinstance(value, list):
+        return [_scrubbed(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {scrub(name, secrets): _scrubbed(item, secrets) for name, item in value.items()}
+    return value
 
 
 def _bounded(text: str) -> str:
