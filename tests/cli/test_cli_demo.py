@@ -126,3 +126,26 @@ def test_a_wrong_trace_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "the header must be TIMESTAMP,ContextTokens,GeneratedTokens" in done.stderr
     assert "Starting" not in done.stdout
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [*COMMAND, "--report", str(tmp_path / "file" / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'file'} is not a directory; name another directory with --report" in done.stderr
+    assert "Starting" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_report_that_can_no_longer_be_written_is_shown_instead(tmp_path: Path) -> None:
+    command = [*COMMAND, "--report", str(tmp_path / "r"), "--duration-s", "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "Starting" in process.stdout.readline()
+        (tmp_path / "r").write_text("")
+        assert "# amaru demo: what was measured" in process.stdout.read()
+        error = process.stderr.read()
+        assert process.wait(30) == 1
+    assert error == f"amaru: the report could not be written to {tmp_path / 'r'}: File exists\n"

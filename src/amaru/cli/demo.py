@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from amaru.errors import AmaruError
 
 
 def demo(
@@ -40,6 +43,8 @@ def demo(
     def make_view(favourite: str) -> View:
         return LiveView(console, favourite) if drawn else PlainView(console, favourite)
 
+    if obstacle := _obstacle(report):
+        raise AmaruError(f"no report can be written to {report}: {obstacle}; name another directory with --report")
     options = DemoOptions(
         trace=trace,
         speed=speed,
@@ -51,7 +56,12 @@ def demo(
     if done is None:
         typer.echo("Stopped before any traffic: nothing was measured.")
         raise typer.Exit(130)
-    data, text = write(done, report)
+    try:
+        data, text = write(done, report)
+    except OSError as error:
+        # What took minutes to measure is shown all the same.
+        typer.echo(markdown(done))
+        raise AmaruError(f"the report could not be written to {report}: {error.strerror}") from None
     if console.is_terminal:
         console.print(verdict(done), highlight=False)
         typer.echo(f"\nThe whole report: {text} (its data: {data.name})")
@@ -61,3 +71,12 @@ def demo(
     if done.failed:
         typer.echo(f"amaru demo: {done.stopped_because}", err=True)
         raise typer.Exit(1)
+
+
+def _obstacle(directory: Path) -> str:
+    """Why no file can be made in ``directory``, or in what there is of it: told before the run, without making it."""
+    # Not Path.exists, which fails where a folder on the way may not be entered.
+    there = next(path for path in (directory, *directory.absolute().parents) if os.path.exists(path))  # noqa: PTH110
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} is not writable"
