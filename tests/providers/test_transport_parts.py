@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import tracemalloc
 import zlib
 
 import pytest
@@ -17,6 +18,7 @@ from amaru.errors import ConfigError, Failure
 from amaru.providers import dial as dialling
 from amaru.providers.content import STEP_BYTES, Decoder, UndecodableError, decoder_for
 from amaru.providers.h1 import H1Transport
+from amaru.providers.h1_message import HEAD, ResponseMessage
 from amaru.providers.transport import Endpoint, HeaderBlock, endpoint_from_url, open_transport
 
 # Endpoints and headers.
@@ -132,6 +134,26 @@ def test_headers_of_the_encoded_form_go_away():
     assert decoder_for({b"content-encoding": b"identity"}) is None
     with pytest.raises(UndecodableError, match="br"):
         decoder_for({b"content-encoding": b"br"})
+
+
+# Bodies.
+
+
+def test_a_body_in_tiny_chunks_takes_little_more_memory_than_its_size():
+    message = ResponseMessage()
+    message.state = HEAD
+    message.parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    chunks = b"".join(b"2\r\n%02d\r\n" % number for number in range(100))
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            message.parser.feed_data(chunks)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * message.buffered_bytes
+    assert message.take() == b"".join(b"%02d" % number for number in range(100)) * 2000
+    assert (message.take(), message.buffered_bytes, message.body_bytes) == (b"", 0, 400_000)
 
 
 # Dialling.

@@ -21,6 +21,11 @@ FAILED = 5
 CLOSED = 6
 
 
+MAX_PIECES = 256
+"""Body pieces kept apart; those beyond it grow together: a piece of its own costs 33 bytes and more (RFC 9112 lets a
+chunk hold a single byte), while a stream is read long before it has so many."""
+
+
 class StopParsing(Exception):
     """Out of a callback, it ends parsing at once (httptools raises its own error); the state says why."""
 
@@ -59,7 +64,7 @@ class ResponseMessage:
         """Make ready for the next response."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes | bytearray] = []
         self.buffered_bytes = 0
         self.body_bytes = 0
         self.keep_alive = False
@@ -104,7 +109,13 @@ class ResponseMessage:
         self.body_bytes += len(data)
         self.buffered_bytes += len(data)
         if self.state == BODY:
-            self.chunks.append(data)
+            chunks = self.chunks
+            if len(chunks) < MAX_PIECES:
+                chunks.append(data)
+            elif len(chunks) == MAX_PIECES:
+                chunks.append(bytearray(data))
+            else:
+                chunks[MAX_PIECES] += data
         elif self.buffered_bytes > MAX_LINGER_BYTES:
             raise StopParsing
 
@@ -117,8 +128,7 @@ class ResponseMessage:
 
     def take(self) -> bytes:
         """The body bytes that are here."""
-        chunks = self.chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        data = b"".join(self.chunks)  # of a single piece, that very piece
         self.chunks = []
         self.buffered_bytes = 0
         return data
