@@ -39,6 +39,13 @@ def test_fields_that_do_not_count() -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_field() -> None:
     assert events(BOM + b"data: a\n\n") == [Event(data=b"a")]
     assert events(BOM[:1], BOM[1:], b"data: a\n\n") == [Event(data=b"a")]
+    assert split(BOM + b"data: a") == ([], b"data: a")
+
+
+def test_a_byte_order_mark_counts_only_at_the_very_start() -> None:
+    later = BOM + b"data: b\n\n"
+    assert split(b"data: a\n\n", later, BOM) == ([b"data: a\n\n", later], BOM)
+    assert events(b"data: a\n\n" + later, BOM + later) == [Event(data=b"a")]
 
 
 def test_blocks_are_verbatim_and_the_rest_is_kept() -> None:

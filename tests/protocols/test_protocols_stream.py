@@ -56,6 +56,25 @@ def test_usage_goes_on_only_to_who_asked() -> None:
     assert parsed(filtered + HELLO)[1] == filtered + HELLO
 
 
+def test_a_byte_order_mark_is_dropped_from_the_start_and_nowhere_else() -> None:
+    bom = b"\xef\xbb\xbf"
+    for first in ((bom + HELLO,), (bom, HELLO), (bom[:2], bom[2:] + HELLO[:9], HELLO[9:])):
+        parser, out = parsed(*first, bom + HELLO, HELLO)  # a field of the second event's name is unknown, so ignored
+        assert (out, parser.texts) == (HELLO + HELLO, ["Hello", "Hello"])
+
+
+def test_the_last_usage_is_known_from_usage_on_the_way() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    on_the_way = (
+        event(choices=[], usage=usage) + chunk({"content": "x"}, usage=usage) + chunk(reason="stop", usage=usage)
+    )
+    parser, _ = parsed(on_the_way)
+    assert parser.usage is not None
+    assert not parser.usage_closed
+    parser.feed(event(choices=[], usage={"prompt_tokens": "three"}) + USAGE)
+    assert parser.usage_closed
+
+
 def test_keepalives_are_not_handed_on_and_break_no_silence() -> None:
     parser, out = parsed(b": ping\n\n", b"event: ping\n\n", b"data:\n\n", b"data: \n\n", b"retry: 5\n\n", b"\n\n\n")
     assert (out, parser.events, parser.ended) == (b"", 0, False)

@@ -26,6 +26,7 @@ from openai_peer import (
 from amaru.domain import FailureKind, Usage
 from amaru.errors import Failure
 from amaru.providers import openai_stream
+from amaru.providers.h1 import H1Transport
 
 ERROR = event(error={"message": f"overloaded, key {KEY}", "type": "overloaded_error"})
 
@@ -138,6 +139,47 @@ async def test_a_finished_stream_without_done_is_whole(end: str, last: tuple[byt
             assert reply.facts.usage == Usage(3, 2)
         if end == "open":
             await provider.exchanges[0].gone.wait()
+
+
+@pytest.mark.parametrize("usage", [False, True])
+async def test_finish_and_usage_end_a_stream_that_is_held_open_at_once(usage: bool) -> None:
+    async with peer(streams(ROLE, HELLO, STOP, USAGE, end="open")) as provider:
+        started = asyncio.get_running_loop().time()
+        reply = await provider.stream(chat(stream=True, stream_options={"include_usage": usage}), tail=5.0)
+        assert await read_all(reply) == ROLE + HELLO + STOP + (USAGE if usage else b"")
+        assert asyncio.get_running_loop().time() - started < 1.0
+        assert reply.facts.usage == Usage(3, 2)
+        await provider.exchanges[0].gone.wait()
+
+
+async def test_a_finish_that_carries_usage_lets_one_more_event_of_it_come_but_does_not_wait_long() -> None:
+    stop = STOP.replace(b'"choices"', b'"usage": {"prompt_tokens": 3, "completion_tokens": 2}, "choices"')
+    for last in (b"", USAGE):
+        async with peer(streams(ROLE, HELLO, stop, last, end="open")) as provider:
+            started = asyncio.get_running_loop().time()
+            reply = await provider.stream(chat(stream=True, stream_options={"include_usage": True}), tail=5.0)
+            assert await read_all(reply) == ROLE + HELLO + stop + last
+            assert asyncio.get_running_loop().time() - started < 1.0
+
+
+async def test_a_stream_ended_by_its_usage_leaves_its_connection_to_the_next() -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.send(STREAM_HEAD)
+        exchange.events(ROLE, HELLO, STOP, USAGE)
+        await ended.wait()
+        exchange.events(DONE)
+        exchange.send(b"0\r\n\r\n")
+
+    ended = asyncio.Event()
+    async with peer(script) as provider:
+        assert await read_all(await provider.stream()) == ROLE + HELLO + STOP
+        ended.set()
+        transport = provider.provider._transport
+        assert isinstance(transport, H1Transport)
+        while not transport.idle_connections:  # noqa: ASYNC110  # a pool tells nobody of what comes back to it
+            await asyncio.sleep(0)
+        await read_all(await provider.stream())
+        assert provider.connections == 1
 
 
 async def test_after_done_nothing_is_waited_for_or_handed_on() -> None:

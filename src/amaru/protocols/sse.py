@@ -1,7 +1,8 @@
 """Server-sent events, taken apart (WHATWG HTML, section 9.2 "Server-sent events").
 
 ``EventSplitter`` cuts a byte stream, however it arrives, into blocks: one event each, verbatim, with the blank line
-that ends it. ``parse_event`` reads a block. Put together again, the blocks and the rest are the stream, byte for byte.
+that ends it. ``parse_event`` reads a block. Put together again, the blocks and the rest are the stream, byte for byte,
+without the byte order mark that it may begin with; elsewhere one is a character like others.
 """
 
 from __future__ import annotations
@@ -37,16 +38,20 @@ class Event(Struct, gc=False):
 class EventSplitter:
     """Cuts a stream into blocks; holds what is not yet a whole one."""
 
-    __slots__ = ("_held", "_max_event_bytes")
+    __slots__ = ("_held", "_max_event_bytes", "begun")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
+        self.begun = False
+        """The first block is out: no byte order mark can come any more."""
 
     @property
     def rest(self) -> bytes:
         """The bytes after the last whole event. What a stream ends in without a blank line stands here."""
-        return bytes(self._held) if self._held else b""
+        if not self._held:
+            return b""
+        return bytes(self._held) if self.begun else bytes(self._held).removeprefix(BOM)
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that ``data`` completes.
@@ -79,6 +84,9 @@ class EventSplitter:
         if start < len(data):
             held += data[start:]
             self._check_size()
+        if not self.begun and blocks:
+            self.begun = True
+            blocks[0] = blocks[0].removeprefix(BOM)
         return blocks
 
     def _check_size(self) -> None:
@@ -87,9 +95,9 @@ class EventSplitter:
 
 
 def parse_event(block: bytes) -> Event:
-    """Read one block. Lines that are no field are ignored, as the standard says; so is a byte order mark."""
+    """Read one block. Lines that are no field are ignored, as the standard says."""
     event = Event()
-    for line in _LINE_END.split(block.removeprefix(BOM)):
+    for line in _LINE_END.split(block):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

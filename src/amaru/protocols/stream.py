@@ -75,6 +75,9 @@ class StreamParser:
         Chunks read so far: what breaks the silence.
     finish_reasons
         By choice index.
+    usage_closed
+        Usage has come in an event of its own behind the choices, as OpenAI sends it: all that may still come is
+        ``[DONE]``.
     texts, text_chars
         The generated text in pieces, up to ``MAX_TEXT_CHARS``, and its whole length in characters.
     """
@@ -82,7 +85,7 @@ class StreamParser:
     __slots__ = (
         "_include_usage", "_open", "_splitter",
         "done", "ended", "error", "events", "finish_reasons", "has_content", "id", "malformed", "model", "text_chars",
-        "texts", "usage",
+        "texts", "usage", "usage_closed",
     )  # fmt: skip
 
     def __init__(self, *, include_usage: bool, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -101,6 +104,7 @@ class StreamParser:
         self.model: str | None = None
         self.id: str | None = None
         self.usage: Usage | None = None
+        self.usage_closed = False
 
     @property
     def finished_choices(self) -> int:
@@ -114,12 +118,13 @@ class StreamParser:
         """
         if self.ended:
             return b""
-        if _CR not in data and data.endswith(b"\n\n") and not self._splitter.rest:
+        splitter = self._splitter  # sees the first event itself, for its byte order mark
+        if _CR not in data and data.endswith(b"\n\n") and splitter.begun and not splitter.rest:
             lines = data.split(b"\n")
             if not any(lines[1::2]):  # whole events of one line each: nearly all that providers send
                 return self._take_lines(data, lines[:-1:2])
         try:
-            blocks = self._splitter.feed(data)
+            blocks = splitter.feed(data)
         except EventTooLargeError as error:
             self.malformed = str(error)
             self.ended = True
@@ -237,6 +242,7 @@ class StreamParser:
         if chunk.usage is None:  # such as Azure's first event, which tells how the prompt was filtered
             return True
         self.usage = to_usage(chunk.usage) or self.usage
+        self.usage_closed = self.usage is not None and self.finished_choices > 0
         return self._include_usage
 
     def _take_error(self, data: bytes, name: bytes, otherwise: str) -> None:

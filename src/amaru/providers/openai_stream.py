@@ -5,8 +5,10 @@ How a stream ends (DESIGN.md, the failure taxonomy):
 ===========================================  ==========================================================================
 ``[DONE]``                                   whole
 the body ends cleanly                        whole, if every choice that began has its finish reason; else cut
+every choice has finished, usage has come    whole at once; where usage stood in the choices' own events, one of its own
+                                             may follow them, and gets ``LINGER_S``
 every choice has finished, and no            whole after ``tail_s``: only usage and ``[DONE]`` are still to come, and
-more comes                                   neither is worth the caller's time
+more comes                                   neither is worth more of the caller's time
 no event for ``idle_s``                      stalled; comments and keep-alives are no events
 an event that cannot be read                 malformed; after every finish reason it carries nothing, and is the end
 an error object                              by its code
@@ -27,7 +29,7 @@ from amaru.providers.base import Facts, StreamReply, Timing
 from amaru.providers.transport import HttpResponse
 
 LINGER_S = 0.05
-"""How long the framing of a stream that said ``[DONE]`` may take to end, so that its connection can be kept."""
+"""How long the framing of a stream that has ended may take to end as well, so that its connection can be kept."""
 MAX_HELD_BYTES = 1024 * 1024
 """Events before the first content; more is no answer."""
 
@@ -140,12 +142,14 @@ class OpenAIStreamReply(StreamReply):
         parser = self._parser
         if not self._finished:
             self._finished = bool(parser.finish_reasons) and parser.finished_choices >= self._choices
-        if parser.done or (self._finished and parser.malformed is not None):
+        over = parser.malformed is not None or (parser.usage_closed and parser.error is None)
+        if parser.done or (self._finished and over):
             self._end()
 
     def _end(self) -> None:
         self._whole = True
-        self._response.close(LINGER_S if self._parser.done else 0.0)
+        parser = self._parser
+        self._response.close(LINGER_S if parser.done or parser.usage_closed else 0.0)
 
     def _wait_on(self) -> None:
         """An event came: from now on the next one is waited for. Once all choices have finished, the end is, once."""
@@ -154,7 +158,10 @@ class OpenAIStreamReply(StreamReply):
             return
         self._tail = self._finished
         timing = self._timing
-        at = self._time() + (timing.tail_s if self._tail else timing.idle_s)
+        wait_s = timing.idle_s
+        if self._tail:
+            wait_s = timing.tail_s if self._parser.usage is None else min(LINGER_S, timing.tail_s)
+        at = self._time() + wait_s
         if at < timing.deadline_at:
             self._response.set_deadline(at, _STALLED, "no event came within the idle limit")
         else:
