@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,19 @@ NOW_S = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 def wait(rate_limited: bool = True, **headers: str) -> float | None:
     given_headers = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     return retry_after_s(given_headers, now_s=NOW_S, rate_limited=rate_limited)
+
+
+@pytest.fixture
+def local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Set the machine's time zone, for the test."""
+
+    def set_to(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +53,8 @@ def wait(rate_limited: bool = True, **headers: str) -> float | None:
         ("9" * 400, None),
         ("Tue, 14 Nov 2023 22:13:50 GMT", 30.0),
         ("Tuesday, 14-Nov-23 22:13:50 GMT", 30.0),
+        ("Tue Nov 14 22:13:50 2023", 30.0),
+        ("Tue, 14 Nov 2023 22:13:50 -0000", 30.0),
         ("Tue, 14 Nov 2023 22:00:00 GMT", 0.0),
         ("Tue, 14 Nov 2023 23:13:30 +0100", 10.0),
         ("Tue, 14 Nov 2090 22:13:50 GMT", None),
@@ -44,7 +62,9 @@ def wait(rate_limited: bool = True, **headers: str) -> float | None:
         ("Tue, 14 Nov 99999999999 22:13:50 GMT", None),
     ],
 )
-def test_retry_after(value: str, seconds: float | None) -> None:
+@pytest.mark.parametrize("zone", ["UTC", "EST5EDT"])
+def test_retry_after(value: str, seconds: float | None, zone: str, local_zone: Callable[[str], None]) -> None:
+    local_zone(zone)
     assert wait(retry_after=value) == seconds
     assert wait(retry_after=value, rate_limited=False) == seconds
 

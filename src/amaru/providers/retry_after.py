@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST_S = 86_400.0
@@ -54,7 +55,9 @@ def _seconds_or_date(value: bytes | None, now_s: float) -> float | None:
     if _NUMBER.fullmatch(text):
         return _bounded(float(text))
     try:
-        at_s = parsedate_to_datetime(text).timestamp()
+        at = parsedate_to_datetime(text)
+        # Without a zone (asctime's form, or "-0000") it is still UTC (RFC 9110 section 5.6.7), not this machine's time.
+        at_s = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):  # the parser has its own ways of failing
         return None
     return _bounded(max(at_s - now_s, 0.0))
