@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amaru.domain import Kind, Usage
-from amaru.protocols.answers import parse_answer
+from amaru.protocols.answers import MAX_TOKENS, parse_answer
 from amaru.protocols.wire_errors import read_error
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}
@@ -48,6 +48,14 @@ def test_everything_that_was_generated_is_text() -> None:
         ({"prompt_tokens": "3"}, None),
         ({"prompt_tokens": 1.5}, None),
         ({"prompt_tokens": -3, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 3, "completion_tokens": -1}, None),
+        ({"prompt_tokens": MAX_TOKENS, "completion_tokens": MAX_TOKENS}, Usage(MAX_TOKENS, MAX_TOKENS)),
+        ({"prompt_tokens": MAX_TOKENS + 1, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 1, "completion_tokens": 2**53 + 1}, None),
+        ({"prompt_tokens": 10**400}, None),
+        ({"prompt_tokens": 3, "completion_tokens": 10**400}, None),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 10**400}, Usage(3, 1, 3)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": -(10**400)}, Usage(3, 1, 0)),
         ({"prompt_tokens": 3}, Usage(3, 0)),
         ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None}, Usage(3, 1)),
         ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 2}, Usage(3, 1, 2)),
@@ -58,6 +66,12 @@ def test_usage_never_spoils_an_answer(usage: object, read: Usage | None) -> None
     facts = parse_answer(Kind.CHAT, answer(usage=usage))
     assert facts.usage == read
     assert facts.output_text == ["Paris."]
+
+
+def test_a_count_of_thousands_of_digits_never_spoils_an_answer() -> None:
+    body = answer(usage={"prompt_tokens": 0}).replace(b'"prompt_tokens": 0', b'"prompt_tokens": ' + b"9" * 5000)
+    facts = parse_answer(Kind.CHAT, body)
+    assert (facts.usage, facts.output_text) == (None, ["Paris."])
 
 
 def test_completions_and_embeddings() -> None:

@@ -14,7 +14,8 @@ from msgspec import Raw, Struct
 from amaru.domain import Kind, Usage
 from amaru.protocols.wire_errors import BROKEN_OFF, WireError, read_error
 
-_ABSENT = Raw()
+MAX_TOKENS = 1_000_000_000
+"""Of one answer; one that is said to hold more was miscounted. Costs are doubles, which end where integers do not."""
 
 
 class _InputDetails(Struct, gc=False):
@@ -138,13 +139,13 @@ def _facts(kind: Kind, answer: _Answer | _AnswerWithoutUsage, usage: Usage | Non
 
 
 def to_usage(wire: WireUsage | None) -> Usage | None:
-    """The provider's figures; ``None`` where it gave none, or figures that cannot be (negative, or all missing)."""
+    """The provider's figures; ``None`` where it gave none, or figures that cannot be (negative, or absurdly many)."""
     if wire is None or (wire.prompt_tokens is None and wire.completion_tokens is None):
         return None
     read, written = wire.prompt_tokens or 0, wire.completion_tokens or 0
     details = wire.prompt_tokens_details
     cached = wire.prompt_cache_hit_tokens if details is None or details.cached_tokens is None else details.cached_tokens
-    if read < 0 or written < 0:
+    if not (0 <= read <= MAX_TOKENS and 0 <= written <= MAX_TOKENS):
         return None
     return Usage(read, written, min(max(cached or 0, 0), read))
 
