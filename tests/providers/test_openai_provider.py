@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
-from openai_peer import DONE, HELLO, KEY, NOW_S, OFFER, STOP, STREAM_HEAD, Exchange, Peer, chat, peer
+from openai_peer import DONE, HELLO, KEY, NOW_S, OFFER, STOP, STREAM_HEAD, Exchange, Peer, chat, peer, read_all
 from pydantic import SecretStr
 
 from amaru import __version__
-from amaru.domain import FailureKind, Kind, Usage
+from amaru.accounts.cost import cost_usd
+from amaru.domain import FailureKind, Kind, Price, Usage
 from amaru.errors import Failure
 from amaru.protocols.openai import OpenAIRequest, parse_request
-from amaru.providers.base import WholeReply
+from amaru.providers import openai
+from amaru.providers.base import StreamReply, WholeReply
 from amaru.providers.openai import OpenAIProvider, ProviderSpec
 from amaru.providers.transport import endpoint_from_url
 
@@ -196,6 +199,57 @@ async def test_an_error_body_that_hangs_or_breaks_still_tells_its_status() -> No
             with pytest.raises(Failure) as caught:
                 await provider.call(chat(), answer=0.2)
         assert (caught.value.kind, caught.value.retry_after_s) == (FailureKind.OVERLOADED, 3.0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_whose_body_stalls_is_told_soon(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its status is known: the next offer must not wait for the reason until the whole answer's limit."""
+    assert openai.REFUSAL_S == 1.0
+    monkeypatch.setattr(openai, "REFUSAL_S", 0.05)
+
+    async def script(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 503 X\r\ncontent-length: 100\r\nretry-after: 3\r\n\r\n{")
+        await exchange.gone.wait()
+
+    async with peer(script) as provider, asyncio.timeout(10.0):
+        with pytest.raises(Failure) as caught:
+            await provider.call(chat(stream=stream), first_token=60.0, answer=60.0, deadline=60.0)
+        await provider.exchanges[0].gone.wait()
+    assert (caught.value.kind, caught.value.status, caught.value.retry_after_s) == (FailureKind.OVERLOADED, 503, 3.0)
+
+
+@pytest.mark.parametrize("digits", [10, 16, 400, 5000])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_absurd_usage_is_none(digits: int, stream: bool) -> None:
+    """What it would cost is no number; the answer is served, and counted by us."""
+    usage = b'{"prompt_tokens":%b,"completion_tokens":%b}' % (b"9" * digits, b"9" * digits)
+
+    async def script(exchange: Exchange) -> None:
+        if stream:
+            beside = STOP.replace(b'"choices"', b'"usage":%b,"choices"' % usage)
+            exchange.stream(HELLO, beside, b'data: {"choices":[],"usage":%b}\n\n' % usage, DONE)
+        else:
+            exchange.answer(200, b'{"choices":[{"message":{"content":"Hello"}}],"usage":%b}' % usage)
+
+    async with peer(script) as provider:
+        reply = await provider.call(chat(stream=stream))
+        if isinstance(reply, StreamReply):
+            await read_all(reply)
+    assert (reply.facts.usage, "".join(reply.facts.output_text)) == (None, "Hello")
+
+
+async def test_usage_as_large_as_it_may_be_has_a_cost() -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.answer(
+            200,
+            b'{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1000000000,"completion_tokens":1000000000,'
+            b'"prompt_cache_hit_tokens":%b}}' % (b"9" * 400),
+        )
+
+    async with peer(script) as provider:
+        reply = await provider.call(chat())
+    assert reply.facts.usage == Usage(10**9, 10**9, 10**9)
+    assert cost_usd(Price(input_usd_per_mtok=1e3, output_usd_per_mtok=1e3), reply.facts.usage) == 2e6
 
 
 async def test_a_redirect_is_not_followed() -> None:

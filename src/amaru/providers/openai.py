@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,9 @@ from amaru.providers.transport import Endpoint, Header, HeaderBlock, HttpRespons
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A whole answer may not be larger; 2,048 embeddings of 3,072 dimensions, in text, take half of it."""
+
+REFUSAL_S = 1.0
+"""How long the body of a refusal may take once its status is known."""
 
 TARGETS: dict[Kind, bytes] = {
     Kind.CHAT: b"/chat/completions",
@@ -94,7 +98,7 @@ class OpenAIProvider:
         try:
             response.set_deadline(limit_at, _NO_ANSWER, "the answer was not there in time")
             if not 200 <= response.status < 300:
-                raise await self._refusal(response)
+                raise await self._refusal(response, limit_at)
             if not stream:
                 # Read here, not one coroutine further down: each costs every wake-up of every request.
                 return self._whole(request.kind, response, await response.read(MAX_ANSWER_BYTES))
@@ -105,10 +109,12 @@ class OpenAIProvider:
             await reply.open()
         except Failure as failure:
             response.close()
-            if not stream and failure.kind is FailureKind.STREAM_CUT:
-                failure = _cut_short(response)
-            failure.generated_bytes = _generated_bytes(failure, response, reply)
-            raise failure
+            cut_short = not stream and failure.kind is FailureKind.STREAM_CUT
+            told = _cut_short(response) if cut_short else failure
+            told.generated_bytes = _generated_bytes(told, response, reply)
+            if told is failure:
+                raise
+            raise told from failure
         except BaseException:
             response.close()
             raise
@@ -143,8 +149,10 @@ class OpenAIProvider:
             return self._error(answer.error, response)
         return _malformed(response, "a whole answer came where a stream was asked for")
 
-    async def _refusal(self, response: HttpResponse) -> Failure:
-        """The failure that a status other than 2xx means. Its body is welcome, but not waited for past the limit."""
+    async def _refusal(self, response: HttpResponse, limit_at: float) -> Failure:
+        """The failure that a status other than 2xx means. Its body is welcome, but not waited for: others may serve."""
+        at = min(limit_at, asyncio.get_running_loop().time() + REFUSAL_S)
+        response.set_deadline(at, _NO_ANSWER, "the reason of a refusal was not there in time")
         try:
             body = await response.read(MAX_BODY_BYTES)
         except Failure:
