@@ -1,10 +1,14 @@
 """Checks what git tracks, or is about to: nothing that ties the tree to one machine or one registry, nothing left open.
 
+In a source archive, or where there is no git, it checks all files but those that .gitignore names.
+
 Prints one line per finding, ``path:line: what``, and exits 1 if there is any.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
 import subprocess
 import sys
@@ -51,14 +55,27 @@ def findings(root: Path, paths: list[str]) -> Iterator[str]:
 
 def tracked(root: Path) -> list[str]:
     """The files that git tracks or would add, relative to ``root``; those already deleted are left out."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git; no checkout
+        return sorted(walked(root))
     return sorted(path for path in set(listed.stdout.split("\0")) if path and (root / path).is_file())
+
+
+def walked(root: Path) -> Iterator[str]:
+    """All files, relative to ``root``, but those that .gitignore names; of its syntax, names and wildcards are read."""
+    file = root / ".gitignore"
+    ignored = [line.strip("/") for line in file.read_text("utf-8").split()] if file.exists() else []
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+
+        def kept(name: str, here: Path = here) -> bool:
+            path = (here / name).as_posix()
+            return not any(fnmatch.fnmatch(name, pattern) or path == pattern for pattern in ignored)
+
+        folders[:] = [name for name in folders if name != ".git" and kept(name)]
+        yield from ((here / name).as_posix() for name in files if kept(name))
 
 
 def main() -> int:

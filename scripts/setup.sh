@@ -39,7 +39,8 @@ pip() {
   fi
 }
 
-if ! suitable "$venv/bin/python"; then
+# An interrupted start may have left one without pip.
+if ! suitable "$venv/bin/python" || ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
   python=$(find_python)
   printf 'Making %s with %s (%s)\n' "$venv" "$("$python" --version)" "$python"
   "$python" -m venv --clear "$venv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,13 @@ def check(root: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+@pytest.fixture(params=["checkout", "archive"])
+def tree(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A git checkout, and a folder that is none, as a source archive unpacks."""
+    if request.param == "checkout":
+        if shutil.which("git") is None:
+            pytest.skip("needs git")
+        subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     return tmp_path
 
 
@@ -44,7 +49,8 @@ def test_a_fault_is_named_with_its_path_and_line(tree: Path, path: str, text: st
 
 
 def test_a_clean_tree_passes_and_ignored_files_are_not_read(tree: Path) -> None:
-    (tree / ".gitignore").write_text(".venv/\n")
+    (tree / ".gitignore").write_text(".venv/\n*.log\n")
+    (tree / "a.log").write_text("/ro" + "ot/x\n")
     (tree / ".venv").mkdir()
     (tree / ".venv" / "pyvenv.cfg").write_text("home = /ro" + "ot/python\n")
     (tree / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
