@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import socket
 
@@ -26,6 +27,20 @@ async def test_a_refused_connection(kind, connect):
 async def test_a_name_that_does_not_exist(kind, connect):
     failure = await failure_of(ask(connect(80, kind, host="nowhere.invalid")), FailureKind.CONNECT)
     assert "nowhere.invalid" in failure.message
+
+
+@every
+async def test_a_connection_that_never_comes_about_is_no_answer(kind, connect):
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # the kernel accepts what the backlog holds, and drops what comes on top of it
+            caller = waiting.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        transport = connect(full.getsockname()[1], kind, connect_timeout_s=0.2)
+        failure = await failure_of(ask(transport, within_s=10), FailureKind.NO_ANSWER)
+    assert "could not be connected" in failure.message
 
 
 @every

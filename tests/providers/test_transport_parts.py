@@ -218,4 +218,4 @@ async def test_the_deadline_bounds_dialling_below_the_connect_timeout(lanes: Lan
     loop = asyncio.get_running_loop()
     with pytest.raises(Failure, match="before the deadline") as caught:
         await dialling.dial(endpoint, None, asyncio.Protocol, deadline=loop.time() + 0.05)
-    assert caught.value.kind is FailureKind.CONNECT
+    assert caught.value.kind is FailureKind.NO_ANSWER

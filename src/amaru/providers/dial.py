@@ -1,4 +1,4 @@
-"""Making a connection: name lookup, TCP to the address that answers first, TLS; every error becomes ``CONNECT``.
+"""Making a connection: name lookup, TCP to the address that answers first, TLS; every error becomes ``CONNECT``, a time-out ``NO_ANSWER``.
 
 uvloop tries a host's addresses one after the other, so that one dead IPv6 route eats the whole connect time-out; the
 race of RFC 8305 (Happy Eyeballs v2) is therefore run here, over plain sockets.
@@ -65,7 +65,7 @@ async def dial(
 ) -> _Protocol:
     """A connected protocol, after TLS, within ``endpoint.connect_timeout_s`` and before ``deadline`` (``loop.time()``).
 
-    Cancelling it leaves no socket behind. Raises ``Failure(CONNECT)``.
+    Cancelling it leaves no socket behind. Raises ``Failure``: ``NO_ANSWER`` where the time ran out, else ``CONNECT``.
     """
     loop = asyncio.get_running_loop()
     timeout_at = loop.time() + endpoint.connect_timeout_s
@@ -82,7 +82,7 @@ async def dial(
             return connected
     except TimeoutError:
         limit = "before the deadline" if deadline < timeout_at else f"within {endpoint.connect_timeout_s:g} s"
-        raise Failure(FailureKind.CONNECT, f"{where} could not be connected {limit}") from None
+        raise Failure(FailureKind.NO_ANSWER, f"{where} could not be connected {limit}") from None
     except socket.gaierror as error:
         raise Failure(FailureKind.CONNECT, f"{where}: the name cannot be resolved ({error.strerror})") from None
     except ssl.SSLCertVerificationError as error:

@@ -286,9 +286,11 @@ class ReqwestTransport:
         if connecting and "certificate" in cause:
             remedy = f"set {self.endpoint.setting}.ca_file to the PEM file of its authority"
             return Failure(FailureKind.CONNECT, f"{where}: its certificate is not trusted ({cause}); {remedy}")
+        late = isinstance(error, ConnectTimeoutError)
         if connecting:
-            return Failure(FailureKind.CONNECT, f"{where} could not be connected ({cause})")
-        if isinstance(error, ConnectTimeoutError):
+            kind = FailureKind.NO_ANSWER if late else FailureKind.CONNECT
+            return Failure(kind, f"{where} could not be connected ({cause})")
+        if late:
             return Failure(head_kind, f"{where}: no response head within {SILENCE_S:g} s")
         if isinstance(error, DecodeError):
             return Failure(FailureKind.MALFORMED_BODY, f"{where} answered with no HTTP ({cause})")

@@ -6,9 +6,10 @@ suite holds both to it: ``h1`` (our own HTTP/1.1 client, the default) and ``reqw
 Instants are ``loop.time()`` seconds. Every network error leaves as ``errors.Failure`` of these kinds:
 
 ==================  ==================================================================================================
-``CONNECT``         nothing was sent: refused, name not known, TLS, connect time-out, pool exhausted, transport closed
+``CONNECT``         nothing was sent: refused, name not known, TLS, pool exhausted, transport closed
 ``RESET``           the connection ended before a whole response head (``bytes_received``: whether any of it came)
-``NO_ANSWER``       the head deadline passed (or the kind that the caller named for it)
+``NO_ANSWER``       the connect time-out passed in name lookup, TCP or TLS: to ask again would cost as much again;
+                    or the head deadline (then the kind that the caller named for it)
 ``MALFORMED_BODY``  not HTTP, a head or a body over its limit, or a content-encoding that cannot be undone
 ``STREAM_CUT``      the body ended before its end, or broke its own framing
 ``STREAM_STALLED``  the body's deadline passed (or the kind given to ``set_deadline``)
