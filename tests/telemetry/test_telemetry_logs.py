@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amaru.telemetry import logs
+from amaru.telemetry import logs, redaction
 from amaru.telemetry.logs import LineWriter, RepeatLimit, configure, get_logger, unconfigure
 from amaru.telemetry.redaction import LONGEST, REDACTED, WITHHELD, redact, redact_text
 
@@ -163,6 +164,7 @@ def test_a_closed_stream_is_survived() -> None:
     [
         ("key sk-proj-abc_DEF-123456789 refused", "sk-proj-abc_DEF-123456789"),
         ("Authorization: Bearer eyJhbGciOi.abc-def.ghi", "eyJhbGciOi.abc-def.ghi"),
+        ("the-token-eyJhbGciOiJI.abc-def.ghi was", "abc-def"),
         ("authorization: BEARER abcdef123", "abcdef123"),
         ("Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
         ("GET /v1?api_key=abcd1234&x=1", "abcd1234"),
@@ -216,3 +218,29 @@ def test_long_texts_are_cut() -> None:
 @given(st.text(max_size=300), st.from_regex(r"\Ask-[A-Za-z0-9]{20,40}\Z"))
 def test_a_key_is_found_among_any_words(words: str, key: str) -> None:
     assert key not in redact_text(f"{words} {key} {words}")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "eyJ-",
+        "eyJ.",
+        "eyJaaaaaaaa.",
+        "bearer ",
+        "basic",
+        "key ",
+        "api_",
+        "a_",
+        "sk-",
+        "hf_aaa ",
+        "AIza",
+        "AKIA",
+        "://a:",
+        "secret=",
+    ],
+)
+def test_no_text_makes_the_search_slow(piece: str) -> None:
+    text = piece * (200_000 // len(piece))  # far beyond what is searched, for a slow pattern to be seen
+    began = time.process_time()
+    redaction._SECRETS.sub("", text)
+    assert time.process_time() - began < 1.0

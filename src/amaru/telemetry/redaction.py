@@ -31,7 +31,7 @@ _SECRETS = re.compile(
     | \b(?:sk|pk|rk|gsk|xai|hf|key|r8|pplx|ghp|gho|github_pat|glpat|xox[abprs])[-_][A-Za-z0-9_-]{8,}   # sk-…, hf_…
     | \bAIza[A-Za-z0-9_-]{20,}                                                          # Google
     | \b(?:AKIA|ASIA)[A-Z0-9]{12,}                                                      # AWS
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*                            # a JSON Web Token
+    | (?<![\w-])(?=[\w-]*?\beyJ)[\w-]{11,}+\.[\w-]++\.[\w-]*+                            # a word with a JSON Web Token
     | (?P<userinfo>://)[^/\s:@]+:[^/\s@]+(?=@)                                          # user:password@host
     """,
     re.I | re.X,
