@@ -76,6 +76,17 @@ def test_limits_and_choices() -> None:
     assert (completion.choices, completion.max_output_tokens, completion.wants_logprobs) == (4, 20, True)
 
 
+def test_a_completion_may_generate_nothing_and_score_its_prompt() -> None:
+    scoring = b'{"model":"m","prompt":"x","max_tokens":0,"echo":true,"logprobs":1}'
+    request = parse_request(Kind.COMPLETION, scoring)
+    assert (request.max_output_tokens, request.wants_logprobs) == (0, True)
+    assert encode_request(request, "m") == scoring
+    with pytest.raises(RequestError, match=">= 0"):
+        parse_request(Kind.COMPLETION, scoring.replace(b":0", b":-1"))
+    with pytest.raises(RequestError, match=">= 1"):
+        chat(max_tokens=0)
+
+
 @pytest.mark.parametrize(
     ("value", "choices", "tokens"),
     [("four char", 1, 3), (["ab", "cd"], 2, 3), ([1, 2, 3], 1, 3), ([[1, 2], [3]], 2, 3)],

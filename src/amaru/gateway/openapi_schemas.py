@@ -174,7 +174,9 @@ CHAT: Json = obj(
     logprobs=nullable(BOOLEAN),
 )
 COMPLETION: Json = obj(
-    {"model": _MODEL, "prompt": _inputs()}, **_GENERATED, logprobs={"type": ["integer", "null"], "minimum": 0}
+    {"model": _MODEL, "prompt": _inputs()},
+    **{**_GENERATED, "max_tokens": {**_COUNT, "minimum": 0}},
+    logprobs={"type": ["integer", "null"], "minimum": 0},
 )
 EMBEDDING: Json = obj({"model": _MODEL, "input": _inputs()})
 

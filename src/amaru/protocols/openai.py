@@ -95,7 +95,7 @@ class _Completion(Struct, gc=False):
     n: Count | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    max_tokens: Count | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_COUNT)] | None = None  # 0, with echo, scores a prompt
     logprobs: int | bool | None = None
 
 
