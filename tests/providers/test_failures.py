@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -37,9 +38,9 @@ def inside(error: object, status: int = 200) -> Failure:
     ("status", "kind"),
     [
         (300, F.SERVER_ERROR), (301, F.SERVER_ERROR), (308, F.SERVER_ERROR),
-        (400, F.BAD_REQUEST), (401, F.BAD_CREDENTIALS), (402, F.QUOTA_EXHAUSTED), (403, F.BAD_CREDENTIALS),
-        (404, F.UNKNOWN_MODEL), (405, F.UNKNOWN_MODEL), (406, F.BAD_REQUEST), (407, F.BAD_CREDENTIALS),
-        (408, F.NO_ANSWER), (409, F.BAD_REQUEST), (410, F.UNKNOWN_MODEL), (413, F.CONTEXT_TOO_LONG),
+        (400, F.BAD_REQUEST), (401, F.BAD_CREDENTIALS), (402, F.QUOTA_EXHAUSTED),
+        (405, F.UNKNOWN_MODEL), (406, F.BAD_REQUEST), (407, F.BAD_CREDENTIALS),
+        (408, F.NO_ANSWER), (409, F.BAD_REQUEST), (413, F.CONTEXT_TOO_LONG),
         (415, F.BAD_REQUEST), (418, F.BAD_REQUEST), (422, F.BAD_REQUEST), (424, F.SERVER_ERROR),
         (429, F.RATE_LIMITED), (431, F.BAD_REQUEST), (451, F.CONTENT_REJECTED), (499, F.SERVER_ERROR),
         (500, F.SERVER_ERROR), (501, F.SERVER_ERROR), (502, F.SERVER_ERROR), (503, F.OVERLOADED),
@@ -150,7 +151,8 @@ def test_codes_and_words(status: int, error: dict[str, object], kind: F) -> None
         ({"message": "m", "type": "invalid_request_error"}, F.BAD_REQUEST),
         ({"message": "m", "type": "invalid_request_error", "code": "context_length_exceeded"}, F.CONTEXT_TOO_LONG),
         ({"message": "m", "type": "permission_error"}, F.BAD_CREDENTIALS),
-        ({"message": "m", "type": "not_found_error"}, F.UNKNOWN_MODEL),
+        ({"message": "model: m", "type": "not_found_error"}, F.UNKNOWN_MODEL),
+        ({"message": "m", "type": "not_found_error"}, F.BAD_REQUEST),
         ({"message": "m", "type": "timeout"}, F.NO_ANSWER),
         ({"message": "m", "type": "server_error"}, F.SERVER_ERROR),
         ({"message": "This model's maximum context length is 10 tokens"}, F.CONTEXT_TOO_LONG),
@@ -160,6 +162,80 @@ def test_codes_and_words(status: int, error: dict[str, object], kind: F) -> None
 def test_error_objects_inside_a_200(error: object, kind: F) -> None:
     failure = inside(error)
     assert (failure.kind, failure.status, failure.bytes_received) == (kind, 200, 7)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        # The offer's own: the model, the key, the account, a wrong base_url.
+        (404, b"", F.UNKNOWN_MODEL),
+        (404, b"{}", F.UNKNOWN_MODEL),
+        (404, b"<html><h1>404 Not Found</h1>", F.UNKNOWN_MODEL),
+        (404, b"404 page not found\n", F.UNKNOWN_MODEL),
+        (404, {"detail": "Not Found"}, F.UNKNOWN_MODEL),
+        (404, {"error": {"code": "404", "message": "Resource not found"}}, F.UNKNOWN_MODEL),
+        (404, {"message": "no Route matched with those values"}, F.UNKNOWN_MODEL),
+        (404, {"error": {"message": "Invalid URL (POST /v1/v1/x)", "type": "invalid_request_error"}}, F.UNKNOWN_MODEL),
+        (404, {"error": {"message": "Unknown request URL: POST /x.", "code": "unknown_url"}}, F.UNKNOWN_MODEL),
+        (404, {"error": {"message": "The model `x` does not exist.", "param": "model"}}, F.UNKNOWN_MODEL),
+        (404, {"type": "error", "error": {"type": "not_found_error", "message": "model: claude-9"}}, F.UNKNOWN_MODEL),
+        (404, {"error": {"code": 404, "message": "models/g-9 is not found for API version v1", "status": "NOT_FOUND"}},
+         F.UNKNOWN_MODEL),
+        (404, {"error": {"message": "No endpoints found for foo/bar.", "code": 404}}, F.UNKNOWN_MODEL),
+        (404, {"error": {"message": "Unable to find the model 'x'"}}, F.UNKNOWN_MODEL),
+        (410, {"error": {"message": "This model was retired"}}, F.UNKNOWN_MODEL),
+        (403, {"error": {"type": "permission_error", "message": "Your API key may not use this resource."}},
+         F.BAD_CREDENTIALS),
+        (403, {"error": {"code": 403, "message": "The caller does not have permission"}}, F.BAD_CREDENTIALS),
+        (403, {"error": {"message": "Project `p` does not have access to model `m`"}}, F.BAD_CREDENTIALS),
+        (403, {"error": {"message": "You have insufficient permissions for this operation."}}, F.BAD_CREDENTIALS),
+        (403, {"detail": "Not authenticated"}, F.BAD_CREDENTIALS),
+        (400, {"error": {"message": "Invalid authentication", "type": "invalid_request_error"}}, F.BAD_CREDENTIALS),
+        (400, {"error": {"message": "Unknown model: x"}}, F.UNKNOWN_MODEL),
+        # The caller's.
+        (404, {"error": {"message": "No such File object: file-1", "param": "file_id"}}, F.BAD_REQUEST),
+        (404, {"error": {"message": "The model of the file", "param": "messages[0].content"}}, F.BAD_REQUEST),
+        (404, {"error": {"message": "Not found", "code": "model_not_found", "param": "tools"}}, F.BAD_REQUEST),
+        (404, {"error": {"message": "Image not found: https://x/model", "type": "invalid_request_error"}},
+         F.BAD_REQUEST),
+        (404, {"error": {"message": "File not found: f", "type": "not_found_error"}}, F.BAD_REQUEST),
+        (404, {"error": {"message": "File 'model' was not found"}}, F.BAD_REQUEST),
+        (404, {"error": {"message": "No endpoints found that support tool use.", "code": 404}}, F.BAD_REQUEST),
+        (404, b"no such image", F.BAD_REQUEST),
+        (410, {"error": {"message": "The image is gone"}}, F.BAD_REQUEST),
+        (403, {"error": {"message": "Access to the image URL was forbidden", "type": "invalid_request_error"}},
+         F.BAD_REQUEST),
+        (403, {"error": {"code": 403, "status": "PERMISSION_DENIED",
+                         "message": "You do not have permission to access the File f or it may not exist."}},
+         F.BAD_REQUEST),
+        (400, {"error": {"message": "Model output format 'foo' is not supported"}}, F.BAD_REQUEST),
+        (400, {"error": {"message": "Invalid authentication of the image url"}}, F.BAD_REQUEST),
+        (400, {"error": {"message": "Unknown model parameter 'x'"}}, F.BAD_REQUEST),
+        (200, {"error": {"message": "No such file", "type": "not_found_error"}}, F.BAD_REQUEST),
+        # A firewall's, or nobody's that one could tell.
+        (403, b"<html>Attention Required! | Cloudflare</html>", F.SERVER_ERROR),
+        (403, b"", F.SERVER_ERROR),
+        (403, {"message": "Forbidden"}, F.SERVER_ERROR),
+        (403, b"Access denied.", F.SERVER_ERROR),
+    ],
+)  # fmt: skip
+def test_one_callers_own_mistake_does_not_take_an_offer_from_the_others(status: int, body: object, kind: F) -> None:
+    if status == 200:
+        assert isinstance(body, dict)
+        assert inside(body["error"]).kind is kind
+    else:
+        failure = failed(status, body)
+        assert (failure.kind, failure.status) == (kind, status)
+        assert (failure.body is not None) == (kind in IN_THE_PROVIDERS_WORDS)
+
+
+def test_telling_whose_fault_it_was_takes_no_time() -> None:
+    starts = ("the ", "no such ", " ", "error ", "404 ", "page ", "not ", ".", "model x", "key ", "\n")
+    began = time.process_time()
+    for start in starts:
+        for status in (400, 403, 404):
+            failed(status, {"error": {"message": start * (60_000 // len(start)), "type": "not_found_error"}})
+    assert time.process_time() - began < 1.0  # milliseconds each
 
 
 def test_a_quoted_prompt_cannot_put_a_provider_out_of_service() -> None:

@@ -3,6 +3,10 @@
 Three tables, asked in this order: the error's own code, which is the most specific; its words, where providers have no
 code for it; its status. Above this module nobody looks at a status or a code of a provider again.
 
+Some failures put an offer out of service for everybody, until a person mends it. An error is one of these only where it
+speaks of what the operator has set, the model, the key, the account or the address: a 403 and a 404 also answer a file
+or an image of one caller's, who must not take the offer from the others.
+
 What a ``Failure`` says is logged and stored, so it is in our words, with the error's code where that is a name. What
 the provider says may quote the prompt, or a key: without keys it goes to the caller alone, in ``body``.
 """
@@ -35,7 +39,7 @@ CODES: dict[str, FailureKind] = {
     **dict.fromkeys(("invalid_api_key", "authentication_error", "api_key_invalid", "account_deactivated",
                      "invalid_authentication", "unsupported_country_region_territory"), _F.BAD_CREDENTIALS),
     **dict.fromkeys(("model_not_found", "deploymentnotfound", "model_not_available", "unknown_model", "invalid_model",
-                     "model_not_supported", "model_decommissioned"), _F.UNKNOWN_MODEL),
+                     "model_not_supported", "model_decommissioned", "unknown_url"), _F.UNKNOWN_MODEL),
     **dict.fromkeys(("context_length_exceeded", "exceed_context_size_error", "context_window_exceeded",
                      "prompt_too_long", "request_too_large", "string_above_max_length"), _F.CONTEXT_TOO_LONG),
     **dict.fromkeys(("content_policy_violation", "content_filter", "responsibleaipolicyviolation",
@@ -62,7 +66,7 @@ STATUSES: dict[int, FailureKind] = {
     400: _F.BAD_REQUEST,
     401: _F.BAD_CREDENTIALS,
     402: _F.QUOTA_EXHAUSTED,
-    403: _F.BAD_CREDENTIALS,
+    403: _F.BAD_CREDENTIALS,  # if it speaks of the key, see _speaks_of_the_offer; so for 404 and 410
     404: _F.UNKNOWN_MODEL,  # or a wrong base_url: broken until fixed, either way
     405: _F.UNKNOWN_MODEL,  # a base_url that leads elsewhere
     407: _F.BAD_CREDENTIALS,  # of the proxy on the way
@@ -87,10 +91,12 @@ WORDS: tuple[tuple[FailureKind, frozenset[int], re.Pattern[str]], ...] = tuple(
         # Those that mark a provider as broken are bound to the start of the message: a message may quote the prompt.
         (_F.QUOTA_EXHAUSTED, (400, 403, 429, _NONE),
          r"(your )?(account )?(credit balance is too low|insufficient (account )?(balance|credits?|funds))"),
-        (_F.BAD_CREDENTIALS, (400, _NONE), r"(incorrect|invalid) (api|auth)|(the )?api key (is )?(not valid|invalid)"),
+        (_F.BAD_CREDENTIALS, (400, _NONE),
+         (r"(incorrect|invalid) (api[ _-]?key|auth\w* (token|key|header|credentials?)\b|auth\w*\W*$)"
+          r"|(the )?api key (is )?(not valid|invalid)")),
         (_F.UNKNOWN_MODEL, (400, 403, 422, _NONE),
-         (r"(the |requested )?model\b.{0,120}?(does not exist|not found|not supported|not available)"
-          r"|(unknown|no such) model|\S{1,120} is not a valid model")),
+         (r"(the |requested )*model[\s:]+(\S{1,120} )?((is|was|does|has) )?(not exist|not found|not supported"
+          r"|not available)|(unknown|no such) model(:| [`'\"]|\W*$)|\S{1,120} is not a valid model\b")),
         # vLLM, SGLang, llama.cpp, Ollama, TGI, Azure, Anthropic, Gemini, Mistral, in their own words.
         (_F.CONTEXT_TOO_LONG, (400, 413, 422, 500, _NONE),
          (r".*?(maximum context length|maximum model length|context[ _]length[ _]exceeded|exceed context limit"
@@ -105,6 +111,40 @@ WORDS: tuple[tuple[FailureKind, frozenset[int], re.Pattern[str]], ...] = tuple(
     )
 )  # fmt: skip
 """Where a provider has no code for it: the statuses that it sends with such words, and the words, from the start."""
+
+BROKEN = frozenset((_F.BAD_CREDENTIALS, _F.QUOTA_EXHAUSTED, _F.UNKNOWN_MODEL))
+"""The rows that put an offer out of service for everybody."""
+
+_ALSO_THE_CALLERS = frozenset((403, 404, 410, _NONE))
+_OFFERS_PARAMS = frozenset(("", "model", "engine", "deployment", "api_key", "authorization"))
+_WEB_PAGE = "The provider answered with a web page."
+_I = re.IGNORECASE
+# All are bound to the start of the message, and lead to their noun over words of a list: the rest may be the caller's.
+_OF_THE_MODEL = re.compile(
+    r"((the|this|your|requested|specified|selected|given|publisher|unknown|invalid|unsupported|no|such|api"
+    r"|unable to (find|access)|(could|can) ?not find)\s+)*[`'\"]?(models?|deployment|engine)\b"
+    r"|no (endpoints found for|allowed providers are available for) |\S{1,120} is not a valid model\b"
+    # A wrong address: what web frameworks say where they serve nothing.
+    r"|(invalid|unknown|unrecognized) (request )?url\b|no route matched|cannot post |the requested url was not found"
+    r"|\W*(error\W+)?(404\W+)?((the |this )?(requested )?(page|resource|route|path|endpoint|url)\W+)?"
+    r"((was|is|could) )?not (be )?found\W*$",
+    _I,
+)
+_OF_THE_KEY = re.compile(
+    r"((the|this|your|an?|invalid|missing|expired|incorrect|no|permission denied:)\s+)*[`'\"]?"
+    r"(api[ _-]?key|key (limit|is|was|has|does)|(access|auth|bearer|api) token|account|organi[sz]ation|project|team"
+    r"|workspace|subscription|credentials?|consumer|caller|country|user (is|was|has|does)|not auth\w+|unauthori[sz]ed"
+    r"|auth(entication|ori[sz]ation) (required|failed|token|header)|permission denied\W*$"
+    r"|you (do not|don't|are not|have insufficient))\b",
+    _I,
+)
+_OF_THE_CALLER = re.compile(r"\b(files?|images?|videos?|audio|documents?|attachments?|url)\b", _I)
+_REFUSAL_PAGE = re.compile(
+    rf"{re.escape(_WEB_PAGE)}|[^a-z]*$"
+    r"|\W*(error\W+)?(403\W+)?(forbidden|access (is )?denied|((your )?request )?((was|is) )?blocked)\W*$",
+    _I,
+)
+"""A 403 of a firewall on the way, or one that says nothing: a matter between it and this prompt, or of the moment."""
 
 IN_THE_PROVIDERS_WORDS = frozenset((_F.CONTEXT_TOO_LONG, _F.CONTENT_REJECTED, _F.BAD_REQUEST))
 """The rows whose caller sees what the provider said (``Failure.body``)."""
@@ -152,6 +192,14 @@ def failure_from_error(
 
 def classify(status: int, error: WireError) -> FailureKind:
     """The row of the taxonomy. ``status`` is HTTP's; below 300 the one that the error itself names counts."""
+    kind = _classify(status, error)
+    param = error.fields.get("param")
+    if kind in BROKEN and isinstance(param, str) and param not in _OFFERS_PARAMS:
+        return _F.BAD_REQUEST  # whatever else it says, it is about a field of the request
+    return kind
+
+
+def _classify(status: int, error: WireError) -> FailureKind:
     names = [name.lower().replace("-", "_") for name in (error.code, error.type) if name is not None]
     for name in names:
         if name in CODES:
@@ -160,11 +208,23 @@ def classify(status: int, error: WireError) -> FailureKind:
     for kind, statuses, words in WORDS:
         if said in statuses and words.match(error.message[:4096]):
             return kind
-    if said in STATUSES:
-        return STATUSES[said]
+    generic = next((GENERIC_CODES[name] for name in names if name in GENERIC_CODES), None)
     if said == _NONE:
-        return next((GENERIC_CODES[name] for name in names if name in GENERIC_CODES), _F.SERVER_ERROR)
-    return _F.BAD_REQUEST if 400 <= said < 500 else _F.SERVER_ERROR
+        kind = generic or _F.SERVER_ERROR
+    else:
+        kind = STATUSES.get(said) or (_F.BAD_REQUEST if 400 <= said < 500 else _F.SERVER_ERROR)
+    if kind in BROKEN and said in _ALSO_THE_CALLERS and not _speaks_of_the_offer(kind, error, generic is kind):
+        return _F.SERVER_ERROR if said == 403 and _REFUSAL_PAGE.match(error.message) else _F.BAD_REQUEST
+    return kind
+
+
+def _speaks_of_the_offer(kind: FailureKind, error: WireError, named: bool) -> bool:
+    """Whether a refusal is about what the operator set; ``named``: its code or type says it, if only in general."""
+    words = error.message[:4096]
+    if kind is _F.UNKNOWN_MODEL:
+        nothing_said = words == _WEB_PAGE or not any(map(str.isalpha, words))
+        return nothing_said or _OF_THE_MODEL.match(words) is not None
+    return (named or _OF_THE_KEY.match(words) is not None) and _OF_THE_CALLER.search(words) is None
 
 
 def _failure(
@@ -208,7 +268,7 @@ def _read_body(body: bytes) -> WireError:
         return error
     text = body.decode("utf-8", "replace").strip()
     if text.startswith("<"):
-        text = "The provider answered with a web page."
+        text = _WEB_PAGE
     return WireError(text, None, None, None, {})
 
 
