@@ -1,4 +1,6 @@
-"""Making a connection: name lookup, TCP to the address that answers first, TLS; every error becomes ``CONNECT``, a time-out ``NO_ANSWER``.
+"""Making a connection: name lookup, TCP to the address that answers first, TLS.
+
+Every error becomes ``CONNECT``, a time-out ``NO_ANSWER``.
 
 uvloop tries a host's addresses one after the other, so that one dead IPv6 route eats the whole connect time-out; the
 race of RFC 8305 (Happy Eyeballs v2) is therefore run here, over plain sockets.
