@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
     arguments = parser.parse_args()
+    rig.clean_up_on_sigterm()
     print(f"Machine: {rig.machine()}")
     print("Gateway pinned to core 0; wrk and the fixed-answer upstream (nginx) share core 1.\n")
     with tempfile.TemporaryDirectory(prefix="amaru-bench-") as name:

@@ -6,7 +6,9 @@ import contextlib
 import os
 import platform
 import re
+import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -44,6 +46,11 @@ class Load:
     p50_ms: float
     p99_ms: float
     errors: int
+
+
+def clean_up_on_sigterm() -> None:
+    """Let a benchmark that is told to stop end its gateways too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def machine() -> str:

@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(BUILDERS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    rig.clean_up_on_sigterm()
     print(f"Machine: {rig.machine()}")
     print("Gateway pinned to core 0; wrk and the fixed-answer upstream (nginx) share core 1.\n")
     results: dict[str, dict[str, list[rig.Load]]] = {}
