@@ -20,10 +20,7 @@ class Access:
     def tenant_of(self, request: Request) -> Tenant:
         """The tenant whose key the request carries. Raises ``RequestError`` 401."""
         headers = request.headers
-        authorization = headers.get(b"authorization")
-        if authorization is not None:
-            return self._mesh.plan.keyring.tenant_of(authorization)
-        return self.tenant(None, headers.get(b"x-api-key"))
+        return self.tenant(headers.get(b"authorization"), headers.get(b"x-api-key"))
 
     def tenant(self, authorization: bytes | None, api_key: bytes | None) -> Tenant:
         """The tenant behind either header. Raises ``RequestError`` 401."""

@@ -27,13 +27,19 @@ def respond_json(request: Request, status: int, value: Any, headers: Sequence[He
 
 def respond_error(request: Request, error: RequestError, headers: Sequence[Header] = ()) -> None:
     """Answer with an error in OpenAI's shape, or in the provider's own words where the taxonomy keeps them."""
-    all_headers = [*headers, (b"content-type", CONTENT_JSON), *retry_after(error.retry_after_s)]
-    if error.status == 401:
-        all_headers.append((b"www-authenticate", b"Bearer"))
+    all_headers = [*headers, (b"content-type", CONTENT_JSON), *headers_of(error)]
     request.respond(error.status, all_headers, error.body or error_body(error))
 
 
-def retry_after(seconds: float | None) -> list[Header]:
+def headers_of(error: RequestError) -> list[Header]:
+    """The headers that an error calls for, on either framework: when to come again, and how to say who one is."""
+    headers = _retry_after(error.retry_after_s)
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def _retry_after(seconds: float | None) -> list[Header]:
     """Retry-After in whole seconds (RFC 9110 §10.2.3) and, beside it, in milliseconds for clients that know it."""
     if seconds is None or not math.isfinite(seconds):
         return []

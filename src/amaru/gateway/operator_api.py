@@ -18,7 +18,7 @@ from starlette.routing import Route
 from amaru.domain import Tenant
 from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import CONTENT_JSON, retry_after, store_unavailable
+from amaru.gateway.answers import CONTENT_JSON, headers_of, store_unavailable
 from amaru.gateway.openapi import openapi_document
 from amaru.mesh import Views
 from amaru.protocols.openai import error_body
@@ -57,10 +57,11 @@ class OperatorApi:
             Route("/decisions/{id}", self.decision),
             Route("/openapi.json", self.openapi),
         ]
+        # Any: Starlette's own type for handlers
         handlers: dict[Any, Any] = {RequestError: _on_error, StorageError: _on_store, 404: _on_404, 405: _on_405}
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False  # it would send callers to whatever their Host header names
-        return app  # Any: Starlette's own type for handlers
+        return app
 
     async def live(self, _: Request) -> Response:
         """The process answers."""
@@ -180,15 +181,13 @@ def _credentials(request: Request) -> tuple[bytes | None, bytes | None]:
     )
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # Any: JSON
-    return Response(msgspec.json.encode(value), status, headers, media_type=JSON)
+def _json(value: Any, status: int = 200) -> Response:  # Any: JSON
+    return Response(msgspec.json.encode(value), status, media_type=JSON)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    headers = {name.decode(): value.decode() for name, value in retry_after(error.retry_after_s)}
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
+    headers = {name.decode(): value.decode() for name, value in headers_of(error)}
     return Response(error_body(error), error.status, headers, media_type=JSON)
 
 

@@ -286,6 +286,16 @@ class Execution:
         return self.attempts[-1].provider if self.attempts else None
 
     @property
+    def offer(self) -> str | None:
+        """The offer that answered, or the last one tried."""
+        return self.attempts[-1].offer if self.attempts else None
+
+    @property
+    def failed_by(self) -> FailureKind | None:
+        """The failure that the caller was left with; None where it got a whole answer, or no provider was at fault."""
+        return None if self.ok or self.failure is None else self.failure.kind
+
+    @property
     def result(self) -> str:
         """How it ended, in one bounded word for metrics: ``ok``, ``cancelled``, a failure's kind, or ``refused``."""
         if self.ok:

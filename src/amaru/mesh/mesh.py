@@ -112,8 +112,7 @@ class Mesh:
             Nobody serves the resource, or the tenant may not use it; nothing needs settling then.
         """
         plan = self.plan
-        if call.tenant.resources is not None:
-            self._check_allowed(plan, call.tenant, call.request.model)
+        self._check_allowed(plan, call.tenant, call.request.model)
         at = self.wall()
         execution = Execution(self, plan, call, self._id_at(at), at)
         plan.hold()

@@ -25,9 +25,8 @@ def session_hash(salt: bytes, session: str | None) -> str | None:
 
 def record_of_execution(execution: Execution) -> DecisionRecord:
     """The record of one served (or failed) request."""
-    ranking, usage, failure = execution.ranking, execution.usage, execution.failure
+    ranking, usage = execution.ranking, execution.usage
     call, workload = execution.call, execution.workload
-    attempts = tuple(execution.attempts)
     return DecisionRecord(
         id=execution.id,
         at=execution.at,
@@ -40,8 +39,8 @@ def record_of_execution(execution: Execution) -> DecisionRecord:
         propensity=ranking.propensity,
         explored=ranking.explored,
         ok=execution.ok,
-        offer=attempts[-1].offer if attempts else None,
-        failure=failure.kind if failure is not None and not execution.ok else None,
+        offer=execution.offer,
+        failure=execution.failed_by,
         status=execution.status,
         latency_ms=execution.duration_s * 1e3,
         first_token_ms=execution.first_token_ms,
@@ -53,7 +52,7 @@ def record_of_execution(execution: Execution) -> DecisionRecord:
         session=session_hash(execution.mesh.salt, call.session),
         stream=call.request.stream,
         request_bytes=call.request_bytes,
-        attempts=attempts,
+        attempts=tuple(execution.attempts),
     )
 
 
@@ -63,8 +62,8 @@ def outcome_of(execution: Execution) -> Outcome:
         decision=execution.id,
         at=execution.at,
         ok=execution.ok,
-        offer=execution.attempts[-1].offer if execution.attempts else None,
-        failure=execution.failure.kind if execution.failure is not None and not execution.ok else None,
+        offer=execution.offer,
+        failure=execution.failed_by,
         latency_ms=execution.duration_s * 1e3,
         first_token_ms=execution.first_token_ms,
         usage=execution.usage,
