@@ -60,6 +60,39 @@ class FailureKind(enum.StrEnum):
     UNKNOWN_MODEL = "unknown_model"
 
 
+class Join(enum.StrEnum):
+    """How an attempt's answer was put behind what the caller already had of a broken one."""
+
+    CONTINUED = "continued"
+    """It went on from the text that was sent (assistant prefill)."""
+    REPEATED = "repeated"
+    """It was begun anew unseen, and repeated what was sent, character for character."""
+    UNSEEN = "unseen"
+    """It was begun anew unseen: what the broken one had generated was still held back."""
+    DIVERGED = "diverged"
+    """It was begun anew unseen, did not repeat what was sent, and so could not be used."""
+
+
+class Rescue(enum.StrEnum):
+    """What a caller prefers where a stream may break."""
+
+    JOIN = "join"
+    """Hand on each event as it comes; a break is joined where that can be done exactly."""
+    HOLD = "hold"
+    """Hold the answer back until it is whole, so that any break stays unseen, at the price of the first token."""
+
+
+class PrefillStyle(enum.StrEnum):
+    """How an offer wants to be told that a trailing assistant message is to be continued."""
+
+    PLAIN = "plain"
+    """It continues one by itself (Anthropic's compatible endpoint, OpenRouter, many others)."""
+    PREFIX = "prefix"
+    """``"prefix": true`` in the message (Mistral, DeepSeek)."""
+    CONTINUE_FINAL_MESSAGE = "continue_final_message"
+    """``"continue_final_message": true, "add_generation_prompt": false`` in the request (vLLM, SGLang)."""
+
+
 class Provenance(enum.StrEnum):
     """Where a figure came from (law 1)."""
 
@@ -120,6 +153,8 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     """Advertised time to first token (or until a GPU job is accepted)."""
     reputation: float = 50.0
     """0 to 100."""
+    prefill_style: PrefillStyle = PrefillStyle.PLAIN
+    """Only of meaning with ``Capability.PREFILL``."""
     capacity: float | None = None
     """Requests at once, or GPU-hours at once for GPU work; ``None``: unbounded."""
     requests_per_min: float | None = None
@@ -136,6 +171,8 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
     """Lower-case hex SHA-256 of each of the tenant's keys."""
     resources: tuple[str, ...] | None = None
     """Resources and aliases the tenant may use; ``None``: all."""
+    rescue: Rescue = Rescue.JOIN
+    """Of its streams, where the request does not say."""
 
 
 class Workload(msgspec.Struct, frozen=True, gc=False):
@@ -236,6 +273,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
     cost_usd: float = 0.0
     bytes_received: int = 0
+    joined: Join | None = None
+    """How it was joined to an answer that had broken before it; ``None``: nothing had begun before it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
