@@ -34,6 +34,10 @@ class TraceError(AmaruError):
     """A trace file cannot be read; the message names the file, the line and the column."""
 
 
+class ReportError(AmaruError):
+    """A report of a replay cannot be read or written; the message names the file and what to do."""
+
+
 class Failure(AmaruError):
     """One provider failure, as the taxonomy has it.
 

@@ -8,10 +8,15 @@ omission", Gil Tene, "How NOT to Measure Latency", 2013).
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
+
+
+def _no_gaps() -> array[float]:
+    return array("f")
 
 
 class Sample(msgspec.Struct, gc=False):
@@ -43,6 +48,12 @@ class Sample(msgspec.Struct, gc=False):
     """Providers' calls that the server needed for it, where it says."""
     cost_usd: float = 0.0
     decision: str = ""
+    joined: str = ""
+    """How a break was rescued, where the server says: ``continued``, ``repeated`` or ``unseen``; empty: no break."""
+    content_events: int = 0
+    """Events that carried content."""
+    gaps_s: array[float] = msgspec.field(default_factory=_no_gaps)
+    """Between each content event and the next, as single-precision floats: a run has millions."""
 
     @property
     def ok(self) -> bool:
