@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from amaru.domain import Capability, Kind
 from amaru.errors import RequestError
 from amaru.protocols.openai import (
+    Hold,
     TOKENS_PER_MEDIUM,
     OpenAIRequest,
     encode_request,
@@ -42,7 +43,7 @@ def test_a_small_chat() -> None:
     assert (request.kind, request.model, request.stream, request.n, request.choices) == (Kind.CHAT, "m", False, 1, 1)
     assert request.max_output_tokens is None
     assert request.needs is Capability.NONE
-    assert not request.wants_logprobs
+    assert request.hold is Hold.CALLS
     assert request.input_tokens_estimate == -(-len(json.dumps([USER])) // 4)
 
 
@@ -71,15 +72,15 @@ def test_what_a_chat_needs(fields: dict[str, object], needs: Capability) -> None
 def test_limits_and_choices() -> None:
     assert chat(max_tokens=10, n=3).max_output_tokens == 30
     assert chat(max_tokens=10, max_completion_tokens=7).max_output_tokens == 7
-    assert chat(logprobs=True).wants_logprobs
+    assert chat(logprobs=True).hold is Hold.CHOICES
     completion = parse_request(Kind.COMPLETION, b'{"model":"m","prompt":["a","b"],"n":2,"max_tokens":5,"logprobs":0}')
-    assert (completion.choices, completion.max_output_tokens, completion.wants_logprobs) == (4, 20, True)
+    assert (completion.choices, completion.max_output_tokens, completion.hold) == (4, 20, Hold.CHOICES)
 
 
 def test_a_completion_may_generate_nothing_and_score_its_prompt() -> None:
     scoring = b'{"model":"m","prompt":"x","max_tokens":0,"echo":true,"logprobs":1}'
     request = parse_request(Kind.COMPLETION, scoring)
-    assert (request.max_output_tokens, request.wants_logprobs) == (0, True)
+    assert (request.max_output_tokens, request.hold) == (0, Hold.CHOICES)
     assert encode_request(request, "m") == scoring
     with pytest.raises(RequestError, match=">= 0"):
         parse_request(Kind.COMPLETION, scoring.replace(b":0", b":-1"))

@@ -167,6 +167,12 @@ def texts_of(delta: Delta) -> list[str]:
     return texts
 
 
+def reasoning_of(delta: Delta) -> str:
+    """The reasoning in a message or a piece of one; ``""`` where there is none."""
+    value = delta.reasoning_content or delta.reasoning
+    return value if type(value) is str else "".join(_strings(value))
+
+
 def _strings(value: Any) -> list[str]:  # Any: the parts of a message's content
     """The texts of typed content parts: ``text`` wherever it stands, not the names of the parts' types."""
     if isinstance(value, list):

@@ -7,6 +7,7 @@ path of every request: two passes of msgspec over the body, and no more objects 
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import Annotated
 
@@ -42,6 +43,18 @@ MAX_CONTAINERS = 2**18
 """Objects and arrays among them; each costs as much as many plain values."""
 MAX_NAME_CHARS = 1024
 """Of a top-level field of a large body."""
+
+
+class Hold(enum.Enum):
+    """What of a stream is held back until it is whole: a broken piece of it is then begun anew unseen."""
+
+    CALLS = "calls"
+    """From the first call of a tool on: half a call is of no use, and nothing can go on from it."""
+    CHOICES = "choices"
+    """Each choice: JSON, log-probabilities and audio, and the several choices of one request."""
+    ALL = "all"
+    """The whole answer, since the caller prefers that."""
+
 
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 _ABSENT = Raw()
@@ -87,6 +100,7 @@ class _Chat(Struct, gc=False):
     functions: _Tools | None = None
     response_format: _ResponseFormat | None = None
     logprobs: bool | None = None
+    modalities: list[str] | None = None
 
 
 class _Completion(Struct, gc=False):
@@ -109,7 +123,8 @@ class OpenAIRequest(Struct, gc=False):
 
     ``fields`` holds the caller's top-level fields, each value as it was sent. ``include_usage`` is what the caller
     asked for. ``choices`` is how many an answer holds: ``n`` for each prompt. ``max_output_tokens`` is the caller's
-    limit over all choices; ``None``: it set none. ``input_tokens_estimate`` is an estimate by size, see above.
+    limit over all choices; ``None``: it set none. ``input_tokens_estimate`` is an estimate by size, see above. ``hold``
+    is what of its stream is held back.
     """
 
     kind: Kind
@@ -121,7 +136,7 @@ class OpenAIRequest(Struct, gc=False):
     max_output_tokens: int | None
     needs: Capability
     input_tokens_estimate: int
-    wants_logprobs: bool
+    hold: Hold
     fields: dict[str, Raw]
 
 
@@ -142,6 +157,7 @@ _STREAM, _TOOLS, _VISION, _JSON_SCHEMA, _PREFILL = (
 _NEEDS = [Capability(bits) for bits in range(32)]
 _NO_NEEDS = Capability.NONE
 _INCLUDE_USAGE = Raw(b'{"include_usage":true}')
+_JSON_FORMATS = frozenset(("json_schema", "json_object"))
 _IMAGE_PARTS = frozenset(("image_url", "input_image"))
 
 
@@ -199,12 +215,15 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
         needs |= _TOOLS
         size += _size(fields["functions"])
     response_format = request.response_format
-    if response_format is not None and response_format.type == "json_schema":
-        needs |= _JSON_SCHEMA
+    n = request.n or 1
+    hold = n > 1 or request.logprobs is True or (request.modalities is not None and "audio" in request.modalities)
+    if response_format is not None and response_format.type in _JSON_FORMATS:
+        hold = True
+        if response_format.type == "json_schema":
+            needs |= _JSON_SCHEMA
     stream = request.stream is True
     if stream:
         needs |= _STREAM
-    n = request.n or 1
     limit = request.max_completion_tokens or request.max_tokens
     return OpenAIRequest(
         _CHAT,
@@ -216,7 +235,7 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
         None if limit is None else limit * n,
         _NEEDS[needs],
         -(-size // BYTES_PER_TOKEN) + media * TOKENS_PER_MEDIUM,
-        request.logprobs is True,
+        Hold.CHOICES if hold else Hold.CALLS,
         fields,
     )
 
@@ -226,6 +245,7 @@ def _completion(request: _Completion, fields: dict[str, Raw]) -> OpenAIRequest:
     stream = request.stream is True
     n = request.n or 1
     limit = request.max_tokens
+    hold = n * prompts > 1 or (request.logprobs is not None and request.logprobs is not False)
     return OpenAIRequest(
         _COMPLETION,
         _checked_model(request.model),
@@ -236,7 +256,7 @@ def _completion(request: _Completion, fields: dict[str, Raw]) -> OpenAIRequest:
         None if limit is None else limit * n * prompts,
         _NEEDS[_STREAM] if stream else _NO_NEEDS,
         tokens,
-        request.logprobs is not None and request.logprobs is not False,
+        Hold.CHOICES if hold else Hold.CALLS,
         fields,
     )
 
@@ -244,7 +264,7 @@ def _completion(request: _Completion, fields: dict[str, Raw]) -> OpenAIRequest:
 def _embedding(request: _Embedding, fields: dict[str, Raw]) -> OpenAIRequest:
     inputs, tokens = _inputs("input", request.input, fields)
     model = _checked_model(request.model)
-    return OpenAIRequest(_EMBEDDING, model, False, False, 1, inputs, None, _NO_NEEDS, tokens, False, fields)
+    return OpenAIRequest(_EMBEDDING, model, False, False, 1, inputs, None, _NO_NEEDS, tokens, Hold.CALLS, fields)
 
 
 def encode_request(request: OpenAIRequest, model: str) -> bytes:

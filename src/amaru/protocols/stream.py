@@ -6,6 +6,9 @@ late is judged in ``providers/``.
 
 Not handed on: ``[DONE]``, the usage that the caller did not ask for, and events that cannot carry content (comments,
 events without data). An event that could carry content but cannot be read makes the stream malformed.
+
+Handed on late: what is of no use in halves, and could not be joined if it broke (``Hold``). Its events wait here until
+their piece is whole.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from amaru.domain import Usage
-from amaru.protocols.answers import Delta, WireUsage, texts_of, to_usage
+from amaru.protocols.answers import Delta, WireUsage, reasoning_of, texts_of, to_usage
+from amaru.protocols.holding import MAX_HELD_BYTES, Holder
+from amaru.protocols.openai import Hold
 from amaru.protocols.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLargeError, parse_event
 from amaru.protocols.wire_errors import BROKEN_OFF, WireError, read_error
 
 MAX_TEXT_CHARS = 1024 * 1024
-"""Text kept for counting; of an answer beyond it (some 250,000 tokens) only the length is known."""
+"""Text kept for counting and joining; of an answer beyond it (some 250,000 tokens) only the length is known."""
 
 
 class _Choice(Struct, gc=False):
@@ -48,6 +53,24 @@ class _OddUsage(Struct, gc=False):
     model: str | None = None
     id: str | None = None
     error: Any = None  # Any: as above
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """What of a streamed answer was handed on."""
+
+    content: str = ""
+    reasoning: str = ""
+    events: int = 0
+    """Those that carried text: each a token at least."""
+    choices: frozenset[int] = frozenset()
+    """The choices that were handed on whole."""
+    opaque: bool = False
+    """Content was handed on that cannot be compared: a refusal, audio, typed parts, or too much of it."""
+
+    @property
+    def anything(self) -> bool:
+        """Whether the caller has any part of the answer."""
+        return bool(self.events or self.choices or self.opaque)
 
 
 _read = msgspec.json.Decoder(_Chunk).decode
@@ -78,20 +101,30 @@ class StreamParser:
     usage_closed
         Usage has come in an event of its own behind the choices, as OpenAI sends it: all that may still come is
         ``[DONE]``.
-    texts, text_chars
-        The generated text in pieces, up to ``MAX_TEXT_CHARS``, and its whole length in characters.
+    text_chars
+        Length of all generated text, in characters.
     """
 
     __slots__ = (
-        "_include_usage", "_open", "_splitter",
-        "done", "ended", "error", "events", "finish_reasons", "has_content", "id", "malformed", "model", "text_chars",
-        "texts", "usage", "usage_closed",
+        "_contents", "_holder", "_include_usage", "_opaque", "_open", "_others", "_reasonings", "_sent_until",
+        "_splitter",
+        "done", "ended", "error", "events", "finish_reasons", "has_content", "malformed", "model", "text_chars",
+        "usage", "usage_closed",
     )  # fmt: skip
 
-    def __init__(self, *, include_usage: bool, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, *, include_usage: bool, hold: Hold = Hold.CALLS, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._include_usage = include_usage
         self._splitter = EventSplitter(max_event_bytes)
         self._open: set[int] = set()
+        self._holder: Holder | None = None if hold is Hold.CALLS else Holder(hold)
+        """``None``: nothing is held back yet."""
+        # The generated text in pieces, up to MAX_TEXT_CHARS.
+        self._contents: list[str] = []
+        self._reasonings: list[str] = []
+        self._others: list[str] = []
+        self._sent_until: tuple[int, int] | None = None if hold is Hold.CALLS else (0, 0)
+        """How many pieces of content and of reasoning had been handed on when holding began."""
+        self._opaque = False
         self.ended = False
         self.done = False
         self.error: WireError | None = None
@@ -99,10 +132,8 @@ class StreamParser:
         self.has_content = False
         self.events = 0
         self.finish_reasons: dict[int, str] = {}
-        self.texts: list[str] = []
         self.text_chars = 0
         self.model: str | None = None
-        self.id: str | None = None
         self.usage: Usage | None = None
         self.usage_closed = False
 
@@ -111,11 +142,46 @@ class StreamParser:
         """How many choices have finished, if none of those that began is still open; else 0."""
         return 0 if self._open else len(self.finish_reasons)
 
+    @property
+    def texts(self) -> list[str]:
+        """The generated text in pieces: content, reasoning, refusals, calls; up to ``MAX_TEXT_CHARS``."""
+        if not (self._reasonings or self._others):
+            return self._contents
+        return [*self._reasonings, *self._contents, *self._others]
+
+    @property
+    def holds(self) -> bool:
+        """Whether events are being held back: what was handed on may lag behind what was read."""
+        return self._holder is not None
+
+    @property
+    def sent(self) -> Sent:
+        """What of the answer was handed on so far: all but what is held."""
+        if self._sent_until is None:
+            contents, reasonings = self._contents, self._reasonings
+        else:
+            contents, reasonings = self._contents[: self._sent_until[0]], self._reasonings[: self._sent_until[1]]
+        return Sent(
+            "".join(contents),
+            "".join(reasonings),
+            len(contents) + len(reasonings),
+            frozenset() if self._holder is None else self._holder.whole_choices,
+            self._opaque or (self.text_chars > MAX_TEXT_CHARS and bool(contents or reasonings)),
+        )
+
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; gives back the events to hand on, ``b""`` if there are none.
 
         When ``ended`` turns true, the events before the one that ended it are still given back.
         """
+        events = self._feed(data)
+        return events if self._holder is None else events + self._holder.take()
+
+    def let_go(self) -> bytes:
+        """The stream is whole: the events that are still held."""
+        return b"" if self._holder is None else self._holder.let_go()
+
+    def _feed(self, data: bytes) -> bytes:
         if self.ended:
             return b""
         splitter = self._splitter  # sees the first event itself, for its byte order mark
@@ -185,13 +251,27 @@ class StreamParser:
         if chunk.usage is not None:
             self.usage = to_usage(chunk.usage) or self.usage
         if self.model is None:
-            self.model, self.id = chunk.model, chunk.id
+            self.model = chunk.model
         self.events += 1
         for choice in choices:
             self._take_choice(data, choice)
-        return not self.ended
+        if self._holder is None or self.ended:
+            return not self.ended
+        indices = [choice.index or 0 for choice in choices]
+        self._holder.keep(data, indices, self.finish_reasons, all_finished=self.finished_choices > 0)
+        if self._holder.size_bytes > MAX_HELD_BYTES:
+            self.malformed = f"more than {MAX_HELD_BYTES} bytes have to be held back"
+            self.ended = True
+        return False
 
     def _take_choice(self, data: bytes, choice: _Choice) -> None:
+        index = choice.index or 0
+        reason = choice.finish_reason
+        if reason == "error":
+            self.finish_reasons[index] = reason
+            self.error = BROKEN_OFF
+            self.ended = True
+            return
         text = choice.text
         delta = choice.delta
         if delta is not None:
@@ -203,23 +283,39 @@ class StreamParser:
             ):
                 text = content
             else:
-                text = "".join(texts_of(delta))
-                if not (text or self.has_content):
-                    self.has_content = _more_than_a_role(data)
+                text = self._take_more_than_content(data, delta)
         if text:
-            self.has_content = True
-            self.text_chars += len(text)
-            if self.text_chars <= MAX_TEXT_CHARS:
-                self.texts.append(text)
-        index = choice.index or 0
-        if choice.finish_reason:
-            self.finish_reasons[index] = choice.finish_reason
-            if choice.finish_reason == "error":
-                self.error = BROKEN_OFF
-                self.ended = True
+            self._note(text, self._contents)
+        if reason:
+            self.finish_reasons[index] = reason
             self._open.discard(index)
         elif index not in self.finish_reasons:
             self._open.add(index)
+
+    def _note(self, text: str, pieces: list[str]) -> None:
+        self.has_content = True
+        self.text_chars += len(text)
+        if self.text_chars <= MAX_TEXT_CHARS:
+            pieces.append(text)
+
+    def _take_more_than_content(self, data: bytes, delta: Delta) -> str:
+        """Note what else a delta holds: reasoning, calls, a refusal, typed parts; gives back its plain content."""
+        if self._holder is None and (delta.tool_calls or delta.function_call):
+            self._holder = Holder(Hold.CALLS)
+            self._sent_until = (len(self._contents), len(self._reasonings))
+        reasoning = reasoning_of(delta)
+        if reasoning:
+            self._note(reasoning, self._reasonings)
+        content = delta.content if type(delta.content) is str else ""
+        others = "".join(texts_of(delta))
+        if len(others) > len(reasoning) + len(content):
+            # Counted as it is; which part is which does not matter, since none of it can be joined.
+            self._note(others[len(reasoning) :] if not content else others, self._others)
+            self._opaque = self._opaque or self._holder is None
+        elif not (others or self.has_content) and _more_than_a_role(data):
+            self.has_content = True
+            self._opaque = self._holder is None
+        return content
 
     def _take_unreadable(self, data: bytes, name: bytes, error: ValueError | RecursionError) -> _Chunk | None:
         """What is no chunk: ``[DONE]``, nothing at all, a chunk with odd usage, an error, or a malformed event."""
@@ -239,11 +335,15 @@ class StreamParser:
             self._take_error(data, name, "an event has no choices")
             return False
         self.events += 1
-        if chunk.usage is None:  # such as Azure's first event, which tells how the prompt was filtered
-            return True
-        self.usage = to_usage(chunk.usage) or self.usage
-        self.usage_closed = self.usage is not None and self.finished_choices > 0
-        return self._include_usage
+        wanted = True  # such as Azure's first event, which tells how the prompt was filtered
+        if chunk.usage is not None:
+            self.usage = to_usage(chunk.usage) or self.usage
+            self.usage_closed = self.usage is not None and self.finished_choices > 0
+            wanted = self._include_usage
+        if self._holder is None or not wanted:
+            return wanted
+        self._holder.keep_rest(data)
+        return False
 
     def _take_error(self, data: bytes, name: bytes, otherwise: str) -> None:
         """An error by its shape, or by its name; else malformed, unless its name marks it as an extension."""

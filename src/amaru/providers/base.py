@@ -13,6 +13,7 @@ import msgspec
 
 from amaru.domain import Offer, Usage
 from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.stream import Sent
 
 TAIL_S = 1.0
 """How long a stream whose every choice has finished may still take to send its usage and ``[DONE]``."""
@@ -47,6 +48,8 @@ class Facts(msgspec.Struct, gc=False):
     """Length of all generated text, also of what ``output_text`` no longer holds."""
     first_token_at: float | None = None
     """Instant of the first content, or of the end of an answer without any; ``None`` for whole answers."""
+    longest_gap_s: float | None = None
+    """Of a stream: the longest wait for its next event since the first content; ``None``: there was none."""
     bytes_received: int = 0
 
 
@@ -69,12 +72,17 @@ class StreamReply(ABC):
     __slots__ = ()
 
     first: bytes
-    """The events up to the first content, and those that arrived with it. Never empty."""
+    """The events up to the first content, and those that arrived with it; empty where that content is held back."""
 
     @property
     @abstractmethod
     def facts(self) -> Facts:
         """What the stream has told so far."""
+
+    @property
+    @abstractmethod
+    def sent(self) -> Sent:
+        """What of the answer was handed on so far."""
 
     @abstractmethod
     async def next(self) -> bytes:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from amaru.domain import FailureKind
 from amaru.errors import Failure
 from amaru.protocols.openai import OpenAIRequest
-from amaru.protocols.stream import StreamParser
+from amaru.protocols.stream import Sent, StreamParser
 from amaru.protocols.wire_errors import WireError
 from amaru.providers.base import Facts, StreamReply, Timing
 from amaru.providers.transport import HttpResponse
@@ -41,8 +41,8 @@ class OpenAIStreamReply(StreamReply):
     """See ``base.StreamReply``. ``open()`` once, then ``next()``; ``failure_of`` maps the provider's error objects."""
 
     __slots__ = (
-        "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_parser", "_response", "_tail",
-        "_time", "_timing", "_whole", "first",
+        "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_longest_gap_s", "_opening", "_parser",
+        "_response", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
     )  # fmt: skip
 
     def __init__(self, response: HttpResponse, request: OpenAIRequest, timing: Timing, failure_of: FailureOf) -> None:
@@ -51,9 +51,13 @@ class OpenAIStreamReply(StreamReply):
         self._choices = request.choices
         self._timing = timing
         self._failure_of = failure_of
-        self._parser = StreamParser(include_usage=request.include_usage)
+        self._parser = StreamParser(include_usage=request.include_usage, hold=request.hold)
+        self._opening = b""
+        """Events without content that came before any that is handed on: they go out with it, or not at all."""
         self._time = asyncio.get_running_loop().time
         self._first_token_at: float | None = None
+        self._waits_since = 0.0
+        self._longest_gap_s: float | None = None
         self._events = 0
         self._finished = False
         """Every choice that was asked for has its finish reason: no event can carry content any more."""
@@ -72,8 +76,13 @@ class OpenAIStreamReply(StreamReply):
             output_text=parser.texts,
             output_chars=parser.text_chars,
             first_token_at=self._first_token_at,
+            longest_gap_s=self._longest_gap_s,
             bytes_received=self._response.bytes_received,
         )
+
+    @property
+    def sent(self) -> Sent:
+        return self._parser.sent
 
     async def open(self) -> None:
         """Wait for the first content, or for an end without any; the response's deadline bounds it.
@@ -96,11 +105,14 @@ class OpenAIStreamReply(StreamReply):
         if not (parser.has_content or parser.finish_reasons):
             raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
         self.first = b"".join(held)
+        if parser.holds and not (self._whole or parser.sent.anything):
+            self.first, self._opening = b"", self.first
         self._first_token_at = self._time()
         self._wait_on()
 
     async def next(self) -> bytes:
         parser = self._parser
+        self._waits_since = self._time()
         try:
             while not self._whole:
                 if parser.ended:
@@ -111,13 +123,15 @@ class OpenAIStreamReply(StreamReply):
                     if not self._finished:
                         raise
                     self._end()
-                    break
+                    return self._released(b"")
                 events = parser.feed(data) if data else self._feed_eof()
                 if parser.ended or parser.finish_reasons:
                     self._judge_end()
                 if parser.events != self._events and self._first_token_at is not None:  # before it, its limit holds
                     self._wait_on()
-                if events:
+                if self._whole or self._opening:
+                    events = self._released(events)
+                if events or (self._first_token_at is None and parser.has_content):  # which may be held back
                     return events
         except BaseException:
             self._response.close()
@@ -126,6 +140,14 @@ class OpenAIStreamReply(StreamReply):
 
     def close(self) -> None:
         self._response.close()
+
+    def _released(self, events: bytes) -> bytes:
+        """``events`` with those that had to wait for them; at the whole end, with all that is held."""
+        if self._whole:
+            events += self._parser.let_go()
+        if events:
+            events, self._opening = self._opening + events, b""
+        return events
 
     def _feed_eof(self) -> bytes:
         """The body ended cleanly: the stream is whole, cut, or ends in an error that lacks its blank line."""
@@ -154,6 +176,12 @@ class OpenAIStreamReply(StreamReply):
     def _wait_on(self) -> None:
         """An event came: from now on the next one is waited for. Once all choices have finished, the end is, once."""
         self._events = self._parser.events
+        now = self._time()
+        if self._first_token_at is not None and self._first_token_at <= self._waits_since:
+            gap_s = now - self._waits_since  # of waiting alone, not of a caller who reads slowly
+            if self._longest_gap_s is None or gap_s > self._longest_gap_s:
+                self._longest_gap_s = gap_s
+        self._waits_since = now
         if self._tail or self._whole:
             return
         self._tail = self._finished
@@ -161,7 +189,7 @@ class OpenAIStreamReply(StreamReply):
         wait_s = timing.idle_s
         if self._tail:
             wait_s = timing.tail_s if self._parser.usage is None else min(LINGER_S, timing.tail_s)
-        at = self._time() + wait_s
+        at = now + wait_s
         if at < timing.deadline_at:
             self._response.set_deadline(at, _STALLED, "no event came within the idle limit")
         else:
