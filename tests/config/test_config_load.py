@@ -10,7 +10,7 @@ import pytest
 from amaru.accounts.keys import hash_key
 from amaru.config import Config, effective, json_schema, load, needs_restart, parse, summary, warnings
 from amaru.config.overrides import variables
-from amaru.domain import Capability, Kind, Limits, Weights
+from amaru.domain import Capability, Kind, Limits, PrefillStyle, Rescue, Weights
 from amaru.errors import ConfigError
 
 SECRET = "sk-proj-Zq81LmVt93xKcYb27"
@@ -96,6 +96,29 @@ def test_a_provider_has_its_key_and_every_limit() -> None:
     assert isinstance(provider.connect_ms, float)
 
 
+def test_how_broken_answers_are_rescued_is_the_tenants_and_the_offers_to_say() -> None:
+    by_itself = good(**{"[stream, tools]": "[stream, prefill]"})
+    assert by_itself.offers()[0].prefill_style is PrefillStyle.PLAIN
+    assert by_itself.tenants()[0].rescue is Rescue.JOIN
+    assert [offer["prefill_style"] for offer in effective(by_itself)["offers"]] == ["plain", None, None]
+    said = good(
+        **{
+            "[stream, tools]": "[prefill]\n    prefill_style: continue_final_message",
+            "resources: [fast, H100]": "rescue: hold",
+        }
+    )
+    assert said.offers()[0].prefill_style is PrefillStyle.CONTINUE_FINAL_MESSAGE
+    assert said.tenants()[0].rescue is Rescue.HOLD
+    assert effective(said)["tenants"]["team"]["rescue"] == "hold"
+
+
+def test_adaptive_limits_are_on_with_floors_of_two_seconds() -> None:
+    routing = good().routing
+    assert (routing.adaptive_limits, routing.least_first_token_ms, routing.least_idle_ms) == (True, 2_000, 2_000)
+    off = parse(GOOD, env={**ENV, "AMARU_ROUTING__ADAPTIVE_LIMITS": "false"}).routing
+    assert not off.adaptive_limits
+
+
 def test_secrets_are_in_no_repr_dump_or_summary() -> None:
     config = good()
     seen = [repr(config), repr(config.providers()), str(effective(config)), str(summary(config)), repr(config.file)]
@@ -133,6 +156,9 @@ MISTAKES = [
     (", output_usd_per_mtok: 0.6", "", 15, "offers[0].price", "output_usd_per_mtok is missing"),
     ("[stream, tools]", "[strem]", 16, "offers[0].capabilities[0]", 'did you mean "stream"?'),
     ("[stream, tools]", "stream", 16, "offers[0].capabilities", "must be a list"),
+    ("[stream, tools]", "[stream]\n    prefill_style: prefix", 17, "offers[0].prefill_style", "add prefill"),
+    ("[stream, tools]", "[prefill]\n    prefill_style: vllm", 17, "offers[0].prefill_style", "continue_final_message"),
+    ("resources: [fast, H100]", "rescue: held", 35, "tenants.team.rescue", "join, hold"),
     ("    id: eu-h100", "    id: openai/gpt-4o-mini", 22, "offers[2].id", "offers[0] has the same id"),
     ("    id: eu-h100", "    id: gpt-4o-mini", 22, "offers[2].id", "resource's name"),
     ("{usd_per_gpu_hour: 2.5}", "{}", 25, "offers[2].price", "needs usd_per_gpu_hour"),
@@ -299,13 +325,14 @@ def test_what_needs_a_restart_is_named() -> None:
 
 def test_warnings_name_what_is_likely_not_meant() -> None:
     text = GOOD.replace("http://127.0.0.1:8000/v1", "http://gpu.example/v1\n    key_env: OPENAI_API_KEY")
-    text = text.replace("[stream, tools]", "[tools]") + "routing: {deadline_ms: 1000}\n"
+    text = text.replace("[stream, tools]", "[tools]") + "routing: {deadline_ms: 1000, least_idle_ms: 60000}\n"
     found = "\n".join(warnings(parse(text, env=ENV)))
     for expected in (
         "providers.vllm.base_url: its key travels unencrypted",
         "offers[0].capabilities: openai/gpt-4o-mini is never asked for streams",
         "offers: H100 comes from vllm alone",
         "routing.first_token_ms: longer than deadline_ms",
+        "routing.least_idle_ms: longer than idle_ms (30000), which holds in its place",
     ):
         assert expected in found
     assert "gpt-4o-mini comes from" not in found

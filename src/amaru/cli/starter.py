@@ -232,6 +232,7 @@ tenants:
     # What counts when offers are ranked; only the ratios matter.
     weights: {{price: 0.4, latency: 0.3, reputation: 0.15, availability: 0.15}}
     # limits: {{max_price: 5, max_latency_ms: 3000, min_reputation: 40, regions: [global]}}
+    # rescue: hold         # hold streams back until they are whole, so that no break is ever seen
 
 routing:
   policy: rules          # rules, rules_classic, cheapest, fastest, random
@@ -240,6 +241,7 @@ routing:
   first_token_ms: 30000  # longest wait for a stream's first token
   answer_ms: 120000      # longest wait for an answer that is not streamed
   idle_ms: 30000         # longest silence inside a stream
+  adaptive_limits: true  # while another offer can take over, wait no longer than usual for the first token or the next
 
 storage:
   path: amaru-data/amaru.db

@@ -4,16 +4,9 @@
 ``ConfigWatcher`` notices a changed file. ``json_schema`` describes the file for editors.
 """
 
+from amaru.config.demand import BreakerSettings, RetryBudgetSettings, RoutingSettings
 from amaru.config.load import json_schema, load, parse
-from amaru.config.models import (
-    BreakerSettings,
-    ConfigFile,
-    LoggingSettings,
-    RetryBudgetSettings,
-    RoutingSettings,
-    ServerSettings,
-    StorageSettings,
-)
+from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.config.report import effective, summary, warnings
 from amaru.config.settings import Config, Provider, needs_restart
 from amaru.config.watch import ConfigWatcher

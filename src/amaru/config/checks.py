@@ -6,8 +6,11 @@ import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from amaru.config.models import ConfigFile, KeyReference, LimitSettings, OfferSettings, PriceSettings
+from amaru.config.demand import LimitSettings
+from amaru.config.fields import KeyReference
+from amaru.config.models import ConfigFile
 from amaru.config.problems import Loc, Problem, shown, suggest
+from amaru.config.supply import OfferSettings, PriceSettings
 from amaru.domain import GLOBAL_REGION, Kind
 
 _TOKEN_KINDS = frozenset({Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING})
@@ -114,6 +117,14 @@ def _check_offers(
             yield from _check_price((*loc, "price"), offer.kinds, offer.price)
         for kind in {kind for kind in offer.kinds if offer.kinds.count(kind) > 1}:
             yield Problem((*loc, "kinds"), f"{kind} is written twice", "remove one of the two")
+        if offer.prefill_style is not None and not _within((*loc, "capabilities"), refused):
+            yield from _check_prefill(loc, offer)
+
+
+def _check_prefill(loc: Loc, offer: OfferSettings) -> Iterable[Problem]:
+    if "prefill" not in offer.capabilities:
+        what = "says how to continue a message, which its capabilities do not name"
+        yield Problem((*loc, "prefill_style"), what, "add prefill to its capabilities, or remove the line")
 
 
 def _check_price(loc: Loc, kinds: tuple[Kind, ...], price: PriceSettings) -> Iterable[Problem]:

@@ -13,13 +13,15 @@ from typing import Any
 from amaru.accounts.keys import ANONYMOUS
 from amaru.config import overrides
 from amaru.config.checks import Names, check, check_shared_keys, offer_id, references
+from amaru.config.demand import RoutingSettings
 from amaru.config.document import MAX_BYTES, Document, read_document
-from amaru.config.models import CAPABILITIES, ConfigFile, OfferSettings, ProviderSettings, RoutingSettings
+from amaru.config.models import ConfigFile
 from amaru.config.problems import MAX_PROBLEMS, Loc, Problem, dotted
 from amaru.config.secrets import Secrets
 from amaru.config.settings import Config, Provider, RefusedConfigError
+from amaru.config.supply import CAPABILITIES, OfferSettings, ProviderSettings
 from amaru.config.translate import validate
-from amaru.domain import Capability, Limits, Offer, Price, Tenant, Weights
+from amaru.domain import Capability, Limits, Offer, PrefillStyle, Price, Tenant, Weights
 from amaru.errors import ConfigError
 
 
@@ -164,6 +166,7 @@ def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
         capabilities=capabilities,
         latency_ms=settings.latency_ms,
         reputation=settings.reputation,
+        prefill_style=settings.prefill_style or PrefillStyle.PLAIN,
         capacity=settings.capacity,
         requests_per_min=settings.requests_per_min,
         tokens_per_min=settings.tokens_per_min,
@@ -178,6 +181,7 @@ def _tenants(file: ConfigFile, key_hashes: Mapping[str, list[str]]) -> tuple[Ten
             limits=Limits(**settings.limits.model_dump()),
             key_hashes=tuple(key_hashes.get(f"tenant {id}", ())),
             resources=settings.resources,
+            rescue=settings.rescue,
         )
         for id, settings in file.tenants.items()
     ]

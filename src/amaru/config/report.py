@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amaru.config.checks import is_loopback
-from amaru.config.models import KeyReference, ProviderSettings
+from amaru.config.fields import KeyReference
 from amaru.config.problems import dotted
 from amaru.config.settings import Config
+from amaru.config.supply import ProviderSettings
 from amaru.domain import Capability, Kind, Offer
 
 
@@ -67,6 +68,8 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
         del shown["key_env"], shown["key_file"]
     for shown, offer in zip(plain["offers"], config.offers(), strict=True):
         shown.update(id=offer.id, model=offer.model, regions=list(offer.regions))
+        if offer.capabilities & Capability.PREFILL:
+            shown["prefill_style"] = offer.prefill_style.value
     for id, tenant in config.file.tenants.items():
         plain["tenants"][id]["keys"] = [_reference(key) for key in tenant.keys]
     plain["server"]["operator_keys"] = [_reference(key) for key in config.server.operator_keys]
@@ -123,6 +126,10 @@ def _warn_limits(config: Config) -> Iterable[tuple[str, str]]:
     for name in ("first_token_ms", "answer_ms", "idle_ms"):
         if getattr(config.routing, name) > deadline_ms:
             yield f"routing.{name}", f"longer than deadline_ms ({deadline_ms:g}), which ends the request first"
+    for name in ("first_token_ms", "idle_ms") if config.routing.adaptive_limits else ():
+        longest_ms, least_ms = getattr(config.routing, name), getattr(config.routing, f"least_{name}")
+        if least_ms > longest_ms:
+            yield f"routing.least_{name}", f"longer than {name} ({longest_ms:g}), which holds in its place"
 
 
 def _key_source(settings: ProviderSettings) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from amaru.accounts.keys import hash_key
-from amaru.config.models import KeyReference, ProviderSettings
+from amaru.config.fields import KeyReference
 from amaru.config.problems import Loc, Problem, looks_secret, shown
+from amaru.config.supply import ProviderSettings
 
 _MAX_FILE_BYTES = 1024 * 1024
 _MIN_CALLER_KEY_CHARACTERS = 16

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, SecretStr
 
 from amaru.accounts.keys import ANONYMOUS, KeyRing
-from amaru.config.models import ConfigFile, LoggingSettings, RoutingSettings, ServerSettings, StorageSettings
+from amaru.config.demand import RoutingSettings
+from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.domain import Offer, Tenant
 from amaru.errors import ConfigError
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from amaru.config.models import MISTAKE, ConfigFile
+from amaru.config.fields import MISTAKE
+from amaru.config.models import ConfigFile
 from amaru.config.problems import MAX_PROBLEMS, Loc, Problem, shown, suggest
 
 _KEY_LIKE = re.compile(r"(?i)(^|[_-])(key|keys|apikey|token|secret|password|passwd|authorization|bearer|credentials)$")

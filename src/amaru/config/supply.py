@@ -1,0 +1,144 @@
+"""The shape of ``providers`` and ``offers``: where requests can go, what is served there, and at what price."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from amaru.config.fields import EnvName, FilePath, Milliseconds, Name, Region, Section, UsdPerMtok, mistake
+from amaru.domain import GLOBAL_REGION, Capability, Kind, PrefillStyle
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise mistake("its port is not a number from 1 to 65535", "write it like https://api.openai.com/v1") from None
+    if parts.username is not None or parts.password is not None:
+        raise mistake("holds a user name or password", "take it out; name the key with key_env or key_file")
+    if parts.query or parts.fragment:
+        raise mistake("holds a query or fragment", "end it with the path, e.g. https://api.openai.com/v1")
+    if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f]", value):
+        bare = value.split("://")[-1].strip("/ ")
+        looks_whole = re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare) is not None
+        example = f"https://{bare}" if looks_whole and "/" in bare else "https://api.openai.com/v1"
+        # The value itself is shown by the caller, which knows whether it looks like a secret.
+        raise mistake("not a URL", f"write it with https://, e.g. {example}")
+    return value.rstrip("/")
+
+
+class TimeoutSettings(Section):
+    """Limits for one provider; what is left out comes from `routing`."""
+
+    connect_ms: Milliseconds = Field(default=3_000, description="Longest wait for a connection, with DNS and TLS.")
+    first_token_ms: Milliseconds | None = Field(default=None, description="Longest wait for a stream's first token.")
+    answer_ms: Milliseconds | None = Field(default=None, description="Longest wait for an answer that is not streamed.")
+    idle_ms: Milliseconds | None = Field(default=None, description="Longest silence inside a stream.")
+
+
+class ProviderSettings(Section):
+    """One provider: where it is, and how to reach it."""
+
+    protocol: Literal["openai"] = Field(default="openai", description="The API that it speaks.")
+    base_url: Annotated[str, Field(max_length=2048), AfterValidator(_base_url)] = Field(
+        description="Its address, up to and without /chat/completions.", examples=["https://api.openai.com/v1"]
+    )
+    key_env: EnvName | None = Field(
+        default=None,
+        description="Environment variable that holds the provider's key; leave out for servers without keys.",
+    )
+    key_file: FilePath | None = Field(
+        default=None,
+        description="File that holds the provider's key, relative to the configuration file; it is watched.",
+    )
+    regions: tuple[Region, ...] = Field(
+        default=(GLOBAL_REGION,), min_length=1, description="Regions that it serves from; `global` stands for anywhere."
+    )
+    headers: dict[str, str] = Field(
+        default={}, description="Extra request headers. {env:NAME} in a value stands for that environment variable."
+    )
+    timeouts: TimeoutSettings = Field(default=TimeoutSettings(), description="Time limits of this provider.")
+    max_connections: int = Field(default=256, ge=1, le=100_000, description="Connections at once to this provider.")
+    transport: Literal["h1", "reqwest"] = Field(
+        default="h1", description="h1: amaru's own HTTP/1.1 client. reqwest: a client in Rust that also speaks HTTP/2."
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities to trust, relative to the configuration file.",
+    )
+    verify_tls: bool = Field(
+        default=True, description="false: accept any certificate. For tests on your own machine only."
+    )
+
+
+class PriceSettings(Section):
+    """What an offer charges. Token prices are USD per million tokens. A free offer says 0."""
+
+    input_usd_per_mtok: UsdPerMtok | None = Field(
+        default=None, description="Per million input tokens.", examples=[0.15]
+    )
+    cached_input_usd_per_mtok: UsdPerMtok | None = Field(
+        default=None, description="Per million input tokens that the provider had cached; left out: what input costs."
+    )
+    output_usd_per_mtok: UsdPerMtok | None = Field(
+        default=None, description="Per million output tokens.", examples=[0.6]
+    )
+    usd_per_gpu_hour: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="Per GPU-hour, for offers of kind gpu_job.", examples=[2.49]
+    )
+
+
+CapabilityName = Literal["stream", "tools", "vision", "json_schema", "prefill"]
+CAPABILITIES: dict[CapabilityName, Capability] = {
+    "stream": Capability.STREAM,
+    "tools": Capability.TOOLS,
+    "vision": Capability.VISION,
+    "json_schema": Capability.JSON_SCHEMA,
+    "prefill": Capability.PREFILL,
+}
+
+
+class OfferSettings(Section):
+    """One provider's ability to serve one resource."""
+
+    id: Name | None = Field(default=None, description="Its name in decisions and metrics; left out: provider/resource.")
+    provider: str = Field(description="A provider named under `providers`.", examples=["openai"])
+    resource: Name = Field(
+        description="What callers ask for: a model's name or a GPU type. "
+        "Offers of one resource stand in for each other.",
+        examples=["gpt-4o-mini"],
+    )
+    model: Name | None = Field(default=None, description="The provider's own name for it; left out: the resource.")
+    kinds: tuple[Kind, ...] = Field(default=(Kind.CHAT,), min_length=1, description="Kinds of work that it serves.")
+    regions: tuple[Region, ...] | None = Field(
+        default=None, min_length=1, description="Regions that it serves from; left out: the provider's."
+    )
+    price: PriceSettings = Field(
+        description="What it charges.", examples=["{input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}"]
+    )
+    context_window_tokens: int | None = Field(
+        default=None, ge=1, description="Longest input and output together, in tokens; left out: not checked."
+    )
+    capabilities: tuple[CapabilityName, ...] = Field(
+        default=("stream",),
+        description="What it can do beyond plain text. prefill: continues a trailing assistant message.",
+    )
+    prefill_style: PrefillStyle | None = Field(
+        default=None,
+        description="How it is told to continue an assistant message. plain: by the message alone, also when left out. "
+        "prefix: by `prefix` in the message (Mistral, DeepSeek). "
+        "continue_final_message: by that field of the request (vLLM, SGLang).",
+    )
+    requests_per_min: float | None = Field(default=None, gt=0, description="The provider's rate limit on requests.")
+    tokens_per_min: float | None = Field(default=None, gt=0, description="The provider's rate limit on tokens.")
+    reputation: float = Field(default=50, ge=0, le=100, description="How far you trust it, 0 to 100.")
+    latency_ms: Milliseconds = Field(
+        default=500, description="Advertised time to the first token, until real answers are measured."
+    )
+    capacity: float | None = Field(
+        default=None, gt=0, description="Requests at once (GPU-hours at once for gpu_job); left out: unbounded."
+    )
