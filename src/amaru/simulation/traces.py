@@ -1,36 +1,84 @@
-"""Traces of LLM traffic: when each request came, and how many tokens went in and out.
+"""Traces of LLM traffic: when each request came, how many tokens went in and out, and what their prompts share.
 
-The format is that of the Azure Public Dataset (https://github.com/Azure/AzurePublicDataset, AzureLLMInferenceDataset
-2023 and 2024): CSV with a header of three columns, ``TIMESTAMP`` (ISO 8601; the 2023 files without a time zone and with
-seven decimals, the 2024 files with ``+00:00``), ``ContextTokens`` and ``GeneratedTokens``.
+`open_trace` reads any of three formats, told by what stands in the file: Azure's CSV, Mooncake's JSON lines, and
+amaru's own JSON lines, into which every trace can be turned (`write_amaru`).
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from enum import StrEnum
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
-from typing import NoReturn, TextIO
 
 import msgspec
 
 from amaru.errors import TraceError
+from amaru.simulation.traces_azure import COLUMNS, azure_rows, read_azure, write_azure
+from amaru.simulation.traces_base import BLOCK_TOKENS, TraceRequest, lines_of
+from amaru.simulation.traces_json import (
+    AMARU_EXAMPLE,
+    MOONCAKE_EXAMPLE,
+    amaru_rows,
+    fields_of,
+    mooncake_rows,
+    read_amaru,
+    read_mooncake,
+    write_amaru,
+)
 
-COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-MAX_TOKENS = 100_000_000
-"""A larger count is a mistake in the file."""
-_DECIMALS = 7
+__all__ = [
+    "BLOCK_TOKENS",
+    "Trace",
+    "TraceFormat",
+    "TraceRequest",
+    "bundled_trace",
+    "open_trace",
+    "read_amaru",
+    "read_azure",
+    "read_mooncake",
+    "write_amaru",
+    "write_azure",
+]
+
+_SNIFFED_LINES = 100
+"""Blank lines before the first of a file that are put up with."""
 
 
-class TraceRequest(msgspec.Struct, frozen=True):
-    """One request of a trace."""
+class TraceFormat(StrEnum):
+    """Whose format a trace has."""
 
-    at_s: float
-    """Seconds since the first request of the trace."""
-    input_tokens: int
-    output_tokens: int
+    AZURE = "azure"
+    MOONCAKE = "mooncake"
+    AMARU = "amaru"
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """A trace that was opened."""
+
+    format: TraceFormat
+    requests: Iterator[TraceRequest]
+    """Row by row, in bounded memory; raises ``TraceError`` at a row that is wrong."""
+
+
+def open_trace(path: Path) -> Trace:
+    """Open a trace of any format. The file is read once from its beginning: it may be a pipe.
+
+    Raises
+    ------
+    TraceError
+        The file cannot be read, or begins like none of the formats; the message says what each looks like.
+    """
+    lines = lines_of(path)
+    begun: list[str] = []
+    for line in lines:
+        begun.append(line)
+        if line.strip() or len(begun) == _SNIFFED_LINES:
+            break
+    format = _format_of(path, len(begun), begun[-1].strip() if begun else "")
+    rows = {TraceFormat.AZURE: azure_rows, TraceFormat.MOONCAKE: mooncake_rows, TraceFormat.AMARU: amaru_rows}[format]
+    return Trace(format, rows(path, chain(begun, lines)))
 
 
 def bundled_trace() -> Path:
@@ -38,93 +86,21 @@ def bundled_trace() -> Path:
     return Path(str(files("amaru.simulation") / "data" / "generated_conv.csv"))
 
 
-def read_azure(path: Path) -> Iterator[TraceRequest]:
-    """Read a trace row by row, in bounded memory; it is opened at the first row asked for.
-
-    Raises
-    ------
-    TraceError
-        The file cannot be read, its header is another one, or a row is wrong; the message names file, line, column
-        and remedy.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            yield from _rows(path, lines)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-    except UnicodeDecodeError as error:
-        raise TraceError(f"{path}: not UTF-8 text at byte {error.start}; is it packed? Unpack it first") from None
-
-
-def write_azure(out: TextIO, requests: Iterable[TraceRequest], start: datetime) -> None:
-    """Write ``requests`` in the Azure format of 2023, the first of them at ``start``."""
-    out.write(",".join(COLUMNS) + "\n")
-    for request in requests:
-        # Ten-millionths of a second, as in the originals; datetime keeps only millionths.
-        moment = start + timedelta(seconds=int(request.at_s))
-        fraction = round(request.at_s % 1 * 10**_DECIMALS)
-        seconds = moment.strftime("%Y-%m-%d %H:%M:%S")
-        out.write(f"{seconds}.{min(fraction, 10**_DECIMALS - 1):07d},{request.input_tokens},{request.output_tokens}\n")
-
-
-def _rows(path: Path, lines: TextIO) -> Iterator[TraceRequest]:
-    reader = csv.reader(lines)
-    try:
-        places = _places(path, next(reader, []))
-        first: datetime | None = None
-        last_s = 0.0
-        for row in reader:
-            if not row:
-                continue
-            moment = _moment(path, reader.line_num, row, places[0])
-            if first is None:
-                first = moment
-            at_s = (moment - first).total_seconds()
-            if at_s < last_s:
-                _wrong(path, reader.line_num, COLUMNS[0], "earlier than the row before it; sort the file by TIMESTAMP")
-            last_s = at_s
-            yield TraceRequest(
-                at_s,
-                _tokens(path, reader.line_num, row, places[1], COLUMNS[1]),
-                _tokens(path, reader.line_num, row, places[2], COLUMNS[2]),
-            )
-    except csv.Error as error:
-        raise TraceError(f"{path}, line {reader.line_num}: not CSV ({error}); see the format in the docs") from None
-    if first is None:
-        raise TraceError(f"{path}: no requests behind the header; a trace needs at least one row")
-
-
-def _places(path: Path, header: list[str]) -> tuple[int, int, int]:
-    names = [name.strip().lower() for name in header]
-    missing = [name for name in COLUMNS if name.lower() not in names]
-    if missing:
-        wanted = ",".join(COLUMNS)
-        raise TraceError(f"{path}, line 1: no column {', '.join(missing)}; the header must be {wanted}")
-    first, second, third = (names.index(name.lower()) for name in COLUMNS)
-    return first, second, third
-
-
-def _cell(path: Path, line: int, row: list[str], place: int, column: str) -> str:
-    if place >= len(row):
-        _wrong(path, line, column, "missing; each row needs a value for each column")
-    return row[place].strip()
-
-
-def _moment(path: Path, line: int, row: list[str], place: int) -> datetime:
-    text = _cell(path, line, row, place, COLUMNS[0])
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        _wrong(path, line, COLUMNS[0], f"{text[:40]!r} is no time; write it like 2023-11-16 18:17:03.9799600")
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _tokens(path: Path, line: int, row: list[str], place: int, column: str) -> int:
-    text = _cell(path, line, row, place, column)
-    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) > MAX_TOKENS:
-        _wrong(path, line, column, f"{text[:40]!r} is no count of tokens; write a whole number from 0 to {MAX_TOKENS}")
-    return int(text)
-
-
-def _wrong(path: Path, line: int, column: str, words: str) -> NoReturn:
-    raise TraceError(f"{path}, line {line}, column {column}: {words}")
+def _format_of(path: Path, number: int, line: str) -> TraceFormat:
+    if line.startswith("{"):
+        names = fields_of(path, number, line)
+        if names & {"at_s", "input_tokens", "output_tokens"}:
+            return TraceFormat.AMARU
+        if names & {"timestamp", "input_length", "hash_ids"}:
+            return TraceFormat.MOONCAKE
+        words = f"an object with {', '.join(sorted(names)) or 'no fields'}"
+    elif any(name.strip().lower() == COLUMNS[0].lower() for name in line.split(",")):
+        return TraceFormat.AZURE
+    elif line.startswith("["):
+        words = "a JSON array; write one object a line"
+    else:
+        words = f"{line[:40]!r}" if line else "nothing"
+    raise TraceError(
+        f"{path}, line {max(number, 1)}: no known trace: {words}. It must begin with the header {','.join(COLUMNS)} "
+        f"(Azure), or hold lines like {MOONCAKE_EXAMPLE} (Mooncake) or {AMARU_EXAMPLE} (amaru)"
+    )
