@@ -173,7 +173,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.open_tickets: list[int] = []
         self.probe: int | None = None
-        self.reopens_at: float | None = None
+        self.probed_at = 0.0
 
     @rule(seconds=st.floats(0.0, 30.0))
     def wait(self, seconds: float) -> None:
@@ -189,6 +189,7 @@ class BreakerMachine(RuleBasedStateMachine):
             if state is State.OPEN:
                 assert self.probe is None
                 self.probe = ticket
+                self.probed_at = self.now
             self.open_tickets.append(ticket)
 
     @precondition(lambda self: self.open_tickets)
@@ -206,7 +207,8 @@ class BreakerMachine(RuleBasedStateMachine):
         if self.b.state is State.OPEN and state is not State.OPEN:
             longest = SETTINGS.max_broken_s if self.b.broken else SETTINGS.max_cool_down_s
             shortest = SETTINGS.broken_s if self.b.broken else SETTINGS.cool_down_s
-            assert shortest <= self.b.until - self.now <= longest + 1e-9
+            since = self.probed_at if is_probe else self.now
+            assert shortest - 1e-9 <= self.b.until - since <= longest + 1e-9
 
     @precondition(lambda self: self.open_tickets)
     @rule(data=st.data())

@@ -18,6 +18,7 @@ from amaru.providers.openai import OpenAIProvider, ProviderSpec
 from amaru.providers.transport import Endpoint, endpoint_from_url
 from amaru.routing.board import Board
 from amaru.routing.breaker import BreakerSettings
+from amaru.routing.patience import PatienceSettings
 from amaru.routing.policies import make_policy
 from amaru.routing.retries import RetryBudget
 from amaru.routing.router import Router
@@ -30,6 +31,7 @@ class Plan:
         routing = config.routing
         self.config = config
         self.keyring: KeyRing = config.key_ring()
+        self.settings = config.providers()
         self.board: Board = Board(
             config.offers(),
             config.aliases,
@@ -40,6 +42,16 @@ class Plan:
                 cool_down_s=routing.breaker.cool_down_s,
                 max_cool_down_s=routing.breaker.max_cool_down_s,
             ),
+            patience={
+                name: PatienceSettings(
+                    adaptive=routing.adaptive_limits,
+                    first_token_s=settings.first_token_ms / 1e3,
+                    idle_s=settings.idle_ms / 1e3,
+                    least_first_token_s=routing.least_first_token_ms / 1e3,
+                    least_idle_s=routing.least_idle_ms / 1e3,
+                )
+                for name, settings in self.settings.items()
+            },
             carry=previous.board if previous is not None else None,
             rng=rng,
         )
@@ -53,7 +65,6 @@ class Plan:
         self.max_attempts = routing.max_attempts
         self.longest_wait_s = routing.longest_wait_ms / 1e3
         self.longest_retry_after_s = routing.longest_retry_after_ms / 1e3
-        self.settings = config.providers()
         self.providers: dict[str, Provider] = {}
         for name, settings in self.settings.items():
             unchanged = previous is not None and previous.settings.get(name) == settings
@@ -66,9 +77,20 @@ class Plan:
         self._successor: Plan | None = None
         self._unused = asyncio.Event()
 
-    def timing(self, offer: Offer, started_at: float, deadline_at: float) -> Timing:
-        """The limits of one attempt, none of them past the request's deadline."""
+    def timing(
+        self, offer: Offer, started_at: float, deadline_at: float, *, input_tokens: int = 0, alone: bool = True
+    ) -> Timing:
+        """The limits of one attempt, none of them past the request's deadline.
+
+        ``alone``: no other offer could take over now, so the configured limits hold; else those that the offer's own
+        answers give reason to, for a prompt of ``input_tokens``.
+        """
         first_token_s, answer_s, idle_s = self._limits_s[offer.provider]
+        if not alone:
+            board = self.board
+            row = board.row_of[offer.id]
+            first_token_s = board.first_token_limit_s(row, input_tokens, started_at)
+            idle_s = board.idle_limit_s(row, started_at)
         return Timing(
             min(started_at + first_token_s, deadline_at), min(started_at + answer_s, deadline_at), idle_s, deadline_at
         )

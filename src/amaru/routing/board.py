@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from amaru.domain import GLOBAL_REGION, Kind, Offer
+from amaru.domain import GLOBAL_REGION, Capability, Kind, Offer
 from amaru.errors import Failure
 from amaru.routing import kernels as k
 from amaru.routing.breaker import BreakerSettings
 from amaru.routing.limits import BURST_S, interval_s
 from amaru.routing.live import Admission, LiveState, Slab
+from amaru.routing.patience import PatienceSettings
 
 KIND_BITS: dict[Kind, int] = {kind: 1 << place for place, kind in enumerate(Kind)}
 MAX_REGIONS = 52
@@ -44,6 +45,13 @@ class OfferHealth(msgspec.Struct, frozen=True):
     """Mean time of recent whole answers; ``None``: none seen."""
     success: float
     """Share of recent attempts that succeeded, 1 where none were seen."""
+    continues: bool
+    """It can go on from a broken answer (``Capability.PREFILL``), and has not refused to."""
+    first_token_limit_ms: float
+    """Longest wait for a stream's first token while another offer could take over, for prompts of the size answered
+    last."""
+    idle_limit_ms: float
+    """Longest silence inside a stream while another offer could take over."""
 
 
 class Board:
@@ -57,9 +65,12 @@ class Board:
         Name → resources or offer ids. An alias hides a resource of the same name.
     breaker
         Settings of every offer's breaker.
+    patience
+        Bounds of the adaptive limits, by provider; left out: the defaults.
     carry
         The board before: offers whose id and provider remain keep their live state. An offer that was broken until
-        fixed is tried again, since reloading is how an operator says that it is fixed.
+        fixed is tried again, since reloading is how an operator says that it is fixed; so is one that refused to
+        continue a message.
     rng
         Jitters cool-downs.
 
@@ -75,6 +86,7 @@ class Board:
         aliases: Mapping[str, Sequence[str]],
         *,
         breaker: BreakerSettings | None = None,
+        patience: Mapping[str, PatienceSettings] | None = None,
         carry: Board | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -94,8 +106,12 @@ class Board:
         settings = breaker or BreakerSettings()
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self.slab: Slab = carry.slab if carry is not None else Slab()
+        bounds = [(patience or {}).get(offer.provider) or PatienceSettings() for offer in self.offers]
+        self._can_continue = [Capability.PREFILL in offer.capabilities for offer in self.offers]
+        self._adaptive = [bound.adaptive for bound in bounds]
         self._states = [
-            _carried(offer, carry, settings) or LiveState(self.slab, settings, rng) for offer in self.offers
+            _carried(offer, carry, settings, bound) or LiveState(self.slab, settings, rng, bound)
+            for offer, bound in zip(self.offers, bounds, strict=True)
         ]
         self.static: k.Floats = np.zeros((len(self.offers), k.N_STATIC))
         for row, offer in enumerate(self.offers):
@@ -159,12 +175,15 @@ class Board:
         stream: bool = False,
         *,
         tokens_used: float | None = None,
+        input_tokens: int = 0,
+        longest_gap_ms: float | None = None,
     ) -> None:
-        """Take in an outcome: averages, breaker, throttle.
+        """Take in an outcome: averages, breaker, throttle, adaptive limits.
 
         ``where`` is an admission, or a row for a request that amaru did not make itself. Latencies of failures are not
         taken. For GPU work the latency is the time until the job is accepted. ``tokens_used`` corrects the token limit
-        where the admission had reserved an estimate.
+        where the admission had reserved an estimate. ``input_tokens`` are those that ``first_token_limit_s`` was asked
+        with; ``longest_gap_ms`` is the longest silence of a stream, with its last one where it stalled.
         """
         row = where if isinstance(where, int) else where.row
         if first_token_ms is None and Kind.GPU_JOB in self.offers[row].kinds:
@@ -172,10 +191,38 @@ class Board:
         if isinstance(where, int):
             self._states[where].observe(None, now_s, failure, first_token_ms, latency_ms, stream)
             return
-        where.state.observe(where, now_s, failure, first_token_ms, latency_ms, stream)
+        where.state.observe(where, now_s, failure, first_token_ms, latency_ms, stream, input_tokens, longest_gap_ms)
         if tokens_used is not None:
             where.state.settle(where.tokens, tokens_used, self._static_rows[where.row][k.TOKEN_INTERVAL_S])
             where.tokens = tokens_used
+
+    def probe_due(self, row: int, now_s: float) -> bool:
+        """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
+
+        Its breaker is open and would let a probe through; or its last attempt failed, and nobody has asked it since.
+        """
+        return self._states[row].breaker.due_at <= now_s
+
+    def can_continue(self, row: int) -> bool:
+        """Whether the offer can go on from a broken answer: it has the capability, and has not refused to."""
+        return self._can_continue[row] and not self._states[row].prefill_refused
+
+    def prefill_refused(self, row: int) -> None:
+        """Remember, until the next reload, that the offer would not continue an assistant message."""
+        self._states[row].prefill_refused = True
+
+    def first_token_limit_s(self, row: int, input_tokens: int | None, now_s: float) -> float:
+        """Longest wait for a stream's first token while another offer could take over.
+
+        It grows with the prompt; None asks for prompts of the size answered last. Never above the configured limit.
+        """
+        first_token = self._states[row].first_token
+        return first_token.limit_s(input_tokens, now_s) if self._adaptive[row] else first_token.most_s
+
+    def idle_limit_s(self, row: int, now_s: float) -> float:
+        """Longest silence inside a stream while another offer could take over; never above the configured limit."""
+        idle = self._states[row].idle
+        return idle.limit_s(0, now_s) if self._adaptive[row] else idle.most_s
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:
         """Seconds until the first of ``rows`` lets a request of ``tokens`` in by itself; 0: now.
@@ -207,6 +254,9 @@ class Board:
             first_token_ms=advertised_ms + first_token_weight * (first_token_ms - advertised_ms),
             answer_ms=answer_ms if answer_weight > 0.0 else None,
             success=1.0 - success_weight * (1.0 - success),
+            continues=self.can_continue(row),
+            first_token_limit_ms=self.first_token_limit_s(row, None, now_s) * 1e3,
+            idle_limit_ms=self.idle_limit_s(row, now_s) * 1e3,
         )
 
     def _free_at(self, row: int, tokens: float, *, broken_too: bool = False) -> float:
@@ -246,12 +296,14 @@ class Board:
         return row
 
 
-def _carried(offer: Offer, carry: Board | None, settings: BreakerSettings) -> LiveState | None:
+def _carried(
+    offer: Offer, carry: Board | None, settings: BreakerSettings, patience: PatienceSettings
+) -> LiveState | None:
     row = None if carry is None else carry.row_of.get(offer.id)
     if carry is None or row is None or carry.offers[row].provider != offer.provider:
         return None
     state = carry._states[row]
-    state.mend(settings)
+    state.mend(settings, patience)
     return state
 
 

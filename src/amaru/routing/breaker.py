@@ -6,6 +6,10 @@ over the outcomes of the last minute, and where the minute holds too few, over t
 Opening ends a *generation*. Each admitted request carries the generation it began in as its ticket, and an outcome
 whose ticket is of an earlier generation is ignored: late failures of requests that were under way when the breaker
 opened neither move nor double its cool-down, and late successes do not close it.
+
+Nobody asks an offer whose last attempts failed: it is ranked last long before its breaker opens. So it is *due* for a
+probe once a cool-down has passed without a request, whether the breaker is open or still closed. A cool-down after a
+probe that failed is counted from the probe's beginning: one that hung has been a cool-down itself.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True):
     memory_s: float = 600.0
     """At low traffic the last ``at_least`` outcomes count up to this age."""
     cool_down_s: float = 5.0
-    """First cool-down; each failed probe doubles it."""
+    """First cool-down; each failed probe doubles it, and so does falling again within ``window_s`` of closing."""
     max_cool_down_s: float = 25.0
     broken_s: float = 60.0
     """First cool-down of an offer that a person must fix (bad key, no quota, unknown model); doubles likewise."""
@@ -50,19 +54,28 @@ class State(enum.Enum):
 class Breaker:
     """Guards one offer. Instants are seconds of one non-decreasing clock."""
 
-    __slots__ = ("_consecutive", "_generation", "_openings", "_recent", "_rng", "broken", "settings", "state", "until")
+    __slots__ = (
+        "_closed_at", "_consecutive", "_generation", "_openings", "_probed_at", "_recent", "_rng", "_trying", "broken",
+        "due_at", "settings", "state", "until",
+    )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings, rng: random.Random) -> None:
         self.settings = settings
         self.state = State.CLOSED
         self.until = -math.inf
         """Instant at which an open breaker lets a probe through."""
+        self.due_at = math.inf
+        """Instant from which the next request is a probe, were it let through first: see above."""
         self.broken = False
         """It opened for a cause that a person must fix."""
         self._rng = rng
         self._generation = 0
         self._openings = 0
         self._consecutive = 0
+        self._trying = False
+        """Closed, and a request that was due is under way."""
+        self._probed_at = -math.inf
+        self._closed_at = -math.inf
         self._recent: collections.deque[tuple[float, bool]] = collections.deque(maxlen=settings.last_outcomes)
 
     @property
@@ -75,37 +88,59 @@ class Breaker:
     def admit(self, now_s: float) -> int | None:
         """Let one request through: its ticket, or None. The first one after the cool-down is the probe."""
         if self.state is State.CLOSED:
+            if self._consecutive:
+                self._trying = self._trying or now_s >= self.due_at
+                self.due_at = now_s + self.settings.cool_down_s
             return self._generation
         if self.state is State.OPEN and now_s >= self.until:
             self.state = State.HALF_OPEN
+            self.due_at = math.inf
+            self._probed_at = now_s
             return self._generation
         return None
 
     def record(self, ticket: int, now_s: float, *, ok: bool, broken: bool = False) -> bool:
-        """Take the outcome of an admitted request; True where the state changed. ``broken`` opens at once."""
+        """Take the outcome of an admitted request; ``broken`` opens at once.
+
+        True where it opened or closed, or where a request that was due found the offer well.
+        """
         if ticket != self._generation or self.state is State.OPEN:
             return False
         if self.state is State.HALF_OPEN:
             if ok:
+                openings = self._openings
                 self.reset()
+                self._openings, self._closed_at = openings, now_s
             else:
-                self._open(now_s, broken=broken)
+                self._open(self._probed_at, broken=broken)
             return True
         self._recent.append((now_s, ok))
         if ok:
+            tried = self._trying
             self._consecutive = 0
-            return False
+            self._trying = False
+            self.due_at = math.inf
+            return tried
         self._consecutive += 1
+        self._trying = False
+        self.due_at = now_s + self.settings.cool_down_s
         if broken or self._consecutive >= self.settings.consecutive_failures or self._rate_reached(now_s):
+            if now_s - self._closed_at > self.settings.window_s:
+                self._openings = 0
             self._open(now_s, broken=broken)
             return True
         return False
+
+    def is_current(self, ticket: int) -> bool:
+        """Whether the request began after the breaker opened or closed last."""
+        return ticket == self._generation
 
     def forget(self, ticket: int) -> bool:
         """Give up an admitted request without an outcome; a probe's place is free again. True where it was a probe."""
         if ticket != self._generation or self.state is not State.HALF_OPEN:
             return False
         self.state = State.OPEN
+        self.due_at = self.until
         self._generation += 1
         return True
 
@@ -118,13 +153,15 @@ class Breaker:
         """Close, and forget the past."""
         self.state = State.CLOSED
         self.until = -math.inf
+        self.due_at = math.inf
         self.broken = False
         self._generation += 1
         self._openings = 0
         self._consecutive = 0
+        self._trying = False
         self._recent.clear()
 
-    def _open(self, now_s: float, *, broken: bool) -> None:
+    def _open(self, since_s: float, *, broken: bool) -> None:
         if broken is not self.broken:
             self._openings = 0
         settings = self.settings
@@ -132,7 +169,7 @@ class Breaker:
             (settings.broken_s, settings.max_broken_s) if broken else (settings.cool_down_s, settings.max_cool_down_s)
         )
         stretch = 1.0 + settings.jitter * self._rng.random()
-        self.until = now_s + min(max_s, base_s * 2.0 ** min(self._openings, 60) * stretch)
+        self.until = self.due_at = since_s + min(max_s, base_s * 2.0 ** min(self._openings, 60) * stretch)
         self.state = State.OPEN
         self.broken = broken
         self._generation += 1

@@ -19,6 +19,7 @@ from amaru.errors import Failure
 from amaru.routing import kernels as k
 from amaru.routing import limits
 from amaru.routing.breaker import Breaker, BreakerSettings, State
+from amaru.routing.patience import Patience, PatienceSettings
 from amaru.routing.reactions import Health, reaction_to
 
 GAIN = 0.2
@@ -81,13 +82,20 @@ class Admission:
 
 
 class LiveState:
-    """One offer's breaker, throttle, places, limits and moving averages."""
+    """One offer's breaker, throttle, places, limits, moving averages and patience."""
 
-    __slots__ = ("__weakref__", "_admitted", "_rng", "_throttled_at", "_throttles", "base", "breaker", "slab", "slot")
+    __slots__ = (
+        "__weakref__", "_admitted", "_rng", "_throttled_at", "_throttles", "base", "breaker", "first_token", "idle",
+        "prefill_refused", "slab", "slot",
+    )  # fmt: skip
 
-    def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random) -> None:
+    def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> None:
         self.slab = slab
         self.breaker = Breaker(settings, rng)
+        self.first_token = Patience(patience.least_first_token_s, patience.first_token_s)
+        self.idle = Patience(patience.least_idle_s, patience.idle_s)
+        self.prefill_refused = False
+        """It was asked to continue an assistant message, and would not."""
         self.slot = slab.place(self)
         self.base = self.slot * k.N_LIVE
         self._rng = rng
@@ -147,6 +155,8 @@ class LiveState:
         first_token_ms: float | None,
         latency_ms: float | None,
         stream: bool,
+        input_tokens: int = 0,
+        longest_gap_ms: float | None = None,
     ) -> None:
         """See ``Board.observe``; without an admission, someone else's request is reported."""
         health = Health.HEALTHY if failure is None else reaction_to(failure).health
@@ -155,13 +165,20 @@ class LiveState:
             # A reported outcome that leaves a latency out has 0 there.
             if first_token_ms is not None and 0.0 < first_token_ms < math.inf:
                 self._average(k.FIRST_TOKEN, first_token_ms, now_s)
+                if stream and admission is not None:
+                    self.first_token.answered(first_token_ms * 1e-3, input_tokens, now_s)
+            if longest_gap_ms is not None and 0.0 < longest_gap_ms < math.inf:
+                self.idle.answered(longest_gap_ms * 1e-3, 0, now_s)
             if not stream and latency_ms is not None and 0.0 < latency_ms < math.inf:
                 self._average(k.ANSWER, latency_ms, now_s)
             self._average(k.SUCCESS, 1.0, now_s)
             if began_at >= self._throttled_at:
                 self._throttles = 0
         elif health is not Health.HEALTHY:  # a caller's mistake says nothing about the offer
-            self._average(k.SUCCESS, 0.0, now_s)
+            if admission is None or admission.ticket is None or self.breaker.is_current(admission.ticket):
+                self._average(k.SUCCESS, 0.0, now_s)
+            if stream and admission is not None:
+                self._wait_in_vain(failure.kind, now_s - began_at, input_tokens, longest_gap_ms, now_s)
             if health is Health.THROTTLED or failure.kind is FailureKind.OVERLOADED:
                 self._throttle(failure, began_at, now_s)
         if health is Health.THROTTLED:  # neither sick nor proven well: a throttled probe is given up at its release
@@ -175,6 +192,8 @@ class LiveState:
             if ticket is None:
                 return
         if self.breaker.record(ticket, now_s, ok=ok, broken=broken):
+            if self.breaker.state is State.CLOSED:  # well again: ranked as before its fall
+                self.slab.cells[self.base + k.SUCCESS + 1] = 0.0
             self._mirror_breaker()
             self.slab.notify()
 
@@ -183,9 +202,12 @@ class LiveState:
         if interval_s > 0.0:
             self.slab.cells[self.base + k.TOKEN_TAT] += (used - reserved) * interval_s
 
-    def mend(self, settings: BreakerSettings) -> None:
-        """Take new settings; an offer that was broken until fixed is taken to be fixed."""
+    def mend(self, settings: BreakerSettings, patience: PatienceSettings) -> None:
+        """Take new settings; an offer that was broken until fixed, or refused to continue, is taken to be fixed."""
         self.breaker.configure(settings)
+        self.first_token.floor_s, self.first_token.most_s = patience.least_first_token_s, patience.first_token_s
+        self.idle.floor_s, self.idle.most_s = patience.least_idle_s, patience.idle_s
+        self.prefill_refused = False
         if self.breaker.broken:
             self.breaker.reset()
             self._mirror_breaker()
@@ -204,6 +226,14 @@ class LiveState:
         cells[at] = (kept * cells[at] + GAIN * observed) / weight
         cells[at + 1] = weight
         cells[at + 2] = now_s
+
+    def _wait_in_vain(
+        self, kind: FailureKind, waited_s: float, input_tokens: int, longest_gap_ms: float | None, now_s: float
+    ) -> None:
+        if kind is FailureKind.NO_ANSWER:
+            self.first_token.unanswered(waited_s, input_tokens, now_s)
+        elif kind is FailureKind.STREAM_STALLED and longest_gap_ms is not None:
+            self.idle.unanswered(longest_gap_ms * 1e-3, 0, now_s)
 
     def _throttle(self, failure: Failure, began_at: float, now_s: float) -> None:
         if failure.retry_after_s is not None:

@@ -1,0 +1,178 @@
+"""How long to wait for an offer while another could take over: learned from how long it takes when it does answer.
+
+Waits are spread about log-normally, so an offer's are kept as mean and variance of their logarithms, decayed by count
+and by event time (Welford's recurrence with a bounded weight; Finch, *Incremental calculation of weighted mean and
+variance*, 2009). The limit is the largest of three figures: the mean and ``DEVIATIONS`` deviations, ``LEAST_FACTOR``
+times the mean, and twice the longest wait in memory, which catches what is no log-normal (a prompt that was not
+cached among a hundred that were).
+
+The first token of a long prompt takes longer, about in proportion. So prompts are learned by size, in powers of two,
+and a size that has too few answers of its own takes the limit of the nearest smaller one in proportion to the sizes.
+Regression on the tokens was rejected: where all prompts are short, or some are cached, its slope says nothing about
+long ones.
+
+A wait that a limit cut off says only that the answer takes longer. It backs the limit off, as RFC 6298 (section 5.5)
+does with TCP's: to twice the wait that was in vain, for every size, until such a wait ends in an answer or has gone on
+up to the configured limit. The latter means that waiting is no use (some requests hang, whatever one grants them), and
+for a while only failures without an answer between them back off.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+DEVIATIONS = 5.0
+"""Of the logarithm: 99.9 % of log-normal waits lie within 3.1; the rest is margin. RFC 6298 takes 4, of plain time."""
+LEAST_FACTOR = 4.0
+"""The least ratio of limit to mean, for offers that hardly vary."""
+BACK_OFF = 2.0
+"""Ratio of a limit to the longest wait known: that of RFC 6298."""
+ENOUGH = 20.0
+"""Answers of one size before its limit adapts; fewer count for nothing."""
+MOST = 200.0
+"""Weight of the past in answers: the mean follows a change within some hundreds."""
+HALF_LIFE_S = 900.0
+"""Weights halve in this time: an offer not asked for half an hour or more has its configured limits again."""
+LONGEST_FADES = 1e-3
+"""The longest wait fades by this share with each answer, besides its half-life: what is rarer than one in a thousand
+may be cut off."""
+BACKED_OFF_S = 600.0
+"""How long a back-off holds after the last wait in vain, and how long waiting on counts as no use once it was none."""
+IN_A_ROW = 3
+"""So many waits in vain without an answer between them are the offer's state, and not one request's."""
+
+_SMALLEST_BITS = 9
+_SIZES = 12
+"""Up to 511 tokens, up to 1023, and so on; the last is without bound."""
+_SHORTEST_S, _LONGEST_S = 1e-6, 1e6
+_LOG_FACTOR = math.log(LEAST_FACTOR)
+_LOG_BACK_OFF = math.log(BACK_OFF)
+_DECAY_PER_S = math.log(2.0) / HALF_LIFE_S
+_NEARLY = 0.95
+"""Clocks and event loops are this exact about a limit that was reached."""
+
+
+class PatienceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of an offer's limits, in seconds."""
+
+    adaptive: bool = True
+    first_token_s: float = 30.0
+    """The configured limit, which no adaptive one exceeds."""
+    idle_s: float = 30.0
+    least_first_token_s: float = 2.0
+    least_idle_s: float = 2.0
+
+
+class Waits:
+    """Waits of one kind: their decayed log-normal, their longest, and the limit that follows."""
+
+    __slots__ = ("_at", "_longest", "_mean", "_variance", "_weight", "limit_s", "until")
+
+    def __init__(self) -> None:
+        self.limit_s = math.inf
+        self.until = -math.inf
+        """Instant up to which ``limit_s`` holds: from then on the answers that it stands on have faded."""
+        self._weight = 0.0
+        self._mean = 0.0
+        self._variance = 0.0
+        self._longest = -math.inf
+        """Logarithm, as the mean."""
+        self._at = -math.inf
+
+    def add(self, seconds: float, now_s: float) -> None:
+        """Take in one wait that ended in an answer."""
+        wait = math.log(min(max(seconds, _SHORTEST_S), _LONGEST_S))
+        weight, longest = self._weight, self._longest
+        elapsed_s = now_s - self._at
+        if elapsed_s > 0.0:
+            weight *= math.exp(-_DECAY_PER_S * elapsed_s)
+            longest -= _DECAY_PER_S * elapsed_s
+            self._at = now_s
+        weight = (weight if weight < MOST else MOST) + 1.0
+        off = wait - self._mean
+        step = off / weight
+        self._mean = mean = self._mean + step
+        self._variance = variance = (1.0 - 1.0 / weight) * (self._variance + off * step)
+        self._weight = weight
+        longest -= LONGEST_FADES
+        self._longest = longest = wait if wait > longest else longest
+        if weight >= ENOUGH:
+            spread = DEVIATIONS * math.sqrt(variance)
+            usual = mean + (spread if spread > _LOG_FACTOR else _LOG_FACTOR)
+            longest += _LOG_BACK_OFF
+            self.limit_s = math.exp(usual if usual > longest else longest)
+            self.until = now_s + math.log(weight / ENOUGH) / _DECAY_PER_S
+
+
+class Patience:
+    """The limit of one kind of wait at one offer. Constant memory; instants are of one non-decreasing clock."""
+
+    __slots__ = (
+        "_backed_off_until", "_in_a_row", "_last_size", "_sizes", "_stretch", "_useless_until", "floor_s", "most_s",
+    )  # fmt: skip
+
+    def __init__(self, floor_s: float, most_s: float) -> None:
+        self.floor_s = floor_s
+        self.most_s = most_s
+        """The configured limit."""
+        self._sizes: list[Waits | None] = [None] * _SIZES
+        self._last_size = 0
+        self._stretch = 1.0
+        self._backed_off_until = -math.inf
+        self._useless_until = -math.inf
+        self._in_a_row = 0
+
+    def limit_s(self, tokens: int | None, now_s: float) -> float:
+        """Seconds to wait with a prompt of so many tokens (None: of the size answered last), in the bounds."""
+        limit_s = self._learned_s(self._last_size if tokens is None else _size(tokens), now_s)
+        if now_s < self._backed_off_until:
+            limit_s *= self._stretch
+        return limit_s if limit_s < self.most_s else self.most_s
+
+    def answered(self, seconds: float, tokens: int, now_s: float) -> None:
+        """A wait of ``seconds`` ended in an answer."""
+        size = _size(tokens)
+        if self._in_a_row:
+            # As fast as ever again, after nothing had come at all: it was away, and is not slow.
+            was_away = self._in_a_row >= IN_A_ROW or now_s < self._useless_until
+            if was_away and seconds <= self._learned_s(size, now_s):
+                self._backed_off_until = -math.inf
+            self._in_a_row = 0
+        waits = self._sizes[size]
+        if waits is None:
+            waits = self._sizes[size] = Waits()
+        waits.add(seconds, now_s)
+        self._last_size = size
+
+    def unanswered(self, seconds: float, tokens: int, now_s: float) -> None:
+        """Nothing had come after ``seconds``, and nobody waited on."""
+        self._in_a_row += 1
+        learned_s = self._learned_s(_size(tokens), now_s)
+        if seconds >= self.most_s * _NEARLY:
+            self._backed_off_until = -math.inf
+            self._useless_until = now_s + BACKED_OFF_S
+        elif seconds >= learned_s * _NEARLY and (now_s >= self._useless_until or self._in_a_row >= IN_A_ROW):
+            held = self._stretch if now_s < self._backed_off_until else 1.0
+            self._stretch = max(held, BACK_OFF * seconds / learned_s)
+            self._backed_off_until = now_s + BACKED_OFF_S
+
+    def _learned_s(self, size: int, now_s: float) -> float:
+        """The limit without back-off and upper bound; +inf where too little is known."""
+        waits = self._sizes[size]
+        limit_s = waits.limit_s if waits is not None and now_s < waits.until else self._borrowed_s(size, now_s)
+        return limit_s if limit_s > self.floor_s else self.floor_s
+
+    def _borrowed_s(self, size: int, now_s: float) -> float:
+        """From the nearest smaller size, in proportion; else from the nearest larger one, as it is."""
+        for other in (*range(size - 1, -1, -1), *range(size + 1, _SIZES)):
+            waits = self._sizes[other]
+            if waits is not None and now_s < waits.until:
+                return math.ldexp(waits.limit_s, max(size - other, 0))
+        return math.inf
+
+
+def _size(tokens: int) -> int:
+    bits = tokens.bit_length() - _SMALLEST_BITS
+    return 0 if bits < 0 or tokens < 0 else bits if bits < _SIZES else _SIZES - 1
