@@ -74,6 +74,8 @@ TRUNCATED = "truncated"
 """Error of an answer that stopped without a finish reason and without saying that anything went wrong."""
 UNFINISHED = "unfinished"
 """Error of a request that was still open when the run was stopped; it counts neither as served nor as failed."""
+UNKNOWN = "unknown"
+"""The provider of answers whose server does not say who served."""
 
 Values = npt.NDArray[np.floating[Any]]  # Any: single or double precision
 
@@ -260,7 +262,7 @@ def summarize(
         saved_by_failover=sum(sample.attempts > 1 for sample in whole),
         joined=dict(Counter(sample.joined for sample in whole if sample.joined).most_common()),
         client_retries=sum(sample.client_retries for sample in samples),
-        by_provider=dict(Counter(sample.provider or "unknown" for sample in whole).most_common()),
+        by_provider=dict(Counter(sample.provider or UNKNOWN for sample in whole).most_common()),
         duration_s=duration_s,
         measured_s=measured_s,
     )
