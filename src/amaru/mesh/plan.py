@@ -88,11 +88,13 @@ class Plan:
         first_token_s, answer_s, idle_s = self._limits_s[offer.provider]
         if not alone:
             board = self.board
-            row = board.row_of[offer.id]
-            first_token_s = board.first_token_limit_s(row, input_tokens, started_at)
-            idle_s = board.idle_limit_s(row, started_at)
-        return Timing(
-            min(started_at + first_token_s, deadline_at), min(started_at + answer_s, deadline_at), idle_s, deadline_at
+            first_token_s, idle_s = board.limits_s(board.row_of[offer.id], input_tokens, started_at)
+        first_token_at, answer_at = started_at + first_token_s, started_at + answer_s
+        return Timing(  # written out, since two calls of `min` cost as much as all the rest
+            first_token_at if first_token_at < deadline_at else deadline_at,
+            answer_at if answer_at < deadline_at else deadline_at,
+            idle_s,
+            deadline_at,
         )
 
     def warm(self) -> None:

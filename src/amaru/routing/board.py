@@ -182,8 +182,8 @@ class Board:
 
         ``where`` is an admission, or a row for a request that amaru did not make itself. Latencies of failures are not
         taken. For GPU work the latency is the time until the job is accepted. ``tokens_used`` corrects the token limit
-        where the admission had reserved an estimate. ``input_tokens`` are those that ``first_token_limit_s`` was asked
-        with; ``longest_gap_ms`` is the longest silence of a stream, with its last one where it stalled.
+        where the admission had reserved an estimate. ``input_tokens`` are those that ``limits_s`` was asked with;
+        ``longest_gap_ms`` is the longest silence of a stream, with its last one where it stalled.
         """
         row = where if isinstance(where, int) else where.row
         if first_token_ms is None and Kind.GPU_JOB in self.offers[row].kinds:
@@ -211,18 +211,15 @@ class Board:
         """Remember, until the next reload, that the offer would not continue an assistant message."""
         self._states[row].prefill_refused = True
 
-    def first_token_limit_s(self, row: int, input_tokens: int | None, now_s: float) -> float:
-        """Longest wait for a stream's first token while another offer could take over.
+    def limits_s(self, row: int, input_tokens: int, now_s: float) -> tuple[float, float]:
+        """Longest wait for a stream's first token, and longest silence inside it, while another offer could take over.
 
-        It grows with the prompt; None asks for prompts of the size answered last. Never above the configured limit.
+        The first grows with the prompt. Neither exceeds the configured limit, and without adaptive limits they are it.
         """
-        first_token = self._states[row].first_token
-        return first_token.limit_s(input_tokens, now_s) if self._adaptive[row] else first_token.most_s
-
-    def idle_limit_s(self, row: int, now_s: float) -> float:
-        """Longest silence inside a stream while another offer could take over; never above the configured limit."""
-        idle = self._states[row].idle
-        return idle.limit_s(0, now_s) if self._adaptive[row] else idle.most_s
+        state = self._states[row]
+        if self._adaptive[row]:
+            return state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
+        return state.first_token.most_s, state.idle.most_s
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:
         """Seconds until the first of ``rows`` lets a request of ``tokens`` in by itself; 0: now.
@@ -245,6 +242,7 @@ class Board:
         answer_ms, answer_weight = state.estimate(k.ANSWER, now_s)
         success, success_weight = state.estimate(k.SUCCESS, now_s)
         advertised_ms = self.offers[row].latency_ms
+        first_token_limit_s, idle_limit_s = self.limits_s(row, state.first_token.usual_tokens, now_s)
         return OfferHealth(
             offer=self.offers[row].id,
             state=state.breaker.state.value,
@@ -255,8 +253,8 @@ class Board:
             answer_ms=answer_ms if answer_weight > 0.0 else None,
             success=1.0 - success_weight * (1.0 - success),
             continues=self.can_continue(row),
-            first_token_limit_ms=self.first_token_limit_s(row, None, now_s) * 1e3,
-            idle_limit_ms=self.idle_limit_s(row, now_s) * 1e3,
+            first_token_limit_ms=first_token_limit_s * 1e3,
+            idle_limit_ms=idle_limit_s * 1e3,
         )
 
     def _free_at(self, row: int, tokens: float, *, broken_too: bool = False) -> float:

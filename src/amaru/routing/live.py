@@ -178,7 +178,7 @@ class LiveState:
             if admission is None or admission.ticket is None or self.breaker.is_current(admission.ticket):
                 self._average(k.SUCCESS, 0.0, now_s)
             if stream and admission is not None:
-                self._wait_in_vain(failure.kind, now_s - began_at, input_tokens, longest_gap_ms, now_s)
+                self._wait_in_vain(failure.kind, began_at, input_tokens, longest_gap_ms, now_s)
             if health is Health.THROTTLED or failure.kind is FailureKind.OVERLOADED:
                 self._throttle(failure, began_at, now_s)
         if health is Health.THROTTLED:  # neither sick nor proven well: a throttled probe is given up at its release
@@ -228,12 +228,15 @@ class LiveState:
         cells[at + 2] = now_s
 
     def _wait_in_vain(
-        self, kind: FailureKind, waited_s: float, input_tokens: int, longest_gap_ms: float | None, now_s: float
+        self, kind: FailureKind, began_at: float, input_tokens: int, longest_gap_ms: float | None, now_s: float
     ) -> None:
         if kind is FailureKind.NO_ANSWER:
-            self.first_token.unanswered(waited_s, input_tokens, now_s)
-        elif kind is FailureKind.STREAM_STALLED and longest_gap_ms is not None:
-            self.idle.unanswered(longest_gap_ms * 1e-3, 0, now_s)
+            self.first_token.unanswered(now_s - began_at, input_tokens, now_s)
+        elif kind is FailureKind.STREAM_STALLED:
+            idle, silence_s = self.idle, (longest_gap_ms or 0.0) * 1e-3
+            if began_at >= idle.backed_off_at:  # then it was silent for at least as long as is granted now
+                silence_s = max(silence_s, idle.limit_s(0, now_s))
+            idle.unanswered(silence_s, 0, now_s)
 
     def _throttle(self, failure: Failure, began_at: float, now_s: float) -> None:
         if failure.retry_after_s is not None:

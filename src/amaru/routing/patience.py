@@ -43,13 +43,15 @@ BACKED_OFF_S = 600.0
 IN_A_ROW = 3
 """So many waits in vain without an answer between them are the offer's state, and not one request's."""
 
-_SMALLEST_BITS = 9
-_SIZES = 12
-"""Up to 511 tokens, up to 1023, and so on; the last is without bound."""
+SPACING_S = 0.01
+"""Of answers that are taken in once there are enough; more of them tell little, and cost as much."""
+
+_SMALLEST_BITS, _LARGEST_BITS = 9, 20
+"""Prompts of up to 511 tokens are one size, and those of 524,288 and more."""
 _SHORTEST_S, _LONGEST_S = 1e-6, 1e6
 _LOG_FACTOR = math.log(LEAST_FACTOR)
-_LOG_BACK_OFF = math.log(BACK_OFF)
 _DECAY_PER_S = math.log(2.0) / HALF_LIFE_S
+_ABOUT = 1.001
 _NEARLY = 0.95
 """Clocks and event loops are this exact about a limit that was reached."""
 
@@ -66,14 +68,17 @@ class PatienceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waits:
-    """Waits of one kind: their decayed log-normal, their longest, and the limit that follows."""
+    """Waits of one kind and size: their decayed log-normal, their longest, and the limit that follows."""
 
-    __slots__ = ("_at", "_longest", "_mean", "_variance", "_weight", "limit_s", "until")
+    __slots__ = ("_at", "_longest", "_mean", "_variance", "_weight", "limit_s", "longest_s", "next_at", "until")
 
     def __init__(self) -> None:
         self.limit_s = math.inf
         self.until = -math.inf
         """Instant up to which ``limit_s`` holds: from then on the answers that it stands on have faded."""
+        self.longest_s = 0.0
+        self.next_at = -math.inf
+        """Instant before which a wait that is not the longest tells nothing new."""
         self._weight = 0.0
         self._mean = 0.0
         self._variance = 0.0
@@ -90,89 +95,101 @@ class Waits:
             weight *= math.exp(-_DECAY_PER_S * elapsed_s)
             longest -= _DECAY_PER_S * elapsed_s
             self._at = now_s
-        weight = (weight if weight < MOST else MOST) + 1.0
+        self._weight = weight = min(weight, MOST) + 1.0
         off = wait - self._mean
         step = off / weight
-        self._mean = mean = self._mean + step
-        self._variance = variance = (1.0 - 1.0 / weight) * (self._variance + off * step)
-        self._weight = weight
-        longest -= LONGEST_FADES
-        self._longest = longest = wait if wait > longest else longest
+        self._mean += step
+        self._variance = (1.0 - 1.0 / weight) * (self._variance + off * step)
+        self._longest = max(wait, longest - LONGEST_FADES)
+        self.longest_s = longest_s = math.exp(self._longest)
         if weight >= ENOUGH:
-            spread = DEVIATIONS * math.sqrt(variance)
-            usual = mean + (spread if spread > _LOG_FACTOR else _LOG_FACTOR)
-            longest += _LOG_BACK_OFF
-            self.limit_s = math.exp(usual if usual > longest else longest)
+            spread = max(DEVIATIONS * math.sqrt(self._variance), _LOG_FACTOR)
+            self.limit_s = max(math.exp(self._mean + spread), BACK_OFF * longest_s)
             self.until = now_s + math.log(weight / ENOUGH) / _DECAY_PER_S
+            self.next_at = now_s + SPACING_S
 
 
 class Patience:
     """The limit of one kind of wait at one offer. Constant memory; instants are of one non-decreasing clock."""
 
     __slots__ = (
-        "_backed_off_until", "_in_a_row", "_last_size", "_sizes", "_stretch", "_useless_until", "floor_s", "most_s",
+        "_by_bits", "_in_a_row", "_known_until", "_last", "_stretch", "_useless_until", "backed_off_until", "floor_s",
+        "most_s",
     )  # fmt: skip
 
     def __init__(self, floor_s: float, most_s: float) -> None:
         self.floor_s = floor_s
         self.most_s = most_s
-        """The configured limit."""
-        self._sizes: list[Waits | None] = [None] * _SIZES
-        self._last_size = 0
+        """The configured limit, which none exceeds."""
+        smallest = Waits()
+        self._by_bits = [smallest] * _SMALLEST_BITS + [smallest]
+        self._by_bits += [Waits() for _ in range(_LARGEST_BITS - _SMALLEST_BITS)]
+        """Waits by the length of the prompt's tokens in binary digits."""
+        self._last = smallest
+        self._known_until = -math.inf
         self._stretch = 1.0
-        self._backed_off_until = -math.inf
+        self.backed_off_until = -math.inf
         self._useless_until = -math.inf
         self._in_a_row = 0
 
-    def limit_s(self, tokens: int | None, now_s: float) -> float:
-        """Seconds to wait with a prompt of so many tokens (None: of the size answered last), in the bounds."""
-        limit_s = self._learned_s(self._last_size if tokens is None else _size(tokens), now_s)
-        if now_s < self._backed_off_until:
-            limit_s *= self._stretch
+    def limit_s(self, tokens: int, now_s: float) -> float:
+        """Seconds to wait with a prompt of so many tokens, within the bounds."""
+        bits = tokens.bit_length()
+        waits = self._by_bits[bits if bits < _LARGEST_BITS else _LARGEST_BITS]
+        if now_s < waits.until and now_s >= self.backed_off_until:
+            limit_s = waits.limit_s if waits.limit_s > self.floor_s else self.floor_s
+        elif now_s < self._known_until:
+            limit_s = self._learned_s(bits, now_s) * (self._stretch if now_s < self.backed_off_until else 1.0)
+        else:
+            return self.most_s
         return limit_s if limit_s < self.most_s else self.most_s
+
+    @property
+    def backed_off_at(self) -> float:
+        """Instant of the last back-off that still holds; -inf where there is none."""
+        return self.backed_off_until - BACKED_OFF_S
+
+    @property
+    def usual_tokens(self) -> int:
+        """A prompt of the size that was answered last."""
+        return 1 << self._by_bits.index(self._last) >> 1
 
     def answered(self, seconds: float, tokens: int, now_s: float) -> None:
         """A wait of ``seconds`` ended in an answer."""
-        size = _size(tokens)
+        bits = tokens.bit_length()
+        waits = self._by_bits[bits if bits < _LARGEST_BITS else _LARGEST_BITS]
+        if now_s < waits.next_at and seconds <= waits.longest_s * _ABOUT and not self._in_a_row:
+            return
         if self._in_a_row:
             # As fast as ever again, after nothing had come at all: it was away, and is not slow.
             was_away = self._in_a_row >= IN_A_ROW or now_s < self._useless_until
-            if was_away and seconds <= self._learned_s(size, now_s):
-                self._backed_off_until = -math.inf
+            if was_away and seconds <= self._learned_s(bits, now_s):
+                self.backed_off_until = -math.inf
             self._in_a_row = 0
-        waits = self._sizes[size]
-        if waits is None:
-            waits = self._sizes[size] = Waits()
         waits.add(seconds, now_s)
-        self._last_size = size
+        self._last = waits
+        self._known_until = max(self._known_until, waits.until)
 
     def unanswered(self, seconds: float, tokens: int, now_s: float) -> None:
         """Nothing had come after ``seconds``, and nobody waited on."""
         self._in_a_row += 1
-        learned_s = self._learned_s(_size(tokens), now_s)
+        learned_s = self._learned_s(tokens.bit_length(), now_s)
         if seconds >= self.most_s * _NEARLY:
-            self._backed_off_until = -math.inf
+            self.backed_off_until = -math.inf
             self._useless_until = now_s + BACKED_OFF_S
         elif seconds >= learned_s * _NEARLY and (now_s >= self._useless_until or self._in_a_row >= IN_A_ROW):
-            held = self._stretch if now_s < self._backed_off_until else 1.0
+            held = self._stretch if now_s < self.backed_off_until else 1.0
             self._stretch = max(held, BACK_OFF * seconds / learned_s)
-            self._backed_off_until = now_s + BACKED_OFF_S
+            self.backed_off_until = now_s + BACKED_OFF_S
 
-    def _learned_s(self, size: int, now_s: float) -> float:
-        """The limit without back-off and upper bound; +inf where too little is known."""
-        waits = self._sizes[size]
-        limit_s = waits.limit_s if waits is not None and now_s < waits.until else self._borrowed_s(size, now_s)
-        return limit_s if limit_s > self.floor_s else self.floor_s
+    def _learned_s(self, bits: int, now_s: float) -> float:
+        """The limit without back-off and upper bound; +inf where too little is known.
 
-    def _borrowed_s(self, size: int, now_s: float) -> float:
-        """From the nearest smaller size, in proportion; else from the nearest larger one, as it is."""
-        for other in (*range(size - 1, -1, -1), *range(size + 1, _SIZES)):
-            waits = self._sizes[other]
-            if waits is not None and now_s < waits.until:
-                return math.ldexp(waits.limit_s, max(size - other, 0))
+        It is that of the prompt's own size; else of the nearest smaller one, in proportion; else of the nearest larger.
+        """
+        own = min(max(bits, _SMALLEST_BITS), _LARGEST_BITS)
+        for other in (*range(own, _SMALLEST_BITS - 1, -1), *range(own + 1, _LARGEST_BITS + 1)):
+            waits = self._by_bits[other]
+            if now_s < waits.until:
+                return max(math.ldexp(waits.limit_s, max(own - other, 0)), self.floor_s)
         return math.inf
-
-
-def _size(tokens: int) -> int:
-    bits = tokens.bit_length() - _SMALLEST_BITS
-    return 0 if bits < 0 or tokens < 0 else bits if bits < _SIZES else _SIZES - 1
