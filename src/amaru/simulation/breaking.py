@@ -134,7 +134,7 @@ async def break_body(request: Request, fault: Fault, headers: list[tuple[bytes, 
             rest = [field for field in headers if field[0] != b"content-type"]
             request.respond(200, [content_type, *rest], _garbage_body(fault, body))
         case "truncated_utf8":
-            request.respond(200, headers, body.replace(b'"content":"', b'"content":"caf\xc3', 1))
+            request.respond(200, headers, _with_half_a_character(body))
         case "keepalive_only":
             request.start(200, headers)
             while True:
@@ -199,5 +199,13 @@ def _garbage_body(fault: Fault, body: bytes) -> bytes:
 
 def _cut_in_character(event: bytes) -> bytes:
     """An event whose text ends in the first of two bytes of a character."""
-    broken = event.replace(b'"content":"', b'"content":"caf\xc3', 1)
+    broken = _with_half_a_character(event)
     return broken if broken != event else b'data: {"choices":[{"index":0,"text":"caf\xc3"}]}\n\n'
+
+
+def _with_half_a_character(answer: bytes) -> bytes:
+    """``answer`` with the first of two bytes of a character in its first text, be it content or a call's arguments."""
+    for begin in (b'"content":"', b'"arguments":"', b'"text":"'):
+        if begin in answer:
+            return answer.replace(begin, begin + b"caf\xc3", 1)
+    return answer
