@@ -1,27 +1,29 @@
 """Callers and the player, against simulated providers over real sockets."""
 
 import asyncio
-import random
+import json
 
 import pytest
 
 from amaru.errors import TraceError
-from amaru.readiness.caller import Ask, Caller, Habits
+from amaru.readiness.caller import Caller, Habits
 from amaru.readiness.measuring import TRUNCATED, UNFINISHED, Sample
-from amaru.readiness.player import Lane, Prompts, play
+from amaru.readiness.player import Lane, play
 from amaru.simulation import Fault, Latency, ProviderProfile, SimulatedProvider
-from amaru.simulation.text import count_tokens
 from amaru.simulation.traces import TraceRequest
 
-ASK = Ask("one two three", 3, 12)
 QUICK = Habits(max_retries=0, patience_s=0.3)
 
 
-async def called(provider: SimulatedProvider, habits: Habits = QUICK, ask: Ask = ASK) -> Sample:
-    caller = Caller(provider.base_url, "sim-model", habits=habits, label="sim")
+async def called(
+    provider: SimulatedProvider, habits: Habits = QUICK, tokens: int = 12, key: str | None = None, late_s: float = 0.0
+) -> Sample:
+    """One call of ``provider``; it was due ``late_s`` ago."""
+    caller = Caller(provider.base_url, "sim-model", habits=habits, label="sim", key=key)
     sample = Sample(at_s=0.0)
     try:
-        await caller.call(ask, sample, asyncio.get_running_loop().time())
+        body = caller.body("one two three", tokens)
+        await caller.call(body, sample, asyncio.get_running_loop().time() - late_s)
     finally:
         await caller.aclose()
     return sample
@@ -41,6 +43,60 @@ async def test_where_no_usage_is_reported_the_client_counts() -> None:
     async with SimulatedProvider(ProviderProfile(stream_usage=False)) as provider:
         sample = await called(provider)
     assert (sample.output_tokens, sample.counted_by) == (12, "client")
+
+
+async def test_each_gap_between_tokens_is_measured() -> None:
+    async with SimulatedProvider(ProviderProfile(latency=Latency(ttft_ms=0, ttft_sigma=0, itl_ms=20))) as provider:
+        sample = await called(provider)
+    assert (sample.content_events, len(sample.gaps_s)) == (12, 11)
+    assert sample.first_token_s is not None
+    assert sum(sample.gaps_s) > 11 * 0.005
+    assert sample.first_token_s + sum(sample.gaps_s) <= sample.latency_s + 1e-3
+
+
+async def test_answers_that_are_not_streamed() -> None:
+    whole = Habits(max_retries=0, patience_s=0.3, stream=False)
+    async with SimulatedProvider() as provider:
+        sample = await called(provider, whole)
+        assert sample.ok
+        assert (sample.output_tokens, sample.counted_by, sample.content_events) == (12, "server", 1)
+        assert sample.first_token_s is not None
+        assert sample.first_token_s <= sample.latency_s
+        assert not sample.gaps_s
+        for fault, error in [
+            (Fault(kind="status", status=500), "http_500"),
+            (Fault(kind="error_in_200"), "error_event"),
+            (Fault(kind="cut"), "stream_cut"),
+            (Fault(kind="garbage"), "malformed"),
+            (Fault(kind="hang"), "no_answer"),
+        ]:
+            provider.faults.clear()
+            provider.faults.add(fault)
+            sample = await called(provider, whole)
+            assert (sample.error, sample.first_token_s) == (error, None)
+            assert sample.detail
+
+
+async def test_a_request_says_what_its_habits_are() -> None:
+    habits = Habits(exact_lengths=False, limit_field="max_completion_tokens", stream_usage=False)
+    plain = json.loads(Caller("http://127.0.0.1:9/v1", "m", habits=habits).body("hello", 0))
+    message = {"role": "user", "content": "hello"}
+    assert plain == {"model": "m", "messages": [message], "max_completion_tokens": 1, "stream": True}
+    full = json.loads(Caller("http://127.0.0.1:9/v1", "m").body("hello", 7))
+    assert (full["max_tokens"], full["ignore_eos"], full["stream_options"]) == (7, True, {"include_usage": True})
+    whole = json.loads(Caller("http://127.0.0.1:9/v1", "m", habits=Habits(stream=False)).body("hello", 7))
+    assert "stream" not in whole
+
+
+async def test_a_key_is_sent_and_never_told() -> None:
+    async with SimulatedProvider(ProviderProfile(keys=("sk-secret",)), keep_received=2) as provider:
+        assert (await called(provider, key="sk-secret")).ok
+        provider.faults.add(Fault(kind="status", status=403, code="sk-secret"))
+        sample = await called(provider, key="sk-secret")
+        assert provider.received[0].headers[b"authorization"] == b"Bearer sk-secret"
+    assert sample.error == "http_403"
+    assert "[key]" in sample.detail
+    assert "sk-secret" not in sample.detail
 
 
 @pytest.mark.parametrize(
@@ -95,10 +151,7 @@ async def test_the_caller_retries_as_the_official_client_does() -> None:
 
 async def test_latency_counts_from_when_the_request_was_due() -> None:
     async with SimulatedProvider() as provider:
-        caller = Caller(provider.base_url, "sim-model", habits=QUICK)
-        sample = Sample(at_s=0.0)
-        await caller.call(ASK, sample, asyncio.get_running_loop().time() - 5.0)
-        await caller.aclose()
+        sample = await called(provider, late_s=5.0)
     assert sample.latency_s > 5
     assert sample.first_token_s is not None
     assert sample.first_token_s > 5
@@ -123,6 +176,31 @@ async def test_requests_leave_on_time_whatever_became_of_those_before() -> None:
     assert [sample.at_s for sample in lane.samples] == pytest.approx([place / 100 for place in range(20)])
     assert {sample.error for sample in lane.samples} == {UNFINISHED}
     assert lane.in_flight == 0
+
+
+async def test_requests_that_come_together_are_made_before_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    burst = [TraceRequest(0.0, 5, 3), *(TraceRequest(1.0, 20_000, 1) for _ in range(20))]
+    async with SimulatedProvider(faults=[Fault(kind="hang")]) as provider:
+        lane = Lane("a", Caller(provider.base_url, "sim-model", habits=Habits(max_retries=0, patience_s=5)))
+        made: list[float] = []
+        make, loop = lane.caller.body, asyncio.get_running_loop()
+        start = loop.time()
+
+        def body(prompt: str, output_tokens: int) -> bytes:
+            made.append(loop.time() - start)
+            return make(prompt, output_tokens)
+
+        monkeypatch.setattr(lane.caller, "body", body)
+        stop = asyncio.Event()
+        playing = asyncio.create_task(play(burst, [lane], speed=1, seed=1, stop=stop))
+        async with asyncio.timeout(10):
+            while len(lane.samples) < 21:  # noqa: ASYNC110 -- the player has no event for it
+                await asyncio.sleep(0.005)
+        stop.set()
+        await playing
+        await lane.caller.aclose()
+    assert len(made) == 21
+    assert max(made) < 1.0  # all of them in the second before
 
 
 async def test_every_lane_gets_the_same_requests() -> None:
@@ -172,19 +250,10 @@ async def test_a_wrong_trace_and_a_mistake_of_our_own_are_not_the_servers_failur
         await lane.caller.aclose()
 
         class Broken(Caller):
-            async def call(self, ask: Ask, sample: Sample, due: float) -> None:
+            async def call(self, body: bytes, sample: Sample, due: float) -> None:
                 raise ZeroDivisionError
 
         broken = Lane("b", Broken(provider.base_url, "sim-model"))
         with pytest.raises(ZeroDivisionError):
             await play(arrivals(1, 0.0), [broken], speed=1, seed=1, stop=asyncio.Event())
         await broken.caller.aclose()
-
-
-def test_prompts_have_the_wished_for_length() -> None:
-    prompts = Prompts(seed=3, words=500)
-    rng = random.Random(3)
-    for tokens in [1, 498, *(rng.randrange(1, 498) for _ in range(50))]:
-        assert count_tokens(prompts.take(tokens)) == tokens
-    assert count_tokens(prompts.take(10_000)) == 499  # no more than there is
-    assert Prompts(seed=4).take(50) == Prompts(seed=4).take(50)

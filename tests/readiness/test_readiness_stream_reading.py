@@ -24,12 +24,13 @@ WHOLE = content("") + content("a") + content("b") + END + USAGE + RECEIPT + b"da
 @pytest.mark.parametrize("step", [1, 7, len(WHOLE)])
 def test_a_whole_stream_however_it_is_cut(step: int) -> None:
     reading = StreamReading()
-    firsts = [reading.feed(WHOLE[place : place + step]) for place in range(0, len(WHOLE), step)]
-    assert sum(firsts) == 1  # the first token is told once, and an empty delta is none
+    counted = [reading.feed(WHOLE[place : place + step]) for place in range(0, len(WHOLE), step)]
+    assert sum(counted) == 2  # each once, and an empty delta is none
     assert reading.whole
     assert reading.done
     assert reading.content_events == 2
-    assert reading.usage == (3, 2)
+    assert reading.usage is not None
+    assert (reading.usage.prompt_tokens, reading.usage.completion_tokens) == (3, 2)
     assert reading.receipt is not None
     assert (reading.receipt.provider, reading.receipt.attempts, reading.receipt.cost_usd) == ("p", 3, 0.5)
 
@@ -58,6 +59,65 @@ def test_what_goes_wrong_is_never_whole(block: bytes, error: str) -> None:
     assert reading.error == error
     assert not reading.whole
     assert reading.content_events == 1  # nothing behind a break counts
+
+
+def says(**delta) -> int:
+    return StreamReading().feed(event(choices=[{"index": 0, "delta": delta}]))
+
+
+def test_whatever_is_part_of_an_answer_is_content() -> None:
+    assert says(content="a") == says(content=[{"type": "text", "text": "a"}]) == 1
+    assert says(refusal="no") == says(reasoning_content="hm") == says(reasoning="hm") == 1
+    assert says(tool_calls=[{"index": 0}]) == says(function_call={"name": "f"}) == 1
+
+
+def test_fields_that_hold_nothing_are_no_content() -> None:
+    # LiteLLM's proxy and vLLM spell out what they do not say.
+    nothing = {"content": None, "tool_calls": None, "function_call": None, "reasoning": None, "refusal": None}
+    assert says(role="assistant", **nothing) == 0
+    assert says(content="", tool_calls=[], reasoning="", function_call={}) == 0
+    assert StreamReading().feed(event(choices=[{"index": 0, "delta": None}])) == 0
+
+
+def test_usage_with_its_details() -> None:
+    reading = StreamReading()
+    details = {"cached_tokens": 128}
+    usage = {"prompt_tokens": 200, "completion_tokens": 2, "prompt_tokens_details": details, "cost": 0.25}
+    reading.feed(event(choices=[], usage=None) + event(choices=[], usage=usage))
+    assert reading.usage is not None
+    assert (reading.usage.cached_tokens, reading.usage.cost) == (128, 0.25)
+    assert reading.usage.counts(something=True)
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": None}])
+def test_a_usage_of_noughts_counts_nothing(usage: dict) -> None:
+    reading = StreamReading()
+    reading.feed(content("a") + event(choices=[], usage=usage))
+    assert reading.usage is not None
+    assert not reading.usage.counts(something=True)
+
+
+def test_an_answer_that_is_not_streamed() -> None:
+    def whole(message: dict, **fields) -> tuple[StreamReading, int]:
+        reading = StreamReading()
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return reading, reading.feed_whole(json.dumps({"choices": [choice], **fields}).encode())
+
+    reading, estimate = whole({"role": "assistant", "content": "x" * 40})
+    assert reading.whole
+    assert (reading.content_events, estimate) == (1, 10)
+    reading, estimate = whole({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]})
+    assert reading.content_events == 1
+    assert estimate > 5
+    reading, _ = whole({"content": "a"}, error="no room")
+    assert (reading.error, reading.detail, reading.whole) == ("error_event", "no room", False)
+
+
+def test_how_a_break_was_rescued_stands_in_the_receipt() -> None:
+    reading = StreamReading()
+    reading.feed(b': amaru {"decision":"d","attempts":2,"joined":"continued"}\n\n')
+    assert reading.receipt is not None
+    assert reading.receipt.joined == "continued"
 
 
 def test_tool_calls_count_and_comments_do_not() -> None:

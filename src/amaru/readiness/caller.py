@@ -3,14 +3,15 @@
 The habit is that of the ``openai`` Python library, so that whoever is compared with amaru is not a straw man: two more
 tries on connection errors and on 408, 409, 429 and 5xx, after the server's Retry-After where it is at most a minute,
 else after 0.5 s, doubled each time up to 8 s, less up to a quarter of it. Streams that break are not asked for again:
-the library cannot do so either.
+the library cannot do so either. A load test asks once (``max_retries=0``): retries would hide failures in latencies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -20,7 +21,7 @@ from amaru.providers.transport import Header, HttpResponse, Transport, endpoint_
 from amaru.readiness.measuring import TRUNCATED, UNFINISHED, Sample
 from amaru.readiness.stream_reading import StreamReading
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 RETRIED_STATUSES = frozenset((408, 409, 429))
 RETRIED_FAILURES = frozenset(
     (FailureKind.CONNECT, FailureKind.RESET, FailureKind.NO_ANSWER, FailureKind.MALFORMED_BODY)
@@ -37,14 +38,10 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest wait for an answer's head, and longest silence inside a stream."""
     exact_lengths: bool = True
     """Ask for exactly the trace's output tokens (``ignore_eos``, an extension that vLLM and the simulator know)."""
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """One request to be made."""
-
-    prompt: str
-    input_tokens: int
-    output_tokens: int
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    stream: bool = True
+    stream_usage: bool = True
+    """Ask streams for their usage; without it the client counts."""
 
 
 class Caller:
@@ -78,6 +75,7 @@ class Caller:
         self._label = label
         self._habits = habits or Habits()
         self._rng = rng or random.Random(0)  # noqa: S311 -- jitter, not secret
+        self._key = key
         self._headers: Sequence[Header] = [
             (b"content-type", b"application/json"),
             *([(b"authorization", b"Bearer " + key.encode())] if key else []),
@@ -87,15 +85,29 @@ class Caller:
         """Close its connections."""
         await self._transport.aclose()
 
-    async def call(self, ask: Ask, sample: Sample, due: float) -> None:
+    def body(self, prompt: str, output_tokens: int) -> bytes:
+        """The body of a request. Made before the request is due, it costs its latency nothing."""
+        habits = self._habits
+        fields: dict[str, object] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": prompt}],
+            habits.limit_field: max(1, output_tokens),
+        }
+        if habits.stream:
+            fields["stream"] = True
+            if habits.stream_usage:
+                fields["stream_options"] = {"include_usage": True}
+        if habits.exact_lengths:
+            fields["ignore_eos"] = True
+        return msgspec.json.encode(fields)
+
+    async def call(self, body: bytes, sample: Sample, due: float) -> None:
         """Make one request and write what became of it into ``sample``, also where it is cancelled on the way.
 
         ``due`` is the instant (``loop.time()``) at which it was meant to be sent; times count from there.
         """
         loop = asyncio.get_running_loop()
-        body = self._body(ask)
         sample.provider = self._label
-        sample.input_tokens = ask.input_tokens
         try:
             for tried in range(self._habits.max_retries + 1):
                 sample.client_retries = tried
@@ -105,18 +117,6 @@ class Caller:
                 await asyncio.sleep(wait_s if wait_s > 0 else self._back_off_s(tried))
         finally:
             sample.latency_s = loop.time() - due
-
-    def _body(self, ask: Ask) -> bytes:
-        fields: dict[str, object] = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": ask.prompt}],
-            "max_tokens": max(1, ask.output_tokens),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if self._habits.exact_lengths:
-            fields["ignore_eos"] = True
-        return msgspec.json.encode(fields)
 
     async def _once(self, body: bytes, sample: Sample, due: float) -> float | None:
         """One try. Returns ``None`` where it is final, else the seconds to wait before the next (0: the server did
@@ -139,7 +139,7 @@ class Caller:
         try:
             if response.status != 200:
                 return await self._refused(response, sample)
-            await self._read(response, sample, due)
+            await (self._read if self._habits.stream else self._read_whole)(response, sample, due)
         finally:
             response.close(linger_s=1.0)
         return None
@@ -150,7 +150,7 @@ class Caller:
         sample.error = f"http_{response.status}"
         _served_by(response, sample)
         try:
-            sample.detail = (await response.read(MAX_BODY_BYTES))[:300].decode("utf-8", "replace")
+            sample.detail = self._without_key((await response.read(MAX_BODY_BYTES)).decode("utf-8", "replace"))[:300]
         except Failure as failure:
             sample.detail = failure.message
         if response.status < 500 and response.status not in RETRIED_STATUSES:
@@ -161,6 +161,7 @@ class Caller:
         loop = asyncio.get_running_loop()
         patience_s = self._habits.patience_s
         reading = StreamReading()
+        last = due
         _served_by(response, sample)
         try:
             while True:
@@ -169,34 +170,73 @@ class Caller:
                 data = await response.chunk()
                 if not data:
                     break
-                if reading.feed(data):
-                    sample.first_token_s = loop.time() - due
+                if said := reading.feed(data):
+                    now = loop.time()
+                    if sample.first_token_s is None:
+                        sample.first_token_s = now - due
+                        said -= 1
+                    else:
+                        sample.gaps_s.append(now - last)
+                        said -= 1
+                    sample.gaps_s.extend((0.0,) * said)  # they arrived together
+                    last = now
                 if reading.done or reading.error:
                     break
         except Failure as failure:
             sample.error, sample.detail = failure.kind.value, failure.message
         else:
-            sample.error, sample.detail = _verdict(reading)
-        if reading.usage is not None:
-            sample.input_tokens, sample.output_tokens = reading.usage
-        else:
-            sample.output_tokens, sample.counted_by = reading.content_events, "client"
+            sample.error, sample.detail = self._verdict(reading)
+        self._account(reading, sample, reading.content_events)
         receipt = reading.receipt
         if receipt is not None:
-            sample.attempts, sample.cost_usd = receipt.attempts, receipt.cost_usd
+            sample.attempts = receipt.attempts
+            sample.cost_usd = receipt.cost_usd or 0.0
             sample.provider = receipt.provider or sample.provider
             sample.decision = receipt.decision
+            sample.joined = receipt.joined or ""
+
+    async def _read_whole(self, response: HttpResponse, sample: Sample, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        reading = StreamReading()
+        estimate = 0
+        _served_by(response, sample)
+        what = f"no whole answer within {self._habits.patience_s:g} s"
+        response.set_deadline(loop.time() + self._habits.patience_s, FailureKind.NO_ANSWER, what)
+        try:
+            data = await response.read(MAX_BODY_BYTES)
+        except Failure as failure:
+            sample.error, sample.detail = failure.kind.value, failure.message
+        else:
+            estimate = reading.feed_whole(data)
+            if reading.content_events:
+                sample.first_token_s = loop.time() - due
+            sample.error, sample.detail = self._verdict(reading)
+        self._account(reading, sample, estimate)
+
+    def _account(self, reading: StreamReading, sample: Sample, counted: int) -> None:
+        """Take the tokens as the server counts them, else as ``counted`` here."""
+        usage = reading.usage
+        sample.content_events = reading.content_events
+        if usage is None or not usage.counts(something=reading.content_events > 0):
+            sample.output_tokens, sample.counted_by = counted, "client"
+        else:
+            sample.input_tokens, sample.output_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        if usage is not None and usage.cost is not None:
+            sample.cost_usd = usage.cost
+
+    def _verdict(self, reading: StreamReading) -> tuple[str, str]:
+        """The error of an answer that ended, and its words; both empty where it is whole."""
+        if reading.whole:
+            return "", ""
+        words = "the answer ended without a finish reason and without an error"
+        return reading.error or TRUNCATED, self._without_key(reading.detail or words)
+
+    def _without_key(self, words: str) -> str:
+        """A server may repeat the key that it refuses."""
+        return words.replace(self._key, "[key]") if self._key else words
 
     def _back_off_s(self, tried: int) -> float:
         return min(0.5 * 2.0**tried, 8.0) * (1 - 0.25 * self._rng.random())
-
-
-def _verdict(reading: StreamReading) -> tuple[str, str]:
-    """The error of a stream that ended, and its words; both empty where the answer is whole."""
-    if reading.whole:
-        return "", ""
-    words = "the stream ended without a finish reason and without an error"
-    return reading.error or TRUNCATED, reading.detail or words
 
 
 def _open(base_url: str) -> Transport:
@@ -206,14 +246,24 @@ def _open(base_url: str) -> Transport:
 
 
 def _served_by(response: HttpResponse, sample: Sample) -> None:
+    """What the headers say of how it was served: amaru's, or those of LiteLLM's proxy."""
     headers = response.headers
-    provider = headers.get(b"x-amaru-provider")
-    if provider is not None:
+    provider = headers.get(b"x-amaru-provider") or headers.get(b"x-litellm-model-api-base")
+    if provider:
         sample.provider = provider.decode("latin-1")
-    attempts = headers.get(b"x-amaru-attempts", b"")
-    if attempts.isdigit():
-        sample.attempts = int(attempts)
+    more = _number(headers, b"x-litellm-attempted-retries") + _number(headers, b"x-litellm-attempted-fallbacks")
+    sample.attempts = max(1, int(_number(headers, b"x-amaru-attempts") or 1 + more))
+    sample.cost_usd = _number(headers, b"x-amaru-cost-usd") or _number(headers, b"x-litellm-response-cost")
     sample.decision = headers.get(b"x-amaru-decision", b"").decode("latin-1")
+
+
+def _number(headers: Mapping[bytes, bytes], name: bytes) -> float:
+    """A header's value where it is a plain number, else 0."""
+    try:
+        value = float(headers.get(name, b"0"))
+    except ValueError:
+        return 0.0
+    return value if 0 <= value < 1e9 else 0.0
 
 
 def _retry_after_s(response: HttpResponse, limit_s: float) -> float:

@@ -4,34 +4,22 @@ ones before it."""
 from __future__ import annotations
 
 import asyncio
-import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from amaru.readiness.caller import Ask, Caller
+from amaru.errors import TraceError
+from amaru.readiness.caller import Caller
 from amaru.readiness.measuring import UNFINISHED, Sample
-from amaru.simulation.text import VOCABULARY
+from amaru.readiness.prompts import Prompts
 from amaru.simulation.traces import TraceRequest
 
-
-class Prompts:
-    """Prompts of a wished-for number of words, cut from one long text: cheap to make, and seldom alike."""
-
-    def __init__(self, seed: int, words: int = 150_000) -> None:
-        rng = random.Random(seed)  # noqa: S311 -- reproducible, not secret
-        self._rng = rng
-        drawn = rng.choices(VOCABULARY, k=words)
-        self._text = " ".join(drawn)
-        self._starts = [0]
-        for word in drawn:
-            self._starts.append(self._starts[-1] + len(word) + 1)
-
-    def take(self, tokens: int) -> str:
-        """A prompt of ``tokens`` tokens by the simulator's rule (one a word); at least one, at most what there is."""
-        tokens = min(max(1, tokens), len(self._starts) - 2)
-        first = self._rng.randrange(len(self._starts) - 1 - tokens)
-        return self._text[self._starts[first] : self._starts[first + tokens] - 1]
+_AHEAD = 256
+_AHEAD_BYTES = 16 * 1024 * 1024
+"""Most requests, and most of their bytes, that are made before they are due."""
+_SPARE_S = 0.01
+"""Time until the next departure below which nothing is made: the longest prompt takes a few milliseconds."""
 
 
 class Lane:
@@ -105,24 +93,25 @@ async def play(
         From ``requests``, as it is read while playing; what was sent until then is in the lanes.
     """
     loop = asyncio.get_running_loop()
-    prompts = Prompts(seed)
+    upcoming = _Upcoming(requests, lanes, Prompts(seed), speed, duration_s)
+    upcoming.make()
     start = loop.time()
     on_start(start)
-    complete = True
     sent_until_s = 0.0
     try:
-        for request in requests:
-            at_s = request.at_s / speed
-            if duration_s is not None and at_s >= duration_s:
-                await _rest(stop, start + duration_s - loop.time())
-                break
+        while upcoming.ready and not stop.is_set():
+            at_s = upcoming.ready[0].at_s
+            while upcoming.room and start + at_s - loop.time() > _SPARE_S:
+                upcoming.make()
+                await asyncio.sleep(0)
             await _rest(stop, start + at_s - loop.time())
             if stop.is_set():
-                complete = False
                 break
-            ask = Ask(prompts.take(request.input_tokens), request.input_tokens, request.output_tokens)
-            for lane in lanes:
-                _send(lane, ask, at_s, start)
+            _send(lanes, upcoming.ready.popleft(), start)
+            if not upcoming.ready:
+                upcoming.make()
+        if duration_s is not None and not upcoming.over:
+            await _rest(stop, start + duration_s - loop.time())
         sent_until_s = loop.time() - start
     finally:
         sent_until_s = sent_until_s or loop.time() - start
@@ -130,21 +119,97 @@ async def play(
     for lane in lanes:
         if lane.mishap is not None:
             raise lane.mishap
-    return Run(sent_until_s, complete and not stop.is_set())
+    if upcoming.error is not None:
+        raise upcoming.error
+    return Run(sent_until_s, complete=not stop.is_set())
 
 
-def _send(lane: Lane, ask: Ask, at_s: float, start: float) -> None:
-    if lane.in_flight >= lane.max_in_flight:
-        lane.dropped += 1
-        return
+class _Ready(msgspec.Struct, frozen=True):
+    """A request whose bodies are made, one for each lane."""
+
+    at_s: float
+    input_tokens: int
+    bodies: list[bytes]
+
+
+class _Upcoming:
+    """Makes requests before they are due, while there is time: long prompts that come together would make each other
+    late.
+
+    Attributes
+    ----------
+    ready
+        Those made and not sent, in order.
+    over
+        The trace has ended, or broke off (``error``); False where ``duration_s`` ended it.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[TraceRequest],
+        lanes: Sequence[Lane],
+        prompts: Prompts,
+        speed: float,
+        duration_s: float | None,
+    ) -> None:
+        self.ready: deque[_Ready] = deque()
+        self.over = False
+        self.error: TraceError | None = None
+        self._requests = iter(requests)
+        self._lanes = lanes
+        self._prompts = prompts
+        self._speed = speed
+        self._duration_s = duration_s
+        self._ended = False
+
+    @property
+    def room(self) -> bool:
+        """Whether one more may be made ahead."""
+        if self._ended or len(self.ready) >= _AHEAD:
+            return False
+        return sum(len(body) for one in self.ready for body in one.bodies) < _AHEAD_BYTES
+
+    def make(self) -> None:
+        """Make the next one, if there is one."""
+        if self._ended:
+            return
+        try:
+            request = next(self._requests)
+        except StopIteration:
+            self._ended = self.over = True
+            return
+        except TraceError as error:
+            # What stands before the mistake is still sent.
+            self._ended = self.over = True
+            self.error = error
+            return
+        at_s = request.at_s / self._speed
+        if self._duration_s is not None and at_s >= self._duration_s:
+            self._ended = True
+            return
+        prompt = self._prompts.for_request(request)
+        bodies = [lane.caller.body(prompt, request.output_tokens) for lane in self._lanes]
+        self.ready.append(_Ready(at_s, request.input_tokens, bodies))
+
+
+def _send(lanes: Sequence[Lane], ready: _Ready, start: float) -> None:
+    for lane, body in zip(lanes, ready.bodies, strict=True):
+        if lane.in_flight >= lane.max_in_flight:
+            lane.dropped += 1
+        else:
+            _send_one(lane, ready, body, start)
+
+
+def _send_one(lane: Lane, ready: _Ready, body: bytes, start: float) -> None:
     loop = asyncio.get_running_loop()
-    due = start + at_s
-    sample = Sample(at_s=at_s, lag_s=max(0.0, loop.time() - due), error=UNFINISHED)
+    due = start + ready.at_s
+    lag_s = max(0.0, loop.time() - due)
+    sample = Sample(at_s=ready.at_s, lag_s=lag_s, input_tokens=ready.input_tokens, error=UNFINISHED)
     lane.samples.append(sample)
 
     async def call() -> None:
         try:
-            await lane.caller.call(ask, sample, due)
+            await lane.caller.call(body, sample, due)
         except asyncio.CancelledError:
             sample.error = UNFINISHED
             raise

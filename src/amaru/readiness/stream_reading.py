@@ -1,9 +1,10 @@
-"""Reads a streamed chat as a careful client does: its first token, its tokens, and whether the answer is whole."""
+"""Reads a chat's answer as a careful client does: its first token, its tokens, and whether the answer is whole."""
 
 from __future__ import annotations
 
 import msgspec
 
+from amaru.accounts.tokens import estimate_tokens
 from amaru.protocols.sse import EventSplitter, EventTooLargeError, parse_event
 
 RECEIPT = b": amaru "
@@ -11,19 +12,61 @@ RECEIPT = b": amaru "
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
+    content: str | list[msgspec.Raw] | None = None
+    """A list of parts at some providers."""
+    tool_calls: list[msgspec.Raw] | None = None
+    function_call: msgspec.Raw = msgspec.Raw()
+    refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: msgspec.Raw = msgspec.Raw()
+
+    def says(self) -> bool:
+        """Whether it holds a part of the answer: text, a refusal, reasoning, or a call."""
+        return bool(
+            self.content
+            or self.tool_calls
+            or self.reasoning_content
+            or self.refusal
+            or bytes(self.reasoning) not in _NOTHING
+            or bytes(self.function_call) not in _NOTHING
+        )
+
+    def text(self) -> bytes:
+        """All of it, parts and calls as the JSON that they are."""
+        content = self.content.encode("utf-8", "surrogatepass") if isinstance(self.content, str) else b""
+        parts = self.content if isinstance(self.content, list) else []
+        reasoning = (self.reasoning_content or "").encode("utf-8", "surrogatepass")
+        return b"".join((content, reasoning, *map(bytes, parts), *map(bytes, self.tool_calls or ())))
 
 
 class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    """In place of the delta, where the answer is not streamed."""
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """What a server reports. ``cost`` is USD, where it is told: OpenRouter does, LiteLLM's proxy where it is set to."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    cost: float | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, those that a cache had."""
+        details = self.prompt_tokens_details
+        return 0 if details is None else details.cached_tokens or 0
+
+    def counts(self, *, something: bool) -> bool:
+        """Whether it counts an answer that said ``something``: servers that count nothing may report noughts."""
+        return self.prompt_tokens is not None and bool(self.completion_tokens or not something)
 
 
 class _Error(msgspec.Struct):
@@ -34,8 +77,8 @@ class _Error(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: _Error | None = None
+    usage: Usage | None = None
+    error: _Error | str | None = None
 
 
 class Receipt(msgspec.Struct):
@@ -44,9 +87,12 @@ class Receipt(msgspec.Struct):
     decision: str = ""
     provider: str | None = None
     attempts: int = 1
-    cost_usd: float = 0.0
+    cost_usd: float | None = None
+    joined: str | None = None
+    """How a break was rescued."""
 
 
+_NOTHING = (b"", b"null", b'""', b"{}", b"[]")
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _RECEIPT = msgspec.json.Decoder(Receipt)
 
@@ -61,7 +107,7 @@ class StreamReading:
     finish_reason, done
         Why the model stopped; and whether ``[DONE]`` came.
     usage
-        (prompt, completion) tokens as reported, or ``None``.
+        As reported last, or ``None``.
     error
         What went wrong in the stream itself: ``error_event``, or ``malformed``; else empty. ``detail`` has the words.
     receipt
@@ -75,22 +121,31 @@ class StreamReading:
         self.content_events = 0
         self.finish_reason: str | None = None
         self.done = False
-        self.usage: tuple[int, int] | None = None
+        self.usage: Usage | None = None
         self.error = ""
         self.detail = ""
         self.receipt: Receipt | None = None
 
-    def feed(self, data: bytes) -> bool:
-        """Take what arrived; True where it held the first content."""
+    def feed_whole(self, body: bytes) -> int:
+        """Take an answer that was not streamed; returns an estimate of its tokens."""
+        chunk = self._decode(body, "an answer that is no chat completion")
+        if chunk is None:
+            return 0
+        self._take(chunk)
+        messages = [choice.message for choice in chunk.choices or () if choice.message is not None]
+        return sum(estimate_tokens(message.text()) for message in messages)
+
+    def feed(self, data: bytes) -> int:
+        """Take what arrived; returns how many events with content it completed."""
         before = self.content_events
         try:
             blocks = self._splitter.feed(data)
         except EventTooLargeError:
             self._fail("malformed", "an event without an end")
-            return False
+            return 0
         for block in blocks:
             self._block(block)
-        return before == 0 and self.content_events > 0
+        return self.content_events - before
 
     @property
     def whole(self) -> bool:
@@ -108,20 +163,28 @@ class StreamReading:
         if data == b"[DONE]":
             self.done = True
             return
+        chunk = self._decode(data, "an event that is no chunk")
+        if chunk is not None:
+            self._take(chunk)
+
+    def _decode(self, data: bytes, what: str) -> _Chunk | None:
         try:
-            chunk = _CHUNK.decode(data)
+            return _CHUNK.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._fail("malformed", f"an event that is no chunk ({error})")
-            return
-        if chunk.error is not None:
-            told = chunk.error
-            self._fail("error_event", f"{told.code or told.type or 'error'}: {told.message or ''}")
+            self._fail("malformed", f"{what} ({error})")
+            return None
+
+    def _take(self, chunk: _Chunk) -> None:
+        told = chunk.error
+        if told is not None:
+            words = told if isinstance(told, str) else f"{told.code or told.type or 'error'}: {told.message or ''}"
+            self._fail("error_event", words)
             return
         if chunk.usage is not None:
-            self.usage = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+            self.usage = chunk.usage
         for choice in chunk.choices or ():
-            delta = choice.delta
-            if delta.content or delta.tool_calls or delta.reasoning_content:
+            said = choice.delta or choice.message
+            if said is not None and said.says():
                 self.content_events += 1
             if choice.finish_reason is not None:
                 self.finish_reason = choice.finish_reason
