@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from amaru.domain import Capability, Kind
 from amaru.errors import RequestError
 from amaru.protocols.openai import (
-    Hold,
     TOKENS_PER_MEDIUM,
+    Hold,
     OpenAIRequest,
     encode_request,
     error_body,

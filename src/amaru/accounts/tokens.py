@@ -173,6 +173,26 @@ def count_usage(model: str, input: str | int, output: str | Sequence[str], outpu
     return Usage(input_tokens=input_tokens, output_tokens=output_tokens, source=source)
 
 
+CHARS_PER_EVENT = 6
+"""Streams that send a token at a time have fewer characters to an event, on average."""
+SLACK_CHARS = 24
+"""Averages of a few events tell little."""
+
+
+def count_sent(model: str, text: str, events: int) -> tuple[int, Provenance]:
+    """Tokens of a part of an answer that came in ``events`` pieces: each is a token at least.
+
+    Counted with the model's vocabulary; else the number of events, where they are short enough to be tokens; else
+    estimated by size.
+    """
+    counted = count_tokens(model, text) if len(text) <= MAX_COUNTED_CHARS else None
+    if counted is not None:
+        return counted, Provenance.COUNTED
+    if len(text) <= CHARS_PER_EVENT * events + SLACK_CHARS:
+        return events, Provenance.ESTIMATED
+    return max(events, estimate_tokens(text)), Provenance.ESTIMATED
+
+
 def _measure(model: str, text: str, chars: int | None) -> tuple[int, bool]:
     """Tokens of a text of ``chars`` characters that begins with ``text``, and whether they were counted in full."""
     if not text:

@@ -10,15 +10,14 @@ import functools
 
 import msgspec
 
-from amaru.domain import Kind, Tenant
-from amaru.errors import Failure, RequestError
+from amaru.domain import Kind, Rescue, Tenant
+from amaru.errors import RequestError
 from amaru.gateway.access import Access
 from amaru.gateway.answers import respond_error, respond_json
 from amaru.http1 import Block, Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
-from amaru.mesh.call import caller_error
 from amaru.protocols.openai import error_event, parse_request
-from amaru.providers.base import StreamReply, WholeReply
+from amaru.providers.base import WholeReply
 
 MAX_DEADLINE_MS = 24 * 3600 * 1000
 STREAM_HEADERS: list[tuple[bytes, bytes]] = [
@@ -26,6 +25,7 @@ STREAM_HEADERS: list[tuple[bytes, bytes]] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+RESCUES = {wish.value.encode(): wish for wish in Rescue}
 DONE = b"data: [DONE]\n\n"
 
 
@@ -54,7 +54,7 @@ class OpenAIApi:
         try:
             reply = await execution.run()
             if not isinstance(reply, WholeReply):
-                await self._relay(request, execution, reply)
+                await self._relay(request, execution)
             else:
                 request.respond(reply.status, _head_of_whole(execution), reply.body)
         except RequestError as error:
@@ -65,19 +65,19 @@ class OpenAIApi:
         finally:
             execution.settle()
 
-    async def _relay(self, request: Request, execution: Execution, reply: StreamReply) -> None:
+    async def _relay(self, request: Request, execution: Execution) -> None:
         """Hand a stream on, event by event, at the pace the caller reads.
 
-        A stream that breaks ends in an error event and no ``[DONE]``: a truncated answer never looks finished.
+        A stream that broke, and that no other offer could go on with, ends in an error event and no ``[DONE]``: a
+        truncated answer never looks finished. Raises ``RequestError`` where nothing was sent yet.
         """
+        data = await execution.next()
         request.start(200, STREAM_HEADERS + _headers(execution))
-        data = reply.first
         try:
             while data:
                 await request.write(data)
                 data = await execution.next()
-        except Failure as failure:
-            error = caller_error(failure, execution.attempts, None)
+        except RequestError as error:
             await request.write(_receipt(execution) + error_event(error))
         else:
             await request.write(_receipt(execution) + DONE)
@@ -104,6 +104,7 @@ def _call(kind: Kind, request: Request, tenant: Tenant) -> Call:
         region=_text_header(headers, b"x-amaru-region") if b"x-amaru-region" in headers else None,
         session=_text_header(headers, b"x-amaru-session") if b"x-amaru-session" in headers else None,
         deadline_s=_deadline_s(headers[b"x-amaru-deadline-ms"]) if b"x-amaru-deadline-ms" in headers else None,
+        rescue=_rescue(headers[b"x-amaru-rescue"]) if b"x-amaru-rescue" in headers else None,
     )
 
 
@@ -125,6 +126,13 @@ def _deadline_s(value: bytes) -> float:
             param="x-amaru-deadline-ms",
         )
     return int(value) / 1e3
+
+
+def _rescue(value: bytes) -> Rescue:
+    wish = RESCUES.get(value.strip().lower())
+    if wish is None:
+        raise RequestError(400, "Header x-amaru-rescue must be join or hold.", param="x-amaru-rescue")
+    return wish
 
 
 def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
@@ -151,10 +159,12 @@ def _head_of_whole(execution: Execution) -> Block:
 
 def _receipt(execution: Execution) -> bytes:
     """The comment that closes a stream: what its headers could not know when they were sent."""
-    facts = {
+    facts: dict[str, object] = {
         "decision": execution.id,
         "provider": execution.provider,
         "attempts": len(execution.attempts),
         "cost_usd": round(execution.cost, 9),
     }
+    if execution.rescued is not None:
+        facts["joined"] = execution.rescued
     return b": amaru " + msgspec.json.encode(facts) + b"\n\n"

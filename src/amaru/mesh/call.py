@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from amaru.domain import Attempt, Capability, FailureKind, Kind, Tenant, Workload
+from amaru.domain import Attempt, Capability, FailureKind, Kind, Rescue, Tenant, Workload
 from amaru.errors import Failure, RequestError
 from amaru.protocols.openai import OpenAIRequest
 from amaru.routing.reactions import reaction_to
@@ -29,6 +29,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     request_bytes: int = 0
     deadline_s: float | None = None
     """The caller's own deadline; the configured one bounds it."""
+    rescue: Rescue | None = None
+    """The caller's own wish; ``None``: its tenant's."""
 
 
 def workload_of(call: Call) -> Workload:

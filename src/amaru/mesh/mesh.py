@@ -159,6 +159,8 @@ class Mesh:
         if execution.usage is not None:
             metrics.observe_usage(workload.tenant, execution.attempts[-1].offer, execution.usage, execution.cost)
         metrics.observe_attempts(execution.attempts)
+        if execution.rescued is not None:
+            metrics.observe_rescue(execution.rescued)
         metrics.observe_decision(execution.decision_s)
         self.store.record(record_of_execution(execution))
         policy = execution.plan.router.policy

@@ -129,11 +129,12 @@ class OpenAIStreamReply(StreamReply):
                     self._judge_end()
                 if parser.events != self._events and self._first_token_at is not None:  # before it, its limit holds
                     self._wait_on()
-                if self._whole or self._opening:
+                if parser.holds:
                     events = self._released(events)
                 if events or (self._first_token_at is None and parser.has_content):  # which may be held back
                     return events
         except BaseException:
+            self._note_gap(self._time())
             self._response.close()
             raise
         return b""
@@ -177,11 +178,7 @@ class OpenAIStreamReply(StreamReply):
         """An event came: from now on the next one is waited for. Once all choices have finished, the end is, once."""
         self._events = self._parser.events
         now = self._time()
-        if self._first_token_at is not None and self._first_token_at <= self._waits_since:
-            gap_s = now - self._waits_since  # of waiting alone, not of a caller who reads slowly
-            if self._longest_gap_s is None or gap_s > self._longest_gap_s:
-                self._longest_gap_s = gap_s
-        self._waits_since = now
+        self._note_gap(now)
         if self._tail or self._whole:
             return
         self._tail = self._finished
@@ -194,6 +191,14 @@ class OpenAIStreamReply(StreamReply):
             self._response.set_deadline(at, _STALLED, "no event came within the idle limit")
         else:
             self._response.set_deadline(timing.deadline_at, _STALLED, "the request's deadline passed")
+
+    def _note_gap(self, now: float) -> None:
+        """How long the last wait took: waiting alone, not a caller who reads slowly."""
+        if self._first_token_at is not None and self._first_token_at <= self._waits_since:
+            gap_s = now - self._waits_since
+            if self._longest_gap_s is None or gap_s > self._longest_gap_s:
+                self._longest_gap_s = gap_s
+        self._waits_since = now
 
     def _raise_trouble(self) -> None:
         parser = self._parser

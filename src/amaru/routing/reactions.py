@@ -89,8 +89,17 @@ _TABLE_WITH_RETRY_AFTER: dict[FailureKind, Reaction] = {
 }
 
 
-def reaction_to(failure: Failure) -> Reaction:
-    """Look up the row of ``failure``; for throttling kinds there is one with and one without Retry-After."""
+_NOT_SO_HERE = Reaction(Again.NEVER, Next.YES, Health.HEALTHY, None)
+"""Of a request that another provider has begun to answer: it is not bad, only not to this provider's taste."""
+
+
+def reaction_to(failure: Failure, *, rescuing: bool = False) -> Reaction:
+    """Look up the row of ``failure``; for throttling kinds there is one with and one without Retry-After.
+
+    ``rescuing``: another provider's answer to the same request had begun, and broke.
+    """
+    if rescuing and failure.kind is FailureKind.BAD_REQUEST:
+        return _NOT_SO_HERE
     if failure.retry_after_s is not None:
         row = _TABLE_WITH_RETRY_AFTER.get(failure.kind)
         if row is not None:

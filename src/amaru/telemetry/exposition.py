@@ -18,6 +18,8 @@ from amaru.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from amaru.telemetry.metrics import Metrics
 
+DELIVERED = frozenset(("ok", "abandoned"))
+"""Outcomes of attempts whose answer was delivered, whole or as far as its caller waited for it."""
 BREAKER_STATES = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
 T = TypeVar("T")
@@ -83,9 +85,16 @@ class MetricsCollector(Collector):
         m = self._metrics
         yield _counter(
             "amaru_attempts",
-            "Calls to offers, by how they ended: ok, abandoned by the caller, or the failure's kind.",
+            "Calls to offers, by how they ended: ok, abandoned by the caller, diverged (not to be joined to what was "
+            "sent already), or the failure's kind.",
             ("offer", "outcome"),
             {key: cell.count for key, cell in list(m.attempts.items())},
+        )
+        yield _counter(
+            "amaru_attempt_received_bytes",
+            "Bytes of answers that came from offers, by how the calls ended.",
+            ("offer", "outcome"),
+            {key: cell.received_bytes for key, cell in list(m.attempts.items())},
         )
         yield _histogram(
             "amaru_attempt_duration_seconds",
@@ -103,6 +112,13 @@ class MetricsCollector(Collector):
             "amaru_failovers", "Changes from a failed offer to another within one request.", (), {(): m.failovers}
         )
         yield _counter(
+            "amaru_rescues",
+            "Requests whose stream broke, by how it ended: continued, repeated or unseen (joined by another call), "
+            "complete (all but its finish reason had come), failed, or cancelled by the caller.",
+            ("how",),
+            {(how,): count for how, count in list(m.rescues.items())},
+        )
+        yield _counter(
             "amaru_retries",
             "Second calls to the same offer within one request.",
             ("offer",),
@@ -110,7 +126,7 @@ class MetricsCollector(Collector):
         )
         failed: dict[tuple[str, ...], float] = {}
         for (offer, outcome), cell in list(m.attempts.items()):
-            if outcome != "ok":
+            if outcome not in DELIVERED:
                 failed[offer,] = failed.get((offer,), 0.0) + cell.cost_usd
         yield _counter(
             "amaru_failed_attempts_cost_usd", "Cost of calls that delivered no whole answer.", ("offer",), failed

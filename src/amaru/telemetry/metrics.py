@@ -16,11 +16,13 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 
 from amaru import __version__
-from amaru.domain import Attempt, Usage
-from amaru.telemetry.exposition import MetricsCollector
+from amaru.domain import Attempt, Join, Usage
+from amaru.telemetry.exposition import DELIVERED, MetricsCollector
 from amaru.telemetry.histogram import DECISION_SECONDS, FIRST_TOKEN_SECONDS, SECONDS, Histogram, merged
 
 OTHER = "other"
+NOT_FAILED = DELIVERED | {"diverged"}
+"""Outcomes that are no provider's fault."""
 MAX_NAMES = 500
 """Distinct values of one label (tenants, resources, offers) before further ones become ``other``."""
 MAX_REQUEST_SERIES = 5_000
@@ -90,11 +92,12 @@ class RequestCell:
 class AttemptCell:
     """Attempts at one offer that ended in one way; its histograms are shared between ways."""
 
-    __slots__ = ("cost_usd", "count", "duration", "first_token")
+    __slots__ = ("cost_usd", "count", "duration", "first_token", "received_bytes")
 
     def __init__(self, duration: Histogram, first_token: Histogram) -> None:
         self.count = 0
         self.cost_usd = 0.0
+        self.received_bytes = 0
         self.duration = duration
         self.first_token = first_token
 
@@ -126,6 +129,7 @@ class Metrics:
         self.recommendations: dict[tuple[str, str], int] = {}
         self.retries: dict[str, int] = {}
         self.failovers = 0
+        self.rescues: dict[str, int] = {}
         self.decisions = Histogram(DECISION_SECONDS)
         self.version = __version__
         self.in_flight: Callable[[], float] | None = None
@@ -171,10 +175,11 @@ class Metrics:
         previous = None
         for attempt in attempts:
             offer = attempt.offer
-            outcome = attempt.failure or ("abandoned" if attempt.detail else "ok")
+            outcome = attempt.failure or (_given_up(attempt) if attempt.detail else "ok")
             cell = self.attempts.get((offer, outcome)) or self._attempt_cell(offer, outcome)
             cell.count += 1
             cell.cost_usd += attempt.cost_usd
+            cell.received_bytes += attempt.bytes_received
             cell.duration.observe(attempt.latency_ms / 1e3)
             if attempt.first_token_ms is not None:
                 cell.first_token.observe(attempt.first_token_ms / 1e3)
@@ -205,6 +210,10 @@ class Metrics:
         key = (self._tenants.admit(tenant), kind)
         self.recommendations[key] = self.recommendations.get(key, 0) + 1
         self.decisions.observe(duration_s)
+
+    def observe_rescue(self, how: str) -> None:
+        """The stream of one request broke; ``how`` it ended is one bounded word."""
+        self.rescues[how] = self.rescues.get(how, 0) + 1
 
     def observe_refusal(self, kind: str, status: int) -> None:
         """A request was refused before anything was decided: bad key, bad body, unknown model."""
@@ -258,17 +267,22 @@ class Metrics:
             "refused_before_routing": sum(self.refusals.values()),
             "recommendations": sum(self.recommendations.values()),
             "attempts": sum(cell.count for _, cell in attempts),
-            "failed_attempts": sum(cell.count for (_, outcome), cell in attempts if outcome not in ("ok", "abandoned")),
+            "failed_attempts": sum(cell.count for (_, outcome), cell in attempts if outcome not in NOT_FAILED),
             "failovers": self.failovers,
+            "rescues": dict(self.rescues),
             "retries": sum(self.retries.values()),
             "input_tokens": sum(cell.input_tokens + cell.cached_tokens for cell in usage),
             "cached_input_tokens": sum(cell.cached_tokens for cell in usage),
             "output_tokens": sum(cell.output_tokens for cell in usage),
             "cost_usd": sum(cell.cost_usd for cell in usage),
-            "failed_attempts_cost_usd": sum(cell.cost_usd for (_, outcome), cell in attempts if outcome != "ok"),
+            "failed_attempts_cost_usd": sum(cell.cost_usd for (_, outcome), cell in attempts if outcome not in DELIVERED),
             "duration_ms": _quantiles_ms(served),
             "first_token_ms": _quantiles_ms(first_token),
         }
+
+
+def _given_up(attempt: Attempt) -> str:
+    return "diverged" if attempt.joined is Join.DIVERGED else "abandoned"
 
 
 def _quantiles_ms(histogram: Histogram) -> dict[str, float | None]:

@@ -1,0 +1,76 @@
+"""One call to one offer: what must be released when it ends, what it is billed, and what is kept of it."""
+
+from __future__ import annotations
+
+from amaru.accounts.cost import cost_usd
+from amaru.accounts.tokens import count_usage
+from amaru.domain import Attempt, Join, Kind, Offer, Provenance, Usage
+from amaru.errors import Failure
+from amaru.mesh.rescue import Ask
+from amaru.protocols.openai import BYTES_PER_TOKEN
+from amaru.protocols.prompts import prompt_of
+from amaru.providers.base import StreamReply, WholeReply
+from amaru.routing.live import Admission
+
+CALLER_LEFT = "the caller went away"
+DIVERGED = "its answer did not repeat what was sent already, so it could not be joined"
+
+
+class OpenAttempt:
+    """An attempt under way: what must be released and measured when it ends."""
+
+    __slots__ = ("admission", "ask", "offer", "reply", "row", "started_at")
+
+    def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, ask: Ask) -> None:
+        self.row = row
+        self.offer = offer
+        self.admission = admission
+        self.started_at = started_at
+        self.ask = ask
+        self.reply: WholeReply | StreamReply | None = None
+
+    def bill(self, failure: Failure | None) -> Usage | None:
+        """What it used, as its provider will bill it: the provider's figures where given, else counted or estimated.
+
+        ``None``: its provider bills nothing for it, as far as one can tell.
+        """
+        request = self.ask.request
+        if self.reply is not None:
+            facts = self.reply.facts
+            if facts.usage is not None or request.kind is Kind.GPU_JOB:
+                return facts.usage
+            return count_usage(self.offer.model, prompt_of(request), facts.output_text, facts.output_chars)
+        if failure is None or failure.generated_bytes is None:
+            return None
+        prompt = count_usage(self.offer.model, prompt_of(request), "")
+        output_tokens = -(-failure.generated_bytes // BYTES_PER_TOKEN)
+        if request.max_output_tokens is not None:
+            output_tokens = min(output_tokens, request.max_output_tokens)
+        return Usage(prompt.input_tokens, output_tokens, source=Provenance.ESTIMATED)
+
+    def first_token_ms(self) -> float | None:
+        """From its start to its first content; ``None`` where none came, or where the answer was whole at once."""
+        if self.reply is None or self.reply.facts.first_token_at is None:
+            return None
+        return (self.reply.facts.first_token_at - self.started_at) * 1e3
+
+    def record(
+        self, arrived_at: float, now: float, failure: Failure | None, usage: Usage | None, detail: str
+    ) -> Attempt:
+        """What is kept of it."""
+        reply = self.reply
+        received = reply.facts.bytes_received if reply is not None else failure.bytes_received if failure else 0
+        return Attempt(
+            offer=self.offer.id,
+            provider=self.offer.provider,
+            started_ms=(self.started_at - arrived_at) * 1e3,
+            latency_ms=(now - self.started_at) * 1e3,
+            first_token_ms=self.first_token_ms(),
+            failure=failure.kind if failure is not None else None,
+            status=failure.status if failure is not None else 200 if reply is not None else None,
+            detail=failure.message if failure is not None else detail,
+            usage=usage,
+            cost_usd=cost_usd(self.offer.price, usage) if usage is not None else 0.0,
+            bytes_received=received,
+            joined=Join.DIVERGED if detail == DIVERGED else self.ask.join,
+        )

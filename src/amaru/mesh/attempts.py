@@ -1,0 +1,365 @@
+"""The attempts of one request: which offer is asked next, and what a failure makes of that.
+
+What a failure makes amaru do is read from the table in ``routing/reactions.py``; this file only carries it out, before
+the first byte as well as after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from amaru.domain import Attempt, FailureKind, Join, Rescue, Usage
+from amaru.errors import Failure, RequestError
+from amaru.mesh.attempt import DIVERGED, OpenAttempt
+from amaru.mesh.call import Call, caller_error, workload_of
+from amaru.mesh.rescue import Ask, Broken, delivered_usage
+from amaru.protocols.openai import Hold, OpenAIRequest
+from amaru.providers.base import StreamReply, WholeReply
+from amaru.routing.explanation import why_none
+from amaru.routing.ranking import Ranking
+from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
+from amaru.routing.retries import backoff_s
+from amaru.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from amaru.mesh.mesh import Mesh
+    from amaru.mesh.plan import Plan
+
+CALLER_LEFT_STATUS = 499
+"""The status recorded for a request whose caller went away (nginx's convention)."""
+NO_ROWS: frozenset[int] = frozenset()
+"""Shared by the many requests of which nothing fails."""
+WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STREAM_STALLED))
+"""Failures by which a wait ends, be it at the offer's own limit or at the request's deadline."""
+CLOCK_GRAIN_S = 0.005
+"""A deadline may strike this much early: event loops count in milliseconds."""
+
+REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
+PREFILL_REMEDY = "it is not asked to continue answers again; take `prefill` from its capabilities"
+
+log = get_logger("mesh")
+
+
+class Attempts:
+    """One request's attempts, from the decision to a reply; ``Execution`` goes on from there."""
+
+    __slots__ = (
+        "_ask",
+        "at",
+        "attempts",
+        "broken",
+        "call",
+        "cost",
+        "deadline_at",
+        "decision_s",
+        "excluded",
+        "failure",
+        "fresh",
+        "id",
+        "latest",
+        "mesh",
+        "open",
+        "plan",
+        "ranking",
+        "retried",
+        "status",
+        "throttled",
+        "tokens",
+        "usage",
+        "waited",
+        "workload",
+    )  # fmt: skip
+
+    def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str, at: float) -> None:
+        self.mesh = mesh
+        self.plan = plan
+        self.call = call
+        self.id = decision_id
+        self.at = at
+        """When it was decided, in Unix seconds."""
+        self.workload = workload = workload_of(call)
+        self.tokens = workload.input_tokens + workload.output_tokens
+        limit_s = plan.deadline_s if call.deadline_s is None else min(call.deadline_s, plan.deadline_s)
+        self.deadline_at = call.arrived_at + limit_s
+        self.attempts: list[Attempt] = []
+        self.excluded = self.retried = self.throttled = NO_ROWS
+        self.open: OpenAttempt | None = None
+        self._ask = Ask(_as_held(call))
+        """What offers are asked while nothing has broken."""
+        self.broken: Broken | None = None
+        """The stream that broke, once one has."""
+        self.fresh = False
+        """The events that came with the reply's first content are still to be handed on."""
+        self.failure: Failure | None = None
+        self.status = CALLER_LEFT_STATUS
+        self.usage: Usage | None = None
+        self.cost = 0.0
+        self.waited = False
+        started = mesh.clock()
+        self.ranking = self.latest = plan.router.decide(workload, started)
+        """The decision, and the last re-ranking while waiting for an offer to come back."""
+        self.decision_s = mesh.clock() - started
+
+    # ---- the attempts -------------------------------------------------------------------------------------------
+
+    async def run(self) -> WholeReply | StreamReply:
+        """Attempt offers until one answers.
+
+        Raises
+        ------
+        RequestError
+            No offer could serve, all failed, or the deadline passed; with the status the taxonomy gives.
+        """
+        plan = self.plan
+        candidates = self.ranking.order
+        if self.broken is not None:
+            candidates = self._decide_again(self.mesh.clock()).order
+        try:
+            while True:
+                attempt = self.open if self.open is not None else self._admit_next(candidates)
+                if attempt is None:
+                    candidates = await self._wait_for_an_offer()
+                    continue
+                offer = attempt.offer
+                if self.broken is not None:
+                    attempt.ask = self.broken.ask(offer, attempt.row, plan.board)
+                timing = plan.timing(
+                    offer,
+                    attempt.started_at,
+                    self.deadline_at,
+                    input_tokens=self.workload.input_tokens,
+                    alone=self._is_alone(candidates, attempt.row),
+                )
+                try:
+                    reply = await plan.providers[offer.provider].call(offer, attempt.ask.request, timing)
+                    break
+                except Failure as failure:
+                    self._close_attempt(failure)
+                    await self._react(attempt, failure)
+        except RequestError as error:
+            self.status = error.status
+            raise
+        attempt.reply = reply
+        if isinstance(reply, WholeReply):
+            self._close_attempt(None)
+            self.status = reply.status
+        else:
+            self.fresh = True
+            if self.broken is not None:
+                self._learn_form(attempt)
+        return reply
+
+    def _is_alone(self, candidates: list[int], row: int) -> bool:
+        """No other provider could take over if this one is late."""
+        offers = self.plan.board.offers
+        provider = offers[row].provider
+        for other in candidates:
+            if other != row and other not in self.excluded and offers[other].provider != provider:
+                return False
+        return True
+
+    def _learn_form(self, attempt: OpenAttempt) -> None:
+        """The request that was refused as a continuation was taken as it is: it was the form that it refused."""
+        assert self.broken is not None
+        if attempt.row in self.broken.refused:
+            self._note_prefill_refused(attempt)
+
+    def _note_prefill_refused(self, attempt: OpenAttempt) -> None:
+        if self.plan.board.can_continue(attempt.row):
+            self.plan.board.prefill_refused(attempt.row)
+            log.warning("offer_does_not_continue", offer=attempt.offer.id, remedy=PREFILL_REMEDY)
+
+    def _admit_next(self, candidates: list[int]) -> OpenAttempt | None:
+        """Take the place at the best candidate that is free now and not ruled out for this request."""
+        if self.broken is not None:
+            candidates = self.broken.preferred(candidates, self.plan.board)
+        elif not self.attempts and len(candidates) > 1:
+            candidates = self._probe_first(candidates)
+        for row in candidates:
+            if row in self.excluded or not self._admit(row):
+                continue
+            if row not in self.throttled:
+                return self.open
+            # It said "later" once before: asking it again is a retry like any other, and the last one.
+            self.retried |= {row}
+            if self.plan.retries.try_retry(self.mesh.clock()):
+                self.mesh.metrics.observe_retry(self.plan.board.offers[row].id)
+                return self.open
+            self.excluded |= {row}
+            self._abandon()
+        return None
+
+    def _probe_first(self, candidates: list[int]) -> list[int]:
+        """An offer that was given up on is tried again by one request, wherever it ranks: else a well one would idle."""
+        board, now = self.plan.board, self.mesh.clock()
+        for place, row in enumerate(candidates):
+            if board.probe_due(row, now):
+                return [row, *candidates[:place], *candidates[place + 1 :]]
+        return candidates
+
+    def _admit(self, row: int, *, again: bool = False) -> bool:
+        plan, now = self.plan, self.mesh.clock()
+        admission = plan.board.admit(row, self.tokens, now, again=again)
+        if admission is None:
+            return False
+        self.open = OpenAttempt(row, plan.board.offers[row], admission, now, self._ask)
+        return True
+
+    async def _wait_for_an_offer(self) -> list[int]:
+        """Every offer is ruled out or busy: wait for the first to come back, where that is in time, or give up."""
+        plan, mesh = self.plan, self.mesh
+        now = mesh.clock()
+        latest = self._decide_again(now)
+        if latest.order:  # one became free meanwhile
+            await mesh.sleep(0.0)
+            return latest.order
+        rows = [row for row in latest.rows.tolist() if row not in self.excluded]
+        if not rows or not latest.may_return(rows):
+            raise self._give_up(None)
+        soonest_s = plan.board.soonest_return_s(rows, now, self.tokens)
+        limit_at = self.deadline_at
+        if self.call.deadline_s is None:  # who names no deadline is not kept for as long as an answer may take
+            limit_at = min(limit_at, self.call.arrived_at + plan.longest_wait_s)
+        remaining_s = limit_at - now
+        if remaining_s <= 0.0 or (soonest_s is not None and soonest_s >= remaining_s):
+            raise self._give_up(soonest_s)
+        timeout_s = remaining_s if soonest_s is None else soonest_s
+        await mesh.wait_for_change(self.workload.resource, timeout_s, again=self.waited)
+        self.waited = True
+        return self._decide_again(mesh.clock()).order
+
+    def _decide_again(self, now: float) -> Ranking:
+        """Rank anew what was not tried yet; before the first attempt, that is the decision."""
+        self.latest = self.plan.router.decide(self.workload, now, self.excluded)
+        if not self.attempts:
+            self.ranking = self.latest
+        return self.latest
+
+    async def _react(self, attempt: OpenAttempt, failure: Failure) -> None:
+        """Do what the table says: ask the same offer again (``open`` is set then), rule it out, or give up."""
+        row, broken = attempt.row, self.broken
+        reaction = reaction_to(failure, rescuing=broken is not None)
+        if reaction.caller_status is not None or broken is None:  # else the break remains what the caller is told of
+            self.failure = failure
+        if reaction.alert:
+            log.error("offer_broken", offer=self.plan.board.offers[row].id, failure=str(failure), remedy=REMEDY)
+        if self._is_spent() or reaction.next is Next.NO:
+            raise self._give_up(None)
+        if broken is not None and attempt.ask.join is Join.CONTINUED and failure.kind is FailureKind.BAD_REQUEST:
+            self._ask_anew(row)
+            return
+        pause_s = self._pause_before_again(row, failure, reaction.again)
+        if pause_s is not None and self.plan.retries.try_retry(self.mesh.clock()):
+            self.retried |= {row}
+            if pause_s > 0.0:
+                await self.mesh.sleep(pause_s)
+            if self._admit(row, again=True):
+                self.mesh.metrics.observe_retry(self.plan.board.offers[row].id)
+                return
+        self._rule_out(row, reaction)
+
+    def _ask_anew(self, row: int) -> None:
+        """Ask the same offer at once for an answer begun anew: it does not take the form of a continuation."""
+        assert self.broken is not None
+        self.broken.refused.add(row)
+        self._admit(row, again=True)
+
+    def _is_spent(self) -> bool:
+        return self.mesh.clock() >= self.deadline_at or len(self.attempts) >= self.plan.max_attempts
+
+    def _pause_before_again(self, row: int, failure: Failure, again: Again) -> float | None:
+        """Seconds to wait before the same offer is asked a second time; None: it is not."""
+        if again is Again.NEVER or row in self.retried:
+            return None
+        if again is Again.ONCE:
+            return 0.0
+        remaining_s = self.deadline_at - self.mesh.clock()
+        if again is Again.BACKOFF:
+            pause_s = backoff_s(0, self.mesh.rng)
+            return pause_s if pause_s < remaining_s else None
+        pause_s = failure.retry_after_s or 0.0
+        short = pause_s <= self.plan.longest_retry_after_s
+        return pause_s if short and pause_s < remaining_s else None
+
+    def _rule_out(self, row: int, reaction: Reaction) -> None:
+        """Keep this request from offers that the failure rules out; a throttled one may still be waited for."""
+        board = self.plan.board
+        if reaction.health is Health.THROTTLED and row not in self.retried:
+            self.throttled |= {row}
+        else:
+            self.excluded |= {row}
+        if reaction.exclude_provider:
+            self.excluded |= set(board.rows_of_provider[board.offers[row].provider])
+        if reaction.next is Next.LARGER_WINDOW:
+            self.excluded |= {other for other in self.ranking.rows.tolist() if not board.larger_window(other, row)}
+
+    # ---- the end of an attempt ----------------------------------------------------------------------------------
+
+    def _close_attempt(self, failure: Failure | None, *, detail: str = "") -> None:
+        """The attempt is over: give its place back, tell health what happened, keep its record.
+
+        ``detail`` says why an attempt that did not fail was given up; empty: its answer was delivered.
+        """
+        attempt = self.open
+        if attempt is None:
+            return
+        now = self.mesh.clock()
+        usage = attempt.bill(failure)
+        # A request that ran out of its own time says nothing about the offer.
+        impatient = failure is not None and failure.kind in WAITED and now >= self.deadline_at - CLOCK_GRAIN_S
+        board = self.plan.board
+        if not detail and not impatient:
+            facts = attempt.reply.facts if attempt.reply is not None else None
+            gap_s = facts.longest_gap_s if facts is not None else None
+            board.observe(
+                attempt.admission,
+                now,
+                failure,
+                attempt.first_token_ms(),
+                (now - attempt.started_at) * 1e3,
+                self.call.request.stream,
+                tokens_used=_used(usage, failure),
+                input_tokens=self.workload.input_tokens,
+                longest_gap_ms=None if gap_s is None else gap_s * 1e3,
+            )
+        board.release(attempt.admission)
+        self.open = None
+        kept = attempt.record(self.call.arrived_at, now, failure, usage, detail)
+        self.attempts.append(kept)
+        if failure is None and detail != DIVERGED and usage is not None:  # failed attempts are accounted apart
+            self.usage = usage if self.broken is None else delivered_usage(attempt.ask, usage, self.broken)
+            self.cost = kept.cost_usd
+
+    def _abandon(self) -> None:
+        """Give a place back without an outcome."""
+        if self.open is not None:
+            self.plan.board.release(self.open.admission)
+            self.open = None
+
+    # ---- giving up ----------------------------------------------------------------------------------------------
+
+    def _give_up(self, soonest_s: float | None) -> RequestError:
+        """The error the caller sees, by the taxonomy's last column."""
+        failure = self.failure
+        if failure is None:
+            return why_none(self.latest, soonest_s)
+        if soonest_s is None and reaction_to(failure).health is Health.THROTTLED:
+            soonest_s = self.plan.board.soonest_return_s(self.latest.rows.tolist(), self.mesh.clock(), self.tokens)
+        return caller_error(failure, self.attempts, soonest_s)
+
+
+def _as_held(call: Call) -> OpenAIRequest:
+    request = call.request
+    wish = call.rescue if call.rescue is not None else call.tenant.rescue
+    if wish is Rescue.HOLD and request.stream:
+        return msgspec.structs.replace(request, hold=Hold.ALL)
+    return request
+
+
+def _used(usage: Usage | None, failure: Failure | None) -> float | None:
+    """Tokens to hold against the offer's limit: what was used, none for a failure that used none, else the estimate."""
+    if usage is None:
+        return None if failure is None else 0.0
+    return usage.input_tokens + usage.output_tokens

@@ -1,0 +1,135 @@
+"""A stream that broke: what the caller already has of it, and how another offer is asked for the rest.
+
+DESIGN.md, "Mid-stream rescue". Nothing was sent: the request is asked anew, unseen. Text was sent: an offer that
+continues assistant messages goes on from it; any other is asked anew, and joined where it repeats what was sent.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import msgspec
+
+from amaru.accounts.tokens import count_sent, count_usage
+from amaru.domain import Join, Kind, Offer, Provenance, Usage
+from amaru.protocols.continuing import continuation_of, may_be_continued
+from amaru.protocols.joining import Joint, closing_events, continued_part
+from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.prompts import prompt_of
+from amaru.protocols.stream import Sent
+from amaru.routing.board import Board
+
+
+class Ask(msgspec.Struct, gc=False):
+    """What one offer is asked: the request, and how its answer is joined to what was sent."""
+
+    request: OpenAIRequest
+    join: Join | None = None
+    joint: Joint | None = None
+    """``None``: its events are handed on as they come."""
+    sent_tokens: int = 0
+    """Of a continuation: how many tokens of its prompt are the part of the answer that was sent."""
+    sent_source: Provenance = Provenance.ESTIMATED
+
+
+class Broken:
+    """A stream that broke, and the way on.
+
+    Attributes
+    ----------
+    request
+        As the caller sent it.
+    sent
+        What the caller has, of all attempts together.
+    refused
+        Rows that refused the form of a continuation: they are asked anew instead.
+    """
+
+    __slots__ = ("_continuable", "_head", "refused", "request", "sent")
+
+    def __init__(
+        self, request: OpenAIRequest, head: bytes, sent: Sent, *, continued_its_own: bool, refused: set[int]
+    ) -> None:
+        self.request = request
+        self.sent = sent
+        self.refused = refused
+        self._head = head
+        self._continuable = bool(continued_part(sent)) and may_be_continued(
+            request, continued_its_own=continued_its_own
+        )
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is a way on at all: everything that was sent can be compared."""
+        return not self.sent.opaque
+
+    @property
+    def is_complete(self) -> bool:
+        """The caller has as many tokens as it allowed: only the finish reason is missing."""
+        limit = self.request.max_output_tokens
+        return limit is not None and self.request.choices == 1 and self.sent.events >= limit and self.possible
+
+    def closing(self, model: str) -> tuple[bytes, Usage]:
+        """The events that end an answer that is complete, and its usage."""
+        request, sent = self.request, self.sent
+        usage = count_usage(model, prompt_of(request), [sent.reasoning, sent.content])
+        usage = msgspec.structs.replace(usage, output_tokens=sent.events, source=Provenance.ESTIMATED)
+        told = usage if request.include_usage else None
+        return closing_events(self._head, request.kind is Kind.CHAT, "length", told), usage
+
+    def preferred(self, candidates: list[int], board: Board) -> list[int]:
+        """``candidates`` in the order in which they are asked: a continuation cannot come out differently."""
+        if not self._continuable:
+            return candidates
+        return sorted(candidates, key=lambda row: not self._continues(row, board))
+
+    def ask(self, offer: Offer, row: int, board: Board) -> Ask:
+        """What to ask ``offer``."""
+        sent, request = self.sent, self.request
+        if not sent.anything:
+            return Ask(request, Join.UNSEEN)
+        if self._continues(row, board):
+            text = continued_part(sent)
+            tokens, source = count_sent(offer.model, text, sent.events)
+            joint = Joint(self._head, sent, continues=True, retell=functools.partial(_shifted, tokens))
+            asked = continuation_of(request, text, tokens, offer.prefill_style)
+            return Ask(asked, Join.CONTINUED, joint, tokens, source)
+        joint = Joint(self._head, sent, continues=False, retell=_as_told)
+        return Ask(request, Join.REPEATED if sent.content or sent.reasoning else Join.UNSEEN, joint)
+
+    def _continues(self, row: int, board: Board) -> bool:
+        return self._continuable and row not in self.refused and board.can_continue(row)
+
+
+def delivered_usage(ask: Ask, usage: Usage, broken: Broken) -> Usage:
+    """What the caller is told it used: its own prompt and the whole answer, not what this attempt alone was asked."""
+    if ask.joint is None:
+        return usage
+    if broken.sent.choices:  # some of the choices are an earlier attempt's
+        return msgspec.structs.replace(usage, source=Provenance.ESTIMATED)
+    if not ask.sent_tokens:
+        return usage
+    prompt_tokens = max(usage.input_tokens - ask.sent_tokens, 0)
+    exact = ask.sent_source is Provenance.COUNTED and usage.source is not Provenance.ESTIMATED
+    return msgspec.structs.replace(
+        usage,
+        input_tokens=prompt_tokens,
+        output_tokens=usage.output_tokens + ask.sent_tokens,
+        cached_input_tokens=min(usage.cached_input_tokens, prompt_tokens),
+        source=Provenance.COUNTED if exact else Provenance.ESTIMATED,
+    )
+
+
+def _shifted(sent_tokens: int, wire: dict[str, Any]) -> dict[str, Any]:  # Any: OpenAI's usage object
+    """The provider's usage, with the part of the answer that it was sent as prompt counted as answer."""
+    prompt, completion = wire.get("prompt_tokens"), wire.get("completion_tokens")
+    if isinstance(prompt, int):
+        wire["prompt_tokens"] = max(prompt - sent_tokens, 0)
+    if isinstance(completion, int):
+        wire["completion_tokens"] = completion + sent_tokens
+    return wire
+
+
+def _as_told(wire: dict[str, Any]) -> dict[str, Any]:  # Any: OpenAI's usage object
+    return wire

@@ -1,0 +1,266 @@
+"""How a later answer is put behind the part of an earlier one that the caller already has.
+
+``Joint`` rewrites the events of the later stream: what the caller has is taken out, character for character, and what
+remains carries the identity (``id``, ``model``, …) of the first. A later answer that does not begin with what was sent
+cannot be joined: two answers would be mixed into one that nobody gave.
+
+A later answer comes in two ways. A *continuation* goes on from the text that was sent, so nothing of it should come
+again (but the white space at its end, which is left out of what is continued). An answer *begun anew* has to repeat all
+of it. Some providers take the request for a continuation for an ordinary one and begin anew, with too low a token limit
+at that; this is noticed by the repetition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from amaru.domain import Usage
+from amaru.protocols.sse import EventSplitter, parse_event
+from amaru.protocols.stream import Sent
+
+Json = dict[str, Any]  # Any: a JSON object
+
+TELLING_CHARS = 12
+"""A continuation that begins like what it should continue, for so many characters at least, was begun anew. Shorter
+texts may well come twice in one answer."""
+TELLING_DISTINCT = 6
+"""Of so many different characters at least: a ruled line goes on as it began."""
+SETTLED_CHARS = 200
+"""When so much has been repeated there is no doubt any more."""
+_REASONING = ("reasoning_content", "reasoning")
+_IDENTITY = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+
+
+class DivergedError(Exception):
+    """The later answer does not repeat what was sent: it cannot be joined."""
+
+
+class NotContinuedError(DivergedError):
+    """The later answer should have been a continuation, and was begun anew."""
+
+
+def continued_part(sent: Sent) -> str:
+    """The text to be continued: without the white space at its end, on which many models cannot build."""
+    return sent.content.rstrip()
+
+
+class Joint:
+    """Joins one later stream to what was sent.
+
+    Parameters
+    ----------
+    head
+        The first event that the caller got: its identity is kept.
+    sent
+        What the caller has.
+    continues
+        The later answer was asked to go on from ``continued_part(sent)``; else it was begun anew.
+    retell
+        Turns the provider's ``usage`` into the caller's.
+    """
+
+    def __init__(self, head: bytes, sent: Sent, *, continues: bool, retell: Callable[[Json], Json]) -> None:
+        self._identity = _identity(head)
+        self._sent = sent
+        self._retell = retell
+        self._splitter = EventSplitter()
+        self._expected = sent.content
+        self._expected_reasoning = "" if sent.content or continues else sent.reasoning
+        """The reasoning of an answer whose content has begun is over; only the content needs to be joined then."""
+        self._drops_reasoning = bool(sent.content) or continues
+        self._echo: list[Json] | None = None
+        """Events of a continuation so far, while they might be an answer begun anew; ``None``: that is settled."""
+        self._echoed = ""
+        if continues:
+            self._expected = sent.content[len(continued_part(sent)) :]
+            self._echo = [] if _is_telling(sent.content) else None
+        self._contents: list[str] = []
+        self._reasonings: list[str] = []
+        self._events = 0
+        self._choices: set[int] = set()
+        self._opaque = False
+
+    @property
+    def sent(self) -> Sent:
+        """What the caller has now, of all attempts together."""
+        before = self._sent
+        return Sent(
+            before.content + "".join(self._contents),
+            before.reasoning + "".join(self._reasonings),
+            before.events + self._events,
+            before.choices | self._choices,
+            before.opaque or self._opaque,
+        )
+
+    def take(self, events: bytes) -> bytes:
+        """The part of these whole events that the caller does not have yet; ``b""`` while it is all repetition.
+
+        Raises
+        ------
+        DivergedError
+            It is another answer; ``NotContinuedError``: the same or another, but begun anew.
+        """
+        out: list[bytes] = []
+        try:
+            for block in self._splitter.feed(events):
+                data = parse_event(block).data
+                for event in self._settled(msgspec.json.decode(data)) if data is not None else ():
+                    kept = self._join(event)
+                    if kept is not None:
+                        out.append(_event(kept))
+        except (ValueError, OverflowError, RecursionError):  # read as a chunk, and yet not to be written again
+            raise DivergedError from None
+        return b"".join(out)
+
+    def usage_event(self, usage: Usage) -> bytes:
+        """A closing event with ``usage``, for a provider that told none."""
+        return _event({**self._identity, "choices": [], "usage": _wire_usage(usage)})
+
+    # ---- was the continuation begun anew? -----------------------------------------------------------------------
+
+    def _settled(self, event: Json) -> list[Json]:
+        """The events that may be joined now: none while it is open whether the answer was begun anew."""
+        if self._echo is None:
+            return [event]
+        self._echo.append(event)
+        self._echoed += "".join(_content(choice) for choice in event.get("choices") or ())
+        begun, sent = self._echoed, self._sent.content[:SETTLED_CHARS]
+        if sent.startswith(begun) and len(begun) < len(sent) and not _finishes(event):
+            return []
+        if begun.startswith(sent) or (sent.startswith(begun) and _is_telling(begun)):
+            raise NotContinuedError
+        events, self._echo = self._echo, None
+        return events
+
+    # ---- joining ------------------------------------------------------------------------------------------------
+
+    def _join(self, event: Json) -> Json | None:
+        event.update(self._identity)
+        if event.get("usage"):
+            event["usage"] = self._retell(event["usage"])
+        given = event.get("choices")
+        if not given:
+            return event
+        choices = [choice for choice in given if self._join_choice(choice)]
+        if not choices and not event.get("usage"):
+            return None
+        event["choices"] = choices
+        return event
+
+    def _join_choice(self, choice: Json) -> bool:
+        """Take out of one choice what the caller has; whether anything is left."""
+        if (choice.get("index") or 0) in self._sent.choices:
+            return False
+        delta = choice.get("delta")
+        reason = choice.get("finish_reason")
+        content = _content(choice)
+        if isinstance(delta, dict):
+            delta.pop("role", None)
+            self._join_reasoning(delta)
+            if "content" in delta and isinstance(delta["content"], str):
+                delta["content"] = self._new_content(content)
+            rest = {name: value for name, value in delta.items() if value and name not in ("content", *_REASONING)}
+            if rest:
+                self._must_be_through()
+                self._opaque = True
+            left = any(delta.values())
+        else:
+            left = bool(choice["text"]) if isinstance(choice.get("text"), str) else False
+            if left:
+                choice["text"] = self._new_content(content)
+                left = bool(choice["text"])
+        if reason:
+            # A continuation may end where nothing but white space was still to be repeated.
+            if self._expected.strip() or self._expected_reasoning:
+                raise DivergedError
+            self._choices.add(choice.get("index") or 0)
+        return left or bool(reason)
+
+    def _join_reasoning(self, delta: Json) -> None:
+        for name in _REASONING:
+            text = delta.get(name)
+            if not isinstance(text, str) or not text:
+                continue
+            if self._drops_reasoning:
+                delta[name] = ""
+                continue
+            new, self._expected_reasoning = _beyond(text, self._expected_reasoning)
+            delta[name] = new
+            if new:
+                self._reasonings.append(new)
+                self._events += 1
+
+    def _new_content(self, text: str) -> str:
+        if text and self._expected_reasoning:
+            raise DivergedError
+        new, self._expected = _beyond(text, self._expected)
+        if new:
+            self._contents.append(new)
+            self._events += 1
+        return new
+
+    def _must_be_through(self) -> None:
+        """What is not text may only follow when all that was sent has been repeated."""
+        if self._expected or self._expected_reasoning:
+            raise DivergedError
+
+
+def closing_events(head: bytes, chat: bool, reason: str, usage: Usage | None) -> bytes:
+    """The end of an answer that is whole though its provider did not say so: the finish reason, and the usage."""
+    identity = _identity(head)
+    piece: Json = {"delta": {}} if chat else {"text": ""}
+    events = _event({**identity, "choices": [{"index": 0, **piece, "logprobs": None, "finish_reason": reason}]})
+    if usage is not None:
+        events += _event({**identity, "choices": [], "usage": _wire_usage(usage)})
+    return events
+
+
+def _beyond(text: str, expected: str) -> tuple[str, str]:
+    """What ``text`` holds beyond ``expected``, and what of ``expected`` is still to come."""
+    if not expected:
+        return text, ""
+    if expected.startswith(text):
+        return "", expected[len(text) :]
+    if text.startswith(expected):
+        return text[len(expected) :], ""
+    raise DivergedError
+
+
+def _is_telling(text: str) -> bool:
+    return len(text) >= TELLING_CHARS and len(set(text)) >= TELLING_DISTINCT
+
+
+def _content(choice: Json) -> str:
+    delta = choice.get("delta")
+    text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _finishes(event: Json) -> bool:
+    return any(choice.get("finish_reason") for choice in event.get("choices") or ())
+
+
+def _identity(head: bytes) -> Json:
+    """What every chunk of an answer repeats, from the first of ``head`` that has an id or a model."""
+    for block in EventSplitter().feed(head):
+        data = parse_event(block).data
+        chunk: Json = msgspec.json.decode(data) if data else {}
+        found = {name: chunk[name] for name in _IDENTITY if name in chunk}
+        if found.get("id") or found.get("model"):
+            return found
+    return {}
+
+
+def _wire_usage(usage: Usage) -> Json:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def _event(fields: Json) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(fields)
