@@ -104,9 +104,9 @@ async def test_openai_raises_its_own_errors(client: openai.AsyncOpenAI, world: W
 async def test_openai_raises_on_a_stream_that_broke(client: openai.AsyncOpenAI, world: World) -> None:
     from amaru.simulation import Latency
 
-    alpha = world.providers["alpha"]
-    alpha.inference.latency = Latency(ttft_ms=1, itl_ms=20)
-    world.break_("alpha", "cut", at="mid", how="close")
+    for name, provider in world.providers.items():
+        provider.inference.latency = Latency(ttft_ms=1, itl_ms=20)
+        world.break_(name, "cut", at="mid", how="close")
     stream = await client.chat.completions.create(model="sim", messages=HELLO, stream=True, max_tokens=20)  # type: ignore[call-overload]
     with pytest.raises(openai.APIError):
         async for _ in stream:

@@ -20,5 +20,6 @@ async def test_deadline_in_mid_stream_ends_it_with_an_error_event_and_spares_the
         assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "stream_stalled"
         decision = await world.decision(response)
         assert decision["outcome"]["ok"] is False
-        assert decision["outcome"]["output_tokens"] > 0
+        assert decision["outcome"]["output_tokens"] is None  # a broken answer is no completion
+        assert decision["attempts"][0]["usage"]["output_tokens"] > 0
         assert world.mesh.offer_health()[0].success == 1.0

@@ -192,7 +192,7 @@ class Attempts:
         return None
 
     def _probe_first(self, candidates: list[int]) -> list[int]:
-        """An offer that was given up on is tried again by one request, wherever it ranks: else a well one would idle."""
+        """One request tries an offer that was given up on, wherever it ranks: else it would idle when it is well."""
         board, now = self.plan.board, self.mesh.clock()
         for place, row in enumerate(candidates):
             if board.probe_due(row, now):

@@ -268,7 +268,6 @@ class StreamParser:
         index = choice.index or 0
         reason = choice.finish_reason
         if reason == "error":
-            self.finish_reasons[index] = reason
             self.error = BROKEN_OFF
             self.ended = True
             return

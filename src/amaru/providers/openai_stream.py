@@ -10,8 +10,9 @@ every choice has finished, usage has come    whole at once; where usage stood in
 every choice has finished, and no            whole after ``tail_s``: only usage and ``[DONE]`` are still to come, and
 more comes                                   neither is worth more of the caller's time
 no event for ``idle_s``                      stalled; comments and keep-alives are no events
-an event that cannot be read                 malformed; after every finish reason it carries nothing, and is the end
+an event that cannot be read                 malformed
 an error object                              by its code
+either, after every finish reason            whole: nothing of the answer is missing
 ===========================================  ==========================================================================
 """
 
@@ -165,8 +166,7 @@ class OpenAIStreamReply(StreamReply):
         parser = self._parser
         if not self._finished:
             self._finished = bool(parser.finish_reasons) and parser.finished_choices >= self._choices
-        over = parser.malformed is not None or (parser.usage_closed and parser.error is None)
-        if parser.done or (self._finished and over):
+        if parser.done or (self._finished and (parser.ended or parser.usage_closed)):
             self._end()
 
     def _end(self) -> None:
@@ -202,9 +202,11 @@ class OpenAIStreamReply(StreamReply):
 
     def _raise_trouble(self) -> None:
         parser = self._parser
+        if self._finished:
+            return
         if parser.error is not None:
             raise self._failure_of(parser.error, self._response)
-        if parser.malformed is not None and not self._finished:
+        if parser.malformed is not None:
             raise self._failure(FailureKind.MALFORMED_EVENT, parser.malformed)
 
     def _cut(self) -> Failure:

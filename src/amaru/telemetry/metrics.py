@@ -275,7 +275,7 @@ class Metrics:
             "cached_input_tokens": sum(cell.cached_tokens for cell in usage),
             "output_tokens": sum(cell.output_tokens for cell in usage),
             "cost_usd": sum(cell.cost_usd for cell in usage),
-            "failed_attempts_cost_usd": sum(cell.cost_usd for (_, outcome), cell in attempts if outcome not in DELIVERED),
+            "failed_attempts_cost_usd": sum(c.cost_usd for (_, outcome), c in attempts if outcome not in DELIVERED),
             "duration_ms": _quantiles_ms(served),
             "first_token_ms": _quantiles_ms(first_token),
         }
