@@ -44,6 +44,10 @@ def seconds(value_s: float | None) -> str:
     """A time to three digits, in the unit that suits it; a dash where there is none."""
     if value_s is None:
         return "-"
+    if not value_s:
+        return "0 ms"
+    if abs(value_s) < 0.0009995:
+        return f"{_digits(value_s * 1e6)} µs"
     if abs(value_s) < 0.9995:
         return f"{_digits(value_s * 1000)} ms"
     return f"{_digits(value_s)} s"

@@ -34,6 +34,12 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     machine: dict[str, str]
 
+    @property
+    def machine_words(self) -> str:
+        """The machine in a line."""
+        named = [f"{value} cores" if name == "cores" else value for name, value in self.machine.items()]
+        return ", ".join(named) or "not known"
+
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known of a replay, as ``replay.json`` holds it."""

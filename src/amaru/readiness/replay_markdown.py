@@ -84,16 +84,12 @@ def _lost(summary: Summary) -> str:
 
 def _setting(report: ReplayReport) -> str:
     setup = report.setup
-    machine = ", ".join(escaped(_part(name, value)) for name, value in setup.machine.items()) or "not known"
     return (
         f"Sent open-loop to {escaped(setup.target)}, model {escaped(setup.model)}, for "
         f"{number(report.summary.duration_s)} s from {escaped(setup.started_at)}; trace format "
-        f"{escaped(setup.trace_format)}. amaru {escaped(report.version)} measured it, on: {machine}."
+        f"{escaped(setup.trace_format)}. amaru {escaped(report.version)} measured it, on: "
+        f"{escaped(setup.machine_words)}."
     )
-
-
-def _part(name: str, value: str) -> str:
-    return f"{value} cores" if name == "cores" else value
 
 
 def _latencies(summary: Summary) -> str:

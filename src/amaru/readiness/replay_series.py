@@ -22,6 +22,8 @@ OTHERS = "(others)"
 HISTOGRAM_FROM_S = 1e-4
 HISTOGRAM_RATIO = 1.02
 """Each bin of a histogram of latencies ends 2 % above where it begins."""
+HISTOGRAM_BINS = 1024
+"""The last one begins at 17 hours, and holds what is more."""
 CURVE_SHARES = (*(place / 200 for place in range(1, 200)), 0.999, 1.0)
 
 
@@ -33,6 +35,11 @@ class Curves(msgspec.Struct, frozen=True, kw_only=True):
     inter_token_s: tuple[float, ...]
     time_per_output_token_s: tuple[float, ...]
     latency_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for values in (self.first_token_s, self.inter_token_s, self.time_per_output_token_s, self.latency_s):
+            if len(values) not in (0, len(self.shares)):
+                raise ValueError("a curve has not as many values as shares")
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +68,25 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     first_token_histograms: list[dict[int, int]]
     """Whole answers by their time to first token: bin ``k`` counts those from ``HISTOGRAM_FROM_S *
     HISTOGRAM_RATIO**k`` up to the next bin's beginning; bin 0 also what is less."""
+
+    def __post_init__(self) -> None:
+        lists: list[Sequence[object]] = [
+            self.served,
+            self.good,
+            self.failed,
+            self.unfinished,
+            self.first_token_p50_s,
+            self.first_token_p95_s,
+            self.latency_p50_s,
+            self.latency_p95_s,
+            self.output_tokens_delivered,
+            self.first_token_histograms,
+            *self.by_provider.values(),
+        ]
+        if not self.sent or any(len(values) != len(self.sent) for values in lists):
+            raise ValueError("the series have not one entry an interval each")
+        if any(not 0 <= place < HISTOGRAM_BINS for bins in self.first_token_histograms for place in bins):
+            raise ValueError("a histogram has a bin that there is not")
 
     @property
     def starts_s(self) -> list[float]:
@@ -111,7 +137,8 @@ def histogram(values_s: Iterable[float]) -> dict[int, int]:
     """How many of ``values_s`` fall into each bin, without the empty ones."""
     step = math.log(HISTOGRAM_RATIO)
     bins = Counter(
-        max(0, math.floor(math.log(max(value, HISTOGRAM_FROM_S) / HISTOGRAM_FROM_S) / step)) for value in values_s
+        min(HISTOGRAM_BINS - 1, math.floor(math.log(max(value, HISTOGRAM_FROM_S) / HISTOGRAM_FROM_S) / step))
+        for value in values_s
     )
     return dict(sorted(bins.items()))
 
