@@ -13,6 +13,7 @@ from amaru import __version__
 from amaru.domain import Weights
 from amaru.readiness.demo_board import brief, struck
 from amaru.readiness.machine import Machine
+from amaru.readiness.markdown import table
 from amaru.readiness.measuring import Quantiles, Sample, Summary
 from amaru.simulation.faults import Incident
 
@@ -120,12 +121,13 @@ def markdown(report: DemoReport) -> str:
         "# amaru demo: what was measured",
         _setting(report),
         "## The same traffic, two ways",
-        _table(
+        table(
             ("", "through amaru", f"bound to {report.favourite} alone"),
             [
                 ("requests sent", str(amaru.sent), str(alone.sent)),
                 ("whole answers", _share(amaru), _share(alone)),
                 ("of these saved by failover", str(amaru.saved_by_failover), "-"),
+                ("of these rescued after they had broken", str(sum(amaru.joined.values())), "-"),
                 ("failed", str(amaru.failed), str(alone.failed)),
                 ("of these broken after their first token", str(amaru.broken_streams), str(alone.broken_streams)),
                 ("not sent: too many open", str(amaru.dropped), str(alone.dropped)),
@@ -195,7 +197,7 @@ def _incidents(report: DemoReport) -> str:
         "saved by failover",
         f"served by {report.favourite} alone",
     )
-    return "Requests are counted by when they were sent.\n\n" + _table(head, rows)
+    return "Requests are counted by when they were sent.\n\n" + table(head, rows)
 
 
 def _served(report: DemoReport) -> str:
@@ -212,8 +214,8 @@ def _served(report: DemoReport) -> str:
         f"attempts; the providers' own bills say {_usd(sum(report.billed_usd.values()))}, answers that broke or were "
         "still open included."
     )
-    table = _table(("provider", "whole answers", "share", "its own bill"), rows)
-    return f"{table}\n\n{spent}" + (f" By amaru's own count: {calls}." if calls else "")
+    shown = table(("provider", "whole answers", "share", "its own bill"), rows)
+    return f"{shown}\n\n{spent}" + (f" By amaru's own count: {calls}." if calls else "")
 
 
 def _example(report: DemoReport) -> list[str]:
@@ -236,8 +238,8 @@ def _example(report: DemoReport) -> list[str]:
         words += f"; ranked first: {first['provider']} ({first['reason']})"
     if refused:
         words += f"; refused: {', '.join(refused)}"
-    table = _table(("attempt at", "what came of it", "status", "took"), attempts)
-    return ["## One saved answer, as amaru recorded it", f"{words}. The whole record is in report.json.", table]
+    shown = table(("attempt at", "what came of it", "status", "took"), attempts)
+    return ["## One saved answer, as amaru recorded it", f"{words}. The whole record is in report.json.", shown]
 
 
 def _notes(report: DemoReport) -> str:
@@ -263,7 +265,7 @@ def _notes(report: DemoReport) -> str:
             "Both clients retry as the official `openai` library does: twice, on connection errors, 408, 409, 429 and "
             "5xx."
         ),
-        "A stream that breaks after its first token ends in an error event in this version; it counts as failed.",
+        "A stream that broke after its first token and was not rescued ended in an error event; it counts as failed.",
         (
             "Latencies count from when a request was due, not from when it left; it left "
             f"{_three(amaru.lag)} late (p50 / p95 / p99)."
@@ -271,11 +273,6 @@ def _notes(report: DemoReport) -> str:
         f"Who counted the output tokens of the whole answers: {counts}.",
     )
     return "\n".join(f"- {note}" for note in notes)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _share(summary: Summary) -> str:
