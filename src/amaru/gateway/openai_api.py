@@ -14,6 +14,7 @@ from amaru.domain import Kind, Rescue, Tenant
 from amaru.errors import RequestError
 from amaru.gateway.access import Access
 from amaru.gateway.answers import respond_error, respond_json
+from amaru.gateway.pulse import Pulse
 from amaru.http1 import Block, Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
 from amaru.protocols.openai import error_event, parse_request
@@ -71,16 +72,25 @@ class OpenAIApi:
         A stream that broke, and that no other offer could go on with, ends in an error event and no ``[DONE]``: a
         truncated answer never looks finished. Raises ``RequestError`` where nothing was sent yet.
         """
-        data = await execution.next()
-        request.start(200, STREAM_HEADERS + _headers(execution))
+        head = STREAM_HEADERS + _headers(execution)
+        pulse = Pulse(request, head)
         try:
+            data = await execution.next()
+            if not request.started:
+                # Only now is it known who answered, where the answer was held back.
+                request.start(200, STREAM_HEADERS + _headers(execution) if execution.broken is not None else head)
             while data:
                 await request.write(data)
+                pulse.alive = True
                 data = await execution.next()
         except RequestError as error:
+            if not request.started:
+                raise
             await request.write(_receipt(execution) + error_event(error))
         else:
             await request.write(_receipt(execution) + DONE)
+        finally:
+            pulse.stop()
         request.end()
 
     def models(self, request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from amaru import __version__
+from amaru.domain import Rescue
 from amaru.gateway.agent_api import MAX_BATCH
 from amaru.gateway.openapi_schemas import ID, INTEGER, STRING, Json, component_schemas, ref
 
@@ -36,6 +37,14 @@ REQUEST_HEADERS: list[Json] = [
         "schema": {"type": "integer", "minimum": 1, "maximum": 86_400_000},
         "description": "Milliseconds after which the caller no longer wants an answer; retries and waits fit inside.",
         "example": 30_000,
+    },
+    {
+        "name": "x-amaru-rescue",
+        "in": "header",
+        "schema": {"type": "string", "enum": [wish.value for wish in Rescue]},
+        "description": "Of a stream: `join` hands each event on as it comes, and joins another provider's answer where "
+        "it breaks; `hold` holds the answer back until it is whole. Left out: what the tenant's settings say.",
+        "example": "join",
     },
     {
         "name": "x-amaru-session",
