@@ -6,13 +6,16 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from amaru.domain import Capability, Kind, Offer, Price, Workload
+from amaru.domain import Capability, FailureKind, Kind, Offer, Price, Workload
 from amaru.errors import Failure
 from amaru.routing.board import Board
+from amaru.routing.breaker import BreakerSettings
+from amaru.routing.live import Admission
 from amaru.routing.policies import make_policy
 from amaru.routing.router import Ranking, Router
 
 NOW = 1_000.0
+OPENING = BreakerSettings().consecutive_failures
 
 
 def offer(name: str = "a", **changes: Any) -> Offer:
@@ -87,3 +90,21 @@ def providers(ranking: Ranking) -> list[str]:
 
 def failure(kind: Any, **fields: Any) -> Failure:
     return Failure(kind, "as the test says", **fields)
+
+
+def admit(on: Board, now: float = NOW, row: int = 0, tokens: float = 1_000.0) -> Admission:
+    admission = on.admit(row, tokens, now)
+    assert admission is not None
+    return admission
+
+
+def run(on: Board, kind: FailureKind | None, now: float = NOW, row: int = 0, **fields: float) -> None:
+    """One attempt from admission to release."""
+    admission = admit(on, now, row)
+    on.observe(admission, now, failure(kind, **fields) if kind else None, 100.0, 900.0, stream=True)
+    on.release(admission)
+
+
+def fail_until_open(on: Board, now: float = NOW, row: int = 0) -> None:
+    for _ in range(OPENING):
+        run(on, FailureKind.SERVER_ERROR, now, row)

@@ -8,34 +8,27 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routing_samples import NOW, board, chat, decide, failure, gpu_job, gpu_offer, offer, providers
+from routing_samples import (
+    NOW,
+    OPENING,
+    admit,
+    board,
+    chat,
+    decide,
+    fail_until_open,
+    failure,
+    gpu_job,
+    gpu_offer,
+    offer,
+    providers,
+    run,
+)
 
 from amaru.domain import FailureKind, Price, Weights
 from amaru.routing import kernels as k
 from amaru.routing.board import Board
-from amaru.routing.breaker import BreakerSettings
 from amaru.routing.kernels import Code
 from amaru.routing.live import Admission
-
-OPENING = BreakerSettings().consecutive_failures
-
-
-def admit(on: Board, now: float = NOW, row: int = 0, tokens: float = 1_000.0) -> Admission:
-    admission = on.admit(row, tokens, now)
-    assert admission is not None
-    return admission
-
-
-def run(on: Board, kind: FailureKind | None, now: float = NOW, row: int = 0, **fields: float) -> None:
-    """One attempt from admission to release."""
-    admission = admit(on, now, row)
-    on.observe(admission, now, failure(kind, **fields) if kind else None, 100.0, 900.0, stream=True)
-    on.release(admission)
-
-
-def fail_until_open(on: Board, now: float = NOW, row: int = 0) -> None:
-    for _ in range(OPENING):
-        run(on, FailureKind.SERVER_ERROR, now, row)
 
 
 def codes(on: Board, now: float = NOW) -> list[Code]:

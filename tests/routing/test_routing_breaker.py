@@ -101,6 +101,82 @@ def test_failed_probes_double_the_cool_down_up_to_its_maximum() -> None:
         assert base <= length <= min(base * 1.2, 25.0)
 
 
+def test_a_probe_that_hung_has_been_a_cool_down_itself() -> None:
+    b = opened()
+    probe = b.admit(b.until)
+    assert probe is not None
+    began_at = b.until
+    b.record(probe, began_at + 8.0, ok=False)
+    assert 10.0 <= b.until - began_at <= 12.0
+    probe = b.admit(b.until)
+    assert probe is not None
+    b.record(probe, b.until + 60.0, ok=False)
+    assert b.due_at < began_at + 72.0
+
+
+def test_falling_again_soon_after_closing_goes_on_doubling() -> None:
+    b = opened()
+    lengths = []
+    for healthy_s in (10.0, 10.0, 300.0):
+        now = b.until
+        attempt(b, now, ok=True)
+        assert b.state is State.CLOSED
+        for _ in range(5):
+            attempt(b, now + healthy_s, ok=False)
+        lengths.append(b.until - now - healthy_s)
+    for length, base in zip(lengths, (10.0, 20.0, 5.0), strict=True):
+        assert base <= length <= min(base * 1.2, 25.0)
+
+
+def test_a_reload_forgets_how_often_it_fell() -> None:
+    b = opened()
+    now = b.until
+    b.reset()
+    for _ in range(5):
+        attempt(b, now, ok=False)
+    assert b.until - now <= 6.0
+
+
+def test_due_when_the_cool_down_is_over_and_until_somebody_probes() -> None:
+    b = opened()
+    assert b.due_at == b.until
+    probe = b.admit(b.until)
+    assert probe is not None
+    assert b.due_at == math.inf
+    b.forget(probe)
+    assert b.due_at == b.until
+    attempt(b, b.until, ok=False)
+    assert b.due_at == b.until
+    attempt(b, b.until, ok=True)
+    assert b.due_at == math.inf
+
+
+def test_due_when_it_failed_and_nobody_asked_it_for_a_cool_down() -> None:
+    b = breaker()
+    assert b.due_at == math.inf
+    attempt(b, 10.0, ok=False)
+    assert b.due_at == 15.0
+    ticket = b.admit(14.0)  # it is asked all the same
+    assert b.due_at == 19.0
+    assert not b.record(ticket or 0, 14.5, ok=True)
+    assert b.due_at == math.inf
+    attempt(b, 20.0, ok=False)
+    probe = b.admit(25.0)
+    assert b.due_at == 30.0  # one at a time goes first
+    assert b.record(probe or 0, 25.5, ok=True)
+    assert b.due_at == math.inf
+
+
+def test_probes_of_a_closed_breaker_that_fail_open_it() -> None:
+    b = breaker()
+    now = 0.0
+    for _ in range(5):
+        assert b.state is State.CLOSED
+        attempt(b, now, ok=False)
+        now = b.due_at
+    assert b.state is State.OPEN
+
+
 def test_late_failures_neither_move_nor_double_the_cool_down() -> None:
     b = breaker()
     tickets = [b.admit(0.0) for _ in range(100)]

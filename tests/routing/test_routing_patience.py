@@ -209,6 +209,17 @@ def test_a_wait_that_ended_long_before_the_limit_does_not_back_off() -> None:
     assert patience.limit_s(SHORT, now) == pytest.approx(2.0)
 
 
+def test_probes_in_vain_back_off_gently() -> None:
+    """In an outage of a minute or two their callers wait little; a world that stays slow is found all the same."""
+    patience, now = learned(lambda: 0.5)
+    limits_s = []
+    for _ in range(14):
+        limits_s.append(patience.limit_s(SHORT, now))
+        patience.unanswered(limits_s[-1], SHORT, now, probed=True)
+    assert limits_s[:4] == pytest.approx([2.0, 2.5, 3.125, 3.90625])
+    assert limits_s[12] > 0.95 * MOST_S
+
+
 def test_a_back_off_ends_after_a_while() -> None:
     patience, now = learned(lambda: 0.5)
     patience.unanswered(2.0, SHORT, now)

@@ -159,9 +159,8 @@ class LiveState:
         longest_gap_ms: float | None = None,
     ) -> None:
         """See ``Board.observe``; without an admission, someone else's request is reported."""
-        health = Health.HEALTHY if failure is None else reaction_to(failure).health
-        began_at = now_s if admission is None else admission.admitted_at
         if failure is None:
+            self._record(admission, now_s, ok=True, broken=False)
             # A reported outcome that leaves a latency out has 0 there.
             if first_token_ms is not None and 0.0 < first_token_ms < math.inf:
                 self._average(k.FIRST_TOKEN, first_token_ms, now_s)
@@ -172,30 +171,38 @@ class LiveState:
             if not stream and latency_ms is not None and 0.0 < latency_ms < math.inf:
                 self._average(k.ANSWER, latency_ms, now_s)
             self._average(k.SUCCESS, 1.0, now_s)
-            if began_at >= self._throttled_at:
+            if admission is None or admission.admitted_at >= self._throttled_at:
                 self._throttles = 0
-        elif health is not Health.HEALTHY:  # a caller's mistake says nothing about the offer
+            return
+        health = reaction_to(failure).health
+        if health is not Health.HEALTHY:  # a caller's mistake says nothing about the offer
+            began_at = now_s if admission is None else admission.admitted_at
+            # Nor does one that began before the offer fell say anything of it as it is now.
             if admission is None or admission.ticket is None or self.breaker.is_current(admission.ticket):
                 self._average(k.SUCCESS, 0.0, now_s)
-            if stream and admission is not None:
-                self._wait_in_vain(failure.kind, began_at, input_tokens, longest_gap_ms, now_s)
+                if stream and admission is not None:
+                    self._wait_in_vain(failure.kind, began_at, input_tokens, longest_gap_ms, now_s)
             if health is Health.THROTTLED or failure.kind is FailureKind.OVERLOADED:
                 self._throttle(failure, began_at, now_s)
-        if health is Health.THROTTLED:  # neither sick nor proven well: a throttled probe is given up at its release
-            return
-        ok = health is Health.HEALTHY
-        broken = health is Health.BROKEN
+        if health is not Health.THROTTLED:  # neither sick nor proven well: a throttled probe is given up at its release
+            self._record(admission, now_s, ok=health is Health.HEALTHY, broken=health is Health.BROKEN)
+
+    def _record(self, admission: Admission | None, now_s: float, *, ok: bool, broken: bool) -> None:
+        """Tell the breaker; where that finds the offer well again, it is to be ranked as before its fall."""
         ticket = admission.ticket if admission is not None else None
         if ticket is None:
             # Outside requests never take a probe's place, but after the cool-down they are as good as one.
             ticket = self.breaker.admit(now_s)
             if ticket is None:
                 return
-        if self.breaker.record(ticket, now_s, ok=ok, broken=broken):
-            if self.breaker.state is State.CLOSED:  # well again: ranked as before its fall
-                self.slab.cells[self.base + k.SUCCESS + 1] = 0.0
-            self._mirror_breaker()
-            self.slab.notify()
+        if not self.breaker.record(ticket, now_s, ok=ok, broken=broken):
+            return
+        if self.breaker.state is State.CLOSED:
+            cells, base = self.slab.cells, self.base
+            cells[base + k.SUCCESS_WEIGHT] = 0.0
+            cells[base + k.FIRST_TOKEN_AT] = cells[base + k.ANSWER_AT] = now_s  # what nobody could renew has not faded
+        self._mirror_breaker()
+        self.slab.notify()
 
     def settle(self, reserved: float, used: float, interval_s: float) -> None:
         """Correct the token limit from an estimate to what was used."""
@@ -230,13 +237,14 @@ class LiveState:
     def _wait_in_vain(
         self, kind: FailureKind, began_at: float, input_tokens: int, longest_gap_ms: float | None, now_s: float
     ) -> None:
+        probed = self.breaker.state is State.HALF_OPEN
         if kind is FailureKind.NO_ANSWER:
-            self.first_token.unanswered(now_s - began_at, input_tokens, now_s)
+            self.first_token.unanswered(now_s - began_at, input_tokens, now_s, probed=probed)
         elif kind is FailureKind.STREAM_STALLED:
             idle, silence_s = self.idle, (longest_gap_ms or 0.0) * 1e-3
             if began_at >= idle.backed_off_at:  # then it was silent for at least as long as is granted now
                 silence_s = max(silence_s, idle.limit_s(0, now_s))
-            idle.unanswered(silence_s, 0, now_s)
+            idle.unanswered(silence_s, 0, now_s, probed=probed)
 
     def _throttle(self, failure: Failure, began_at: float, now_s: float) -> None:
         if failure.retry_after_s is not None:

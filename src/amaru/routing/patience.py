@@ -29,6 +29,8 @@ LEAST_FACTOR = 4.0
 """The least ratio of limit to mean, for offers that hardly vary."""
 BACK_OFF = 2.0
 """Ratio of a limit to the longest wait known: that of RFC 6298."""
+PROBE_BACK_OFF = 1.25
+"""The same after a probe: its caller waits for an offer that is likely away, and not slow."""
 ENOUGH = 20.0
 """Answers of one size before its limit adapts; fewer count for nothing."""
 MOST = 200.0
@@ -170,8 +172,8 @@ class Patience:
         self._last = waits
         self._known_until = max(self._known_until, waits.until)
 
-    def unanswered(self, seconds: float, tokens: int, now_s: float) -> None:
-        """Nothing had come after ``seconds``, and nobody waited on."""
+    def unanswered(self, seconds: float, tokens: int, now_s: float, *, probed: bool = False) -> None:
+        """Nothing had come after ``seconds``, and nobody waited on; ``probed``: of an offer that was given up on."""
         self._in_a_row += 1
         learned_s = self._learned_s(tokens.bit_length(), now_s)
         if seconds >= self.most_s * _NEARLY:
@@ -179,7 +181,7 @@ class Patience:
             self._useless_until = now_s + BACKED_OFF_S
         elif seconds >= learned_s * _NEARLY and (now_s >= self._useless_until or self._in_a_row >= IN_A_ROW):
             held = self._stretch if now_s < self.backed_off_until else 1.0
-            self._stretch = max(held, BACK_OFF * seconds / learned_s)
+            self._stretch = max(held, (PROBE_BACK_OFF if probed else BACK_OFF) * seconds / learned_s)
             self.backed_off_until = now_s + BACKED_OFF_S
 
     def _learned_s(self, bits: int, now_s: float) -> float:
