@@ -1,10 +1,22 @@
 """Samples into figures."""
 
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replay_runs import answer, any_sample, failure
 
-from amaru.readiness.measuring import TRUNCATED, UNFINISHED, Sample, quantile, quantiles, summarize
+from amaru.readiness.measuring import (
+    TRUNCATED,
+    UNFINISHED,
+    Quantiles,
+    Sample,
+    distributions,
+    quantile,
+    quantiles,
+    summarize,
+)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1))
@@ -47,3 +59,83 @@ def test_nothing_measured_is_no_success_and_no_failure() -> None:
     summary = summarize([], duration_s=0, slo_first_token_s=1)
     assert summary.success_share is None
     assert summary.first_token.count == 0
+
+
+def naive(values: list[float], share: float) -> float | None:
+    """Percentile by nearest rank, as the textbook has it, in whole numbers."""
+    return sorted(values)[max(0, -(-int(share * 100) * len(values) // 100) - 1)] if values else None
+
+
+@given(st.lists(any_sample(), max_size=40), st.integers(0, 5), st.floats(0, 50))
+def test_every_figure_is_what_counting_by_hand_gives(samples: list[Sample], dropped: int, slo_s: float) -> None:
+    summary = summarize(samples, duration_s=60, slo_first_token_s=slo_s, dropped=dropped)
+    whole = [sample for sample in samples if sample.error == ""]
+    good = [sample for sample in whole if sample.first_token_s is not None and sample.first_token_s <= slo_s]
+    by_token = [
+        sum(sample.gaps_s) / (sample.output_tokens - 1)
+        for sample in whole
+        if len(sample.gaps_s) > 0 and sample.output_tokens >= 2
+    ]
+    timed = {
+        "first_token": [sample.first_token_s for sample in whole if sample.first_token_s is not None],
+        "inter_token": [gap_s for sample in whole for gap_s in sample.gaps_s],
+        "time_per_output_token": by_token,
+        "latency": [sample.latency_s for sample in whole],
+        "lag": [sample.lag_s for sample in samples],
+    }
+    for name, values in timed.items():
+        figures = getattr(summary, name)
+        assert figures.count == len(values)
+        assert (figures.p50, figures.p95, figures.p99) == tuple(naive(values, share) for share in (0.5, 0.95, 0.99))
+    lasted_s = max([60.0, *(sample.at_s + sample.latency_s for sample in whole)])
+    assert summary.measured_s == lasted_s
+    assert summary.goodput_per_s == pytest.approx(len(good) / lasted_s)
+    offered = len(samples) + dropped
+    assert summary.goodput_share == (len(good) / offered if offered else None)
+    assert summary.offered_per_s == pytest.approx(offered / 60)
+    assert summary.served + summary.failed + summary.unfinished + summary.dropped == offered
+    tokens = sum(sample.output_tokens for sample in whole)
+    assert summary.output_tokens_per_s == pytest.approx(tokens / lasted_s)
+    both = tokens + sum(sample.input_tokens for sample in whole)
+    assert summary.total_tokens_per_s == pytest.approx(both / lasted_s)
+    assert summary.joined == {
+        how: count for how in ("continued", "unseen") if (count := sum(sample.joined == how for sample in whole))
+    }
+    assert sum(summary.by_provider.values()) == sum(summary.token_counts_by.values()) == len(whole)
+
+
+def test_failures_are_in_no_latency_and_against_goodput() -> None:
+    quick = [answer(first_token_s=0.1) for _ in range(3)]
+    slow_failure = failure(first_token_s=50.0, latency_s=50.0, gaps_s=array("f", [9.0]), output_tokens=2)
+    summary = summarize([*quick, slow_failure], duration_s=1, slo_first_token_s=0.1)
+    assert summary.first_token.p99 == 0.1
+    assert summary.inter_token.p99 < 1
+    assert summary.time_per_output_token.count == 3
+    assert summary.goodput_share == 0.75
+    assert summary.measured_s == 1  # a failure that took long does not lengthen the run
+
+
+def test_time_per_output_token_is_of_tokens_and_the_gap_of_events() -> None:
+    bundled = answer(tokens=3, gap_s=0.5, output_tokens=11)  # three events a second apart in all, eleven tokens
+    summary = summarize([bundled, answer(tokens=1)], duration_s=1, slo_first_token_s=1)
+    assert summary.inter_token == Quantiles(2, 0.5, 0.5, 0.5)
+    assert summary.time_per_output_token.p50 == pytest.approx(0.1)
+    assert summary.time_per_output_token.count == 1  # one token takes no time after itself
+    assert summary.tokens_per_event == pytest.approx(12 / 4)
+
+
+def test_gaps_of_a_long_run_stay_small_in_memory() -> None:
+    samples = [answer(tokens=1001) for _ in range(1000)]
+    timed = distributions(samples)
+    assert len(timed.inter_token_s) == 1_000_000
+    assert timed.inter_token_s.nbytes == 4_000_000
+
+
+def test_rates_are_taken_until_the_last_answer_ended() -> None:
+    summary = summarize([answer(latency_s=20.0, tokens=100)], duration_s=2, slo_first_token_s=1)
+    assert summary.output_tokens_per_s == pytest.approx(5)
+    assert summary.offered_per_s == pytest.approx(0.5)
+
+
+def test_a_share_that_is_no_binary_fraction_has_its_own_rank() -> None:
+    assert quantile(range(1, 101), 0.07) == 7  # 0.07 * 100 is 7.000000000000001

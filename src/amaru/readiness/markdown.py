@@ -74,9 +74,14 @@ def share(value: float | None) -> str:
     return f"{value:.1%}".replace("%", " %")
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of them: ``3 requests``, ``1 request``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def usd(amount: float) -> str:
     """An amount of money: to the cent, or small ones to three digits."""
-    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.3g}"
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:#.3g}"
 
 
 def _digits(value: float) -> str:

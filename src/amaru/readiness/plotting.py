@@ -7,7 +7,7 @@ is imported when something is drawn, since nothing else of amaru needs it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,12 @@ def nothing(axes: Axes, words: str) -> None:
     """Say that there is nothing to draw."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=15, color=DIM, transform=axes.transAxes)
+
+
+def seconds_span(values_s: Sequence[float]) -> tuple[float, float]:
+    """Where a logarithmic axis that shows ``values_s`` begins and ends, with some room; a logarithm has no nought."""
+    low_s = max(min(values_s), 1e-6)
+    return low_s / 1.3, max(*values_s, low_s * 1.5) * 1.3
 
 
 def seconds_axis(axes: Axes, low_s: float, high_s: float, *, along: str) -> None:

@@ -16,6 +16,7 @@ from amaru.readiness.plotting import (
     percent_axis,
     run_axis,
     seconds_axis,
+    seconds_span,
 )
 from amaru.readiness.replay_comparison import Comparison, Side
 from amaru.readiness.replay_plots import cdf_points
@@ -48,7 +49,7 @@ def _cdf(figure: Figure, compared: Comparison) -> None:
         nothing(axes, "neither run served anything")
         return
     slos_s = {side.report.setup.slo_first_token_s for side in (compared.a, compared.b)}
-    low_s, high_s = min(*known, *slos_s) / 1.3, max(*known, *slos_s) * 1.3
+    low_s, high_s = seconds_span([*known, *slos_s])
     for side, (colour, dashes), (times_s, shares) in zip((compared.a, compared.b), LOOKS, curves, strict=True):
         ends = ([*times_s, high_s], [*shares, shares[-1]]) if times_s else ([low_s, high_s], [0.0, 0.0])
         axes.plot(*ends, color=colour, linestyle=dashes, label=_label(side))

@@ -97,6 +97,7 @@ def _setup(a: ReplayReport, b: ReplayReport) -> Iterator[SetupRow]:
     objectives = (chosen_seconds(one.slo_first_token_s), chosen_seconds(two.slo_first_token_s))
     yield row("first token's objective", *objectives, decisive=True)
     yield row("whole trace played", _yes(one.complete), _yes(two.complete), decisive=True)
+    yield row("client", one.client_words, two.client_words)
     yield row("load generator's machine", one.machine_words, two.machine_words)
     yield row("amaru's version", a.version, b.version)
     yield SetupRow("started at", one.started_at, two.started_at, decisive=False, differs=False)  # of course it does
@@ -113,6 +114,8 @@ def _warnings(a: Side, b: Side, setup: tuple[SetupRow, ...]) -> Iterator[str]:
         yield "Both runs called the same target and model: what differs is what changed there meanwhile, or chance."
     if "model" in differing:
         yield "The runs asked for different models: what differs may be the model's doing, not the target's."
+    if "client" in differing:
+        yield "The clients behaved differently: what differs may be their doing."
     if "load generator's machine" in differing:
         yield "The load generators ran on different machines."
     one, two = _whole(a.report.summary), _whole(b.report.summary)

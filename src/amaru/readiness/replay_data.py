@@ -33,12 +33,19 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC."""
     command: str
     machine: dict[str, str]
+    client: dict[str, str] = {}
+    """How the client behaved, fact by fact."""
 
     @property
     def machine_words(self) -> str:
         """The machine in a line."""
         named = [f"{value} cores" if name == "cores" else value for name, value in self.machine.items()]
         return ", ".join(named) or "not known"
+
+    @property
+    def client_words(self) -> str:
+        """The client in a line."""
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.client.items()) or "not known"
 
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amaru.readiness.markdown import chosen_seconds, code_block, escaped, number, seconds, share, table, usd
+from amaru.readiness.markdown import chosen_seconds, code_block, counted, escaped, number, seconds, share, table, usd
 from amaru.readiness.measuring import Quantiles, Summary
 from amaru.readiness.replay_data import DATA, ReplayReport
 from amaru.readiness.replay_plots import CDF, LATENCY, PROVIDERS, THROUGHPUT
@@ -51,12 +51,12 @@ def verdict(summary: Summary) -> str:
     if not offered:
         return "**Nothing was sent, so nothing was measured.**"
     if not summary.served:
-        return f"**Not one of {offered:,} requests was served.** {_lost(summary)}."
+        return f"**Not one of {counted(offered, 'request')} was served.** {_lost(summary)}."
     within = chosen_seconds(summary.slo_first_token_s)
     words = (
-        f"**{share(summary.goodput_share)} of {offered:,} requests were good: answered whole, with the first token "
-        f"within {within} of when they were due.** That is {number(summary.goodput_per_s)} good answers a second, of "
-        f"{number(summary.offered_per_s)} asked for. "
+        f"**{share(summary.goodput_share)} of {counted(offered, 'request')} were good: answered whole, with the first "
+        f"token within {within} of when they were due.** That is {number(summary.goodput_per_s)} good answers a "
+        f"second, of {number(summary.offered_per_s)} asked for. "
     )
     tail = summary.first_token
     if tail.p50 is not None:
@@ -64,8 +64,8 @@ def verdict(summary: Summary) -> str:
     words += f"{_lost(summary)}."
     if summary.saved_by_failover:
         rescued = sum(summary.joined.values())
-        words += f" {summary.saved_by_failover:,} answers took more than one provider's call"
-        words += f"; {rescued:,} had broken half-way and were rescued." if rescued else "."
+        words += f" It took more than one provider's call for {counted(summary.saved_by_failover, 'answer')}"
+        words += f", and a rescue half-way for {counted(rescued, 'answer')}." if rescued else "."
     return words
 
 
@@ -88,7 +88,7 @@ def _setting(report: ReplayReport) -> str:
         f"Sent open-loop to {escaped(setup.target)}, model {escaped(setup.model)}, for "
         f"{number(report.summary.duration_s)} s from {escaped(setup.started_at)}; trace format "
         f"{escaped(setup.trace_format)}. amaru {escaped(report.version)} measured it, on: "
-        f"{escaped(setup.machine_words)}."
+        f"{escaped(setup.machine_words)}. The client: {escaped(setup.client_words)}."
     )
 
 

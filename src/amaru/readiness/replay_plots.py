@@ -24,6 +24,7 @@ from amaru.readiness.plotting import (
     percent_axis,
     run_axis,
     seconds_axis,
+    seconds_span,
 )
 from amaru.readiness.replay_data import ReplayReport
 from amaru.readiness.replay_series import OTHERS
@@ -83,7 +84,7 @@ def _first_token(figure: Figure, report: ReplayReport) -> None:
     title = f"{share(summary.goodput_share)} of all requests had their first token within {within}, and ended whole"
     headline(figure, title, of_what(report))
     slo_s = summary.slo_first_token_s
-    low_s, high_s = min(times_s[0], slo_s) / 1.3, max(times_s[-1], slo_s) * 1.3
+    low_s, high_s = seconds_span([*times_s, slo_s])
     axes.plot([*times_s, high_s], [*shares, shares[-1]], color=BLUE)
     axes.axvline(slo_s, color=ORANGE, linestyle=(0, (5, 3)), linewidth=1.8)
     side = "right" if slo_s * slo_s > low_s * high_s else "left"  # where there is more room
@@ -122,8 +123,8 @@ def _latency(figure: Figure, report: ReplayReport) -> None:
         top.axhline(
             slo_s, color=ORANGE, linestyle=(0, (5, 3)), linewidth=1.8, label=f"objective {chosen_seconds(slo_s)}"
         )
-        low_s, high_s = min(*measured, slo_s) / 1.4, max(*measured, slo_s)
-        seconds_axis(top, low_s, high_s * max(1.6, (high_s / low_s) ** 0.2), along="y")
+        low_s, high_s = seconds_span([*measured, slo_s])
+        seconds_axis(top, low_s, high_s * (high_s / low_s) ** 0.15, along="y")  # with room for the legend
         top.legend(loc="upper right", ncols=3)
         top.set_ylabel("time to first token")
     else:

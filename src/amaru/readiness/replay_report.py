@@ -29,7 +29,7 @@ LONGEST_COMMAND = 2000
 _KEY_OPTION = re.compile(
     r"""(--?[\w-]*(?:key|secret|password|authorization|auth|header)(?:=|\s+))("[^"]*"|'[^']*'|\S+)""", re.I
 )
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'`]+", re.I)
+_URL = re.compile(r"(?:\b[a-z][a-z0-9+.-]*:)?//[^\s\"'`]+", re.I)
 
 
 class ReplayRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +55,8 @@ class ReplayRun(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     machine: dict[str, Any]  # Any: JSON
     """From ``readiness.machine``."""
+    client: dict[str, Any] = msgspec.field(default_factory=dict)  # Any: JSON
+    """How the client behaved: its `Habits`, and what else of it a figure depends on."""
 
 
 def write_report(run: ReplayRun, directory: Path) -> list[Path]:
@@ -101,10 +103,11 @@ def build_report(run: ReplayRun) -> ReplayReport:
             started_at=datetime.fromtimestamp(run.started_at, UTC).isoformat(timespec="seconds"),
             command=plain(_command_without_secrets(run.command), LONGEST_COMMAND),
             machine={plain(name): plain(str(value)) for name, value in run.machine.items()},
+            client={plain(name): plain(str(value)) for name, value in run.client.items()},
         ),
         summary=summary,
         error_examples=_examples(run.samples),
-        warnings=tuple(warnings(summary, complete=run.complete)),
+        warnings=tuple(warnings(summary, complete=run.complete, streamed=run.client.get("stream") is not False)),
         curves=curves(timed),
         series=series(run.samples, duration_s=run.duration_s, slo_first_token_s=run.slo_first_token_s),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amaru.readiness.markdown import number, seconds, share
+from amaru.readiness.markdown import counted, number, seconds, share
 from amaru.readiness.measuring import Summary
 
 LATE_SHARE = 0.1
@@ -15,28 +15,31 @@ BUNDLED_TOKENS = 1.5
 """From so many tokens a content event on, gaps between events are not called gaps between tokens."""
 
 
-def warnings(summary: Summary, *, complete: bool) -> Iterator[str]:
+def warnings(summary: Summary, *, complete: bool, streamed: bool = True) -> Iterator[str]:
     """One plain sentence or two for each thing that is not as it should be."""
     if not complete:
         yield "The run was stopped before the end of its trace: the figures are of what had happened until then."
+    if not streamed:
+        yield "Answers were not streamed: what is called time to first token is the time to the whole answer."
     yield from _not_measured(summary)
     yield from _late(summary)
     yield from _counted(summary)
     if 0 < summary.served < FEW:
-        yield f"With only {summary.served} whole answers, a p99 is no more than the slowest of them."
+        yield f"With only {counted(summary.served, 'whole answer')}, a p99 is no more than the slowest of them."
 
 
 def _not_measured(summary: Summary) -> Iterator[str]:
     offered = summary.sent + summary.dropped
     if summary.dropped:
         yield (
-            f"{summary.dropped:,} requests ({share(summary.dropped / offered)}) were due but never sent, since too "
-            "many were open. They count as not good; their latencies, in no percentile, would have been the worst."
+            f"Of the requests that were due, {summary.dropped:,} ({share(summary.dropped / offered)}) never left, "
+            "since too many were open. They count as not good; their latencies, in no percentile, would have been the "
+            "worst."
         )
     if summary.unfinished:
         yield (
-            f"{summary.unfinished:,} requests ({share(summary.unfinished / offered)}) were still open at the end and "
-            "were given up. They count as not good, and are in no percentile."
+            f"Of the requests that were sent, {summary.unfinished:,} ({share(summary.unfinished / offered)}) did not "
+            "end and had to be given up. They count as not good, and are in no percentile."
         )
 
 
@@ -64,4 +67,4 @@ def _counted(summary: Summary) -> Iterator[str]:
             "events; the time per output token is of tokens."
         )
     if 0 < summary.cost_reported < summary.served:
-        yield f"The cost is that of the {summary.cost_reported:,} whole answers whose cost the server reported."
+        yield f"The server reported the cost of {counted(summary.cost_reported, 'whole answer')} only: it is of these."
