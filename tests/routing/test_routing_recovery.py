@@ -79,6 +79,50 @@ def test_a_success_among_failures_forgets_none_of_them() -> None:
     assert on.health(0, NOW).success < 0.7
 
 
+def test_the_first_token_of_a_probe_is_proof_enough_and_its_end_still_counts() -> None:
+    on = board(offer("a"))
+    fail_until_open(on)
+    probe = admit(on, NOW + 6.0)
+    on.answering(probe, NOW + 6.5)
+    assert on.health(0, NOW + 6.5).state == "closed"
+    assert on.health(0, NOW + 6.5).success == 1.0
+    on.observe(probe, NOW + 60.0, failure(FailureKind.STREAM_CUT), 500.0, 54_000.0, True)
+    on.release(probe)
+    assert on.health(0, NOW + 60.0).success == pytest.approx(0.8)
+    assert on.probe_due(0, NOW + 65.0)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.STREAM_CUT, FailureKind.STREAM_STALLED, FailureKind.MALFORMED_EVENT])
+def test_an_offer_that_fell_by_breaking_streams_has_to_end_one(kind: FailureKind) -> None:
+    on = board(offer("a"))
+    for _ in range(OPENING):
+        run(on, kind)
+    probe = admit(on, NOW + 6.0)
+    on.answering(probe, NOW + 6.5)
+    assert on.health(0, NOW + 6.5).state == "half_open"
+    on.observe(probe, NOW + 9.0, None, 500.0, 3_000.0, True)
+    assert on.health(0, NOW + 9.0).state == "closed"
+
+
+def test_the_first_token_of_a_request_that_was_due_restores_the_rank_and_of_others_nothing() -> None:
+    on = board(offer("a"))
+    run(on, FailureKind.SERVER_ERROR)
+    early = admit(on, NOW + 1.0)
+    on.answering(early, NOW + 1.5)
+    assert on.health(0, NOW + 1.5).success < 0.9
+    on.answering(admit(on, NOW + 7.0), NOW + 7.5)
+    assert on.health(0, NOW + 7.5).success == 1.0
+
+
+def test_a_first_token_from_before_the_fall_proves_nothing() -> None:
+    on = board(offer("a"))
+    early = admit(on)
+    fail_until_open(on)
+    admit(on, NOW + 6.0)
+    on.answering(early, NOW + 6.5)
+    assert on.health(0, NOW + 6.5).state == "half_open"
+
+
 # ---- continuing -----------------------------------------------------------------------------------------------------
 
 

@@ -165,6 +165,13 @@ class Board:
         """
         admission.state.release(admission)
 
+    def answering(self, admission: Admission, now_s: float) -> None:
+        """A stream's first content has come: where the request was a probe, that proves the offer well.
+
+        A long answer would keep others waiting for it. An offer that fell by breaking its streams has to end one.
+        """
+        admission.state.answering(admission, now_s)
+
     def observe(
         self,
         where: Admission | int,

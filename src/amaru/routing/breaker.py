@@ -55,8 +55,8 @@ class Breaker:
     """Guards one offer. Instants are seconds of one non-decreasing clock."""
 
     __slots__ = (
-        "_closed_at", "_consecutive", "_generation", "_openings", "_probed_at", "_recent", "_rng", "_trying", "broken",
-        "due_at", "settings", "state", "until",
+        "_closed_at", "_consecutive", "_openings", "_probed_at", "_recent", "_rng", "_trying", "broken", "due_at",
+        "generation", "settings", "state", "until",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings, rng: random.Random) -> None:
@@ -69,7 +69,7 @@ class Breaker:
         self.broken = False
         """It opened for a cause that a person must fix."""
         self._rng = rng
-        self._generation = 0
+        self.generation = 0
         self._openings = 0
         self._consecutive = 0
         self._trying = False
@@ -91,12 +91,12 @@ class Breaker:
             if self._consecutive:
                 self._trying = self._trying or now_s >= self.due_at
                 self.due_at = now_s + self.settings.cool_down_s
-            return self._generation
+            return self.generation
         if self.state is State.OPEN and now_s >= self.until:
             self.state = State.HALF_OPEN
             self.due_at = math.inf
             self._probed_at = now_s
-            return self._generation
+            return self.generation
         return None
 
     def record(self, ticket: int, now_s: float, *, ok: bool, broken: bool = False) -> bool:
@@ -104,7 +104,7 @@ class Breaker:
 
         True where it opened or closed, or where a request that was due found the offer well.
         """
-        if ticket != self._generation or self.state is State.OPEN:
+        if ticket != self.generation or self.state is State.OPEN:
             return False
         if self.state is State.HALF_OPEN:
             if ok:
@@ -131,17 +131,22 @@ class Breaker:
             return True
         return False
 
+    @property
+    def on_trial(self) -> bool:
+        """A probe is under way, or a request that was due."""
+        return self._trying or self.state is State.HALF_OPEN
+
     def is_current(self, ticket: int) -> bool:
         """Whether the request began after the breaker opened or closed last."""
-        return ticket == self._generation
+        return ticket == self.generation
 
     def forget(self, ticket: int) -> bool:
         """Give up an admitted request without an outcome; a probe's place is free again. True where it was a probe."""
-        if ticket != self._generation or self.state is not State.HALF_OPEN:
+        if ticket != self.generation or self.state is not State.HALF_OPEN:
             return False
         self.state = State.OPEN
         self.due_at = self.until
-        self._generation += 1
+        self.generation += 1
         return True
 
     def configure(self, settings: BreakerSettings) -> None:
@@ -155,7 +160,7 @@ class Breaker:
         self.until = -math.inf
         self.due_at = math.inf
         self.broken = False
-        self._generation += 1
+        self.generation += 1
         self._openings = 0
         self._consecutive = 0
         self._trying = False
@@ -172,7 +177,7 @@ class Breaker:
         self.until = self.due_at = since_s + min(max_s, base_s * 2.0 ** min(self._openings, 60) * stretch)
         self.state = State.OPEN
         self.broken = broken
-        self._generation += 1
+        self.generation += 1
         self._openings += 1
 
     def _rate_reached(self, now_s: float) -> bool:

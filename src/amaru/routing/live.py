@@ -30,6 +30,8 @@ MAX_THROTTLE_S = 30.0
 MAX_RETRY_AFTER_S = 3600.0
 """The longest Retry-After believed: a mistaken one must not remove an offer for good."""
 
+_MIDWAY = frozenset((FailureKind.STREAM_CUT, FailureKind.STREAM_STALLED, FailureKind.MALFORMED_EVENT))
+
 
 class Slab:
     """The live columns of all offers, float64 [slots, N_LIVE], and whoever waits for them to change.
@@ -85,8 +87,8 @@ class LiveState:
     """One offer's breaker, throttle, places, limits, moving averages and patience."""
 
     __slots__ = (
-        "__weakref__", "_admitted", "_rng", "_throttled_at", "_throttles", "base", "breaker", "first_token", "idle",
-        "prefill_refused", "slab", "slot",
+        "__weakref__", "_admitted", "_fell_midway", "_rng", "_throttled_at", "_throttles", "base", "breaker",
+        "first_token", "idle", "prefill_refused", "slab", "slot",
     )  # fmt: skip
 
     def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> None:
@@ -100,6 +102,8 @@ class LiveState:
         self.base = self.slot * k.N_LIVE
         self._rng = rng
         self._admitted = 0
+        self._fell_midway = False
+        """Its last failure came after its first token, which therefore proves nothing."""
         self._throttles = 0
         self._throttled_at = -math.inf
 
@@ -147,6 +151,14 @@ class LiveState:
             self._mirror_breaker()
         self.slab.notify()
 
+    def answering(self, admission: Admission, now_s: float) -> None:
+        """See ``Board.answering``."""
+        breaker, ticket = self.breaker, admission.ticket
+        if not breaker.on_trial or ticket is None or not breaker.is_current(ticket) or self._fell_midway:
+            return
+        self._record(admission, now_s, ok=True, broken=False)
+        admission.ticket = breaker.generation
+
     def observe(
         self,
         admission: Admission | None,
@@ -180,6 +192,7 @@ class LiveState:
             # Nor does one that began before the offer fell say anything of it as it is now.
             if admission is None or admission.ticket is None or self.breaker.is_current(admission.ticket):
                 self._average(k.SUCCESS, 0.0, now_s)
+                self._fell_midway = failure.kind in _MIDWAY
                 if stream and admission is not None:
                     self._wait_in_vain(failure.kind, began_at, input_tokens, longest_gap_ms, now_s)
             if health is Health.THROTTLED or failure.kind is FailureKind.OVERLOADED:
