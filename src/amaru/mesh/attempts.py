@@ -68,7 +68,7 @@ class Attempts:
         "throttled",
         "tokens",
         "usage",
-        "waited",
+        "waited", "waits_since",
         "workload",
     )  # fmt: skip
 
@@ -97,6 +97,7 @@ class Attempts:
         self.usage: Usage | None = None
         self.cost = 0.0
         self.waited = False
+        self.waits_since = call.arrived_at
         started = mesh.clock()
         self.ranking = self.latest = plan.router.decide(workload, started)
         """The decision, and the last re-ranking while waiting for an offer to come back."""
@@ -221,7 +222,7 @@ class Attempts:
         soonest_s = plan.board.soonest_return_s(rows, now, self.tokens)
         limit_at = self.deadline_at
         if self.call.deadline_s is None:  # who names no deadline is not kept for as long as an answer may take
-            limit_at = min(limit_at, self.call.arrived_at + plan.longest_wait_s)
+            limit_at = min(limit_at, self.waits_since + plan.longest_wait_s)
         remaining_s = limit_at - now
         if remaining_s <= 0.0 or (soonest_s is not None and soonest_s >= remaining_s):
             raise self._give_up(soonest_s)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from amaru.domain import FailureKind
 from amaru.errors import Failure, RequestError
 from amaru.mesh.attempt import CALLER_LEFT, DIVERGED, OpenAttempt
-from amaru.mesh.attempts import CALLER_LEFT_STATUS, Attempts
+from amaru.mesh.attempts import CALLER_LEFT_STATUS, NO_ROWS, Attempts
 from amaru.mesh.call import Call
 from amaru.mesh.rescue import Broken
 from amaru.protocols.joining import DivergedError, NotContinuedError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
     from amaru.mesh.plan import Plan
 
+FORGIVEN_AFTER_S = 5.0
+"""What failed before a stream of at least this length began may be asked again when the stream has broken."""
 RESULTS = {CALLER_LEFT_STATUS: "cancelled", 500: "internal_error"}
 
 
@@ -101,15 +103,14 @@ class Execution(Attempts):
         else:
             self._close_attempt(None, detail=DIVERGED)
         try:
-            board = self.plan.board
-            # Its own prefill, if the caller sent one, was continued by whoever can.
-            self.broken = Broken(
-                self._ask.request,
-                self.head,
-                sent,
-                continued_its_own=board.can_continue(attempt.row),
-                refused=self.broken.refused if self.broken is not None else set(),
-            )
+            now, board = self.mesh.clock(), self.plan.board
+            if self.broken is None:
+                # Its own prefill, if the caller sent one, was continued by whoever can.
+                self.broken = Broken(self._ask.request, continued_its_own=board.can_continue(attempt.row))
+            self.broken.broke(attempt.row, self.head, sent)
+            self.waits_since = now
+            if now - attempt.started_at >= FORGIVEN_AFTER_S:
+                self.excluded, self.retried, self.throttled = frozenset(self.broken.rows), NO_ROWS, NO_ROWS
             if self.broken.is_complete:
                 data, self.usage = self.broken.closing(attempt.offer.model)
                 self.cost = self.attempts[-1].cost_usd
@@ -126,7 +127,7 @@ class Execution(Attempts):
                 self._note_prefill_refused(attempt)
                 self._ask_anew(attempt.row)
             else:
-                self.excluded |= {attempt.row}
+                self.excluded |= self.broken.rows
         except RequestError as error:
             self.status = error.status
             raise

@@ -7,7 +7,7 @@ continues assistant messages goes on from it; any other is asked anew, and joine
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,13 +28,20 @@ class Ask(msgspec.Struct, gc=False):
     join: Join | None = None
     joint: Joint | None = None
     """``None``: its events are handed on as they come."""
-    sent_tokens: int = 0
-    """Of a continuation: how many tokens of its prompt are the part of the answer that was sent."""
-    sent_source: Provenance = Provenance.ESTIMATED
+    tokens: SentTokens | None = None
+    """Of a continuation: what was sent, which stands in its prompt."""
+
+
+class SentTokens(NamedTuple):
+    """Tokens of the part of an answer that was sent."""
+
+    content: int
+    reasoning: int
+    source: Provenance
 
 
 class Broken:
-    """A stream that broke, and the way on.
+    """A stream that broke, once or more often, and the way on.
 
     Attributes
     ----------
@@ -42,22 +49,31 @@ class Broken:
         As the caller sent it.
     sent
         What the caller has, of all attempts together.
+    rows
+        The offers whose streams broke, or could not be joined.
     refused
-        Rows that refused the form of a continuation: they are asked anew instead.
+        Those that refused the form of a continuation: they are asked anew instead.
     """
 
-    __slots__ = ("_continuable", "_head", "refused", "request", "sent")
+    __slots__ = ("_continuable", "_continued_its_own", "_head", "refused", "request", "rows", "sent")
 
-    def __init__(
-        self, request: OpenAIRequest, head: bytes, sent: Sent, *, continued_its_own: bool, refused: set[int]
-    ) -> None:
+    def __init__(self, request: OpenAIRequest, *, continued_its_own: bool) -> None:
+        """``continued_its_own``: see ``continuing.may_be_continued``."""
         self.request = request
+        self.sent = Sent()
+        self.rows: set[int] = set()
+        self.refused: set[int] = set()
+        self._head = b""
+        self._continuable = False
+        self._continued_its_own = continued_its_own
+
+    def broke(self, row: int, head: bytes, sent: Sent) -> None:
+        """The offer of ``row`` broke; the caller has ``sent`` by now, of which ``head`` came first."""
+        self.rows.add(row)
         self.sent = sent
-        self.refused = refused
         self._head = head
-        self._continuable = bool(continued_part(sent)) and may_be_continued(
-            request, continued_its_own=continued_its_own
-        )
+        text = continued_part(sent)
+        self._continuable = bool(text) and may_be_continued(self.request, continued_its_own=self._continued_its_own)
 
     @property
     def possible(self) -> bool:
@@ -66,9 +82,13 @@ class Broken:
 
     @property
     def is_complete(self) -> bool:
-        """The caller has as many tokens as it allowed: only the finish reason is missing."""
-        limit = self.request.max_output_tokens
-        return limit is not None and self.request.choices == 1 and self.sent.events >= limit and self.possible
+        """The caller has as many tokens as it allowed: only the finish reason is missing.
+
+        Not after reasoning: whether that counts against the limit differs between providers.
+        """
+        limit, sent = self.request.max_output_tokens, self.sent
+        counts = limit is not None and self.request.choices == 1 and self.possible and not sent.reasoning
+        return counts and limit is not None and sent.events >= limit
 
     def closing(self, model: str) -> tuple[bytes, Usage]:
         """The events that end an answer that is complete, and its usage."""
@@ -91,10 +111,11 @@ class Broken:
             return Ask(request, Join.UNSEEN)
         if self._continues(row, board):
             text = continued_part(sent)
-            tokens, source = count_sent(offer.model, text, sent.events)
-            joint = Joint(self._head, sent, continues=True, retell=functools.partial(_shifted, tokens))
-            asked = continuation_of(request, text, tokens, offer.prefill_style)
-            return Ask(asked, Join.CONTINUED, joint, tokens, source)
+            content, source = count_sent(offer.model, text, sent.events)
+            reasoning = count_sent(offer.model, sent.reasoning, sent.reasoning_events)[0] if sent.reasoning else 0
+            joint = Joint(self._head, sent, continues=True, retell=functools.partial(_shifted, content, reasoning))
+            asked = continuation_of(request, text, content + reasoning, offer.prefill_style)
+            return Ask(asked, Join.CONTINUED, joint, SentTokens(content, reasoning, source))
         joint = Joint(self._head, sent, continues=False, retell=_as_told)
         return Ask(request, Join.REPEATED if sent.content or sent.reasoning else Join.UNSEEN, joint)
 
@@ -108,26 +129,27 @@ def delivered_usage(ask: Ask, usage: Usage, broken: Broken) -> Usage:
         return usage
     if broken.sent.choices:  # some of the choices are an earlier attempt's
         return msgspec.structs.replace(usage, source=Provenance.ESTIMATED)
-    if not ask.sent_tokens:
+    tokens = ask.tokens
+    if tokens is None:
         return usage
-    prompt_tokens = max(usage.input_tokens - ask.sent_tokens, 0)
-    exact = ask.sent_source is Provenance.COUNTED and usage.source is not Provenance.ESTIMATED
+    prompt_tokens = max(usage.input_tokens - tokens.content, 0)
+    exact = tokens.source is Provenance.COUNTED and usage.source is not Provenance.ESTIMATED
     return msgspec.structs.replace(
         usage,
         input_tokens=prompt_tokens,
-        output_tokens=usage.output_tokens + ask.sent_tokens,
+        output_tokens=usage.output_tokens + tokens.content + tokens.reasoning,
         cached_input_tokens=min(usage.cached_input_tokens, prompt_tokens),
         source=Provenance.COUNTED if exact else Provenance.ESTIMATED,
     )
 
 
-def _shifted(sent_tokens: int, wire: dict[str, Any]) -> dict[str, Any]:  # Any: OpenAI's usage object
-    """The provider's usage, with the part of the answer that it was sent as prompt counted as answer."""
+def _shifted(content: int, reasoning: int, wire: dict[str, Any]) -> dict[str, Any]:  # Any: OpenAI's usage object
+    """The provider's usage, with the part of the answer that stood in its prompt counted as answer."""
     prompt, completion = wire.get("prompt_tokens"), wire.get("completion_tokens")
-    if isinstance(prompt, int):
-        wire["prompt_tokens"] = max(prompt - sent_tokens, 0)
-    if isinstance(completion, int):
-        wire["completion_tokens"] = completion + sent_tokens
+    if isinstance(prompt, int) and isinstance(completion, int):
+        wire["prompt_tokens"] = max(prompt - content, 0)
+        wire["completion_tokens"] = completion + content + reasoning
+        wire["total_tokens"] = wire["prompt_tokens"] + wire["completion_tokens"]
     return wire
 
 

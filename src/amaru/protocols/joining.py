@@ -79,7 +79,6 @@ class Joint:
             self._echo = [] if _is_telling(sent.content) else None
         self._contents: list[str] = []
         self._reasonings: list[str] = []
-        self._events = 0
         self._choices: set[int] = set()
         self._opaque = False
 
@@ -90,7 +89,8 @@ class Joint:
         return Sent(
             before.content + "".join(self._contents),
             before.reasoning + "".join(self._reasonings),
-            before.events + self._events,
+            before.events + len(self._contents),
+            before.reasoning_events + len(self._reasonings),
             before.choices | self._choices,
             before.opaque or self._opaque,
         )
@@ -191,7 +191,6 @@ class Joint:
             delta[name] = new
             if new:
                 self._reasonings.append(new)
-                self._events += 1
 
     def _new_content(self, text: str) -> str:
         if text and self._expected_reasoning:
@@ -199,7 +198,6 @@ class Joint:
         new, self._expected = _beyond(text, self._expected)
         if new:
             self._contents.append(new)
-            self._events += 1
         return new
 
     def _must_be_through(self) -> None:

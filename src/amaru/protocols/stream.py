@@ -61,7 +61,8 @@ class Sent(Struct, frozen=True, gc=False):
     content: str = ""
     reasoning: str = ""
     events: int = 0
-    """Those that carried text: each a token at least."""
+    """Those that carried content: each a token at least."""
+    reasoning_events: int = 0
     choices: frozenset[int] = frozenset()
     """The choices that were handed on whole."""
     opaque: bool = False
@@ -70,7 +71,7 @@ class Sent(Struct, frozen=True, gc=False):
     @property
     def anything(self) -> bool:
         """Whether the caller has any part of the answer."""
-        return bool(self.events or self.choices or self.opaque)
+        return bool(self.events or self.reasoning_events or self.choices or self.opaque)
 
 
 _read = msgspec.json.Decoder(_Chunk).decode
@@ -164,7 +165,8 @@ class StreamParser:
         return Sent(
             "".join(contents),
             "".join(reasonings),
-            len(contents) + len(reasonings),
+            len(contents),
+            len(reasonings),
             frozenset() if self._holder is None else self._holder.whole_choices,
             self._opaque or (self.text_chars > MAX_TEXT_CHARS and bool(contents or reasonings)),
         )
