@@ -26,9 +26,19 @@ class Peer:
 
 
 def amaru(
-    folder: Path, upstream: str, port: int, *, name: str = "amaru", offers: int = 3, ca: Path | None = None
+    folder: Path,
+    upstream: str,
+    port: int,
+    *,
+    name: str = "amaru",
+    offers: int = 3,
+    ca: Path | None = None,
+    source: Path | None = None,
 ) -> Peer:
-    """amaru with authentication, decisions over ``offers`` offers, recording and metrics on."""
+    """amaru with authentication, decisions over ``offers`` offers, recording and metrics on.
+
+    ``source``: another checkout, whose code is run with this one's dependencies.
+    """
     lines = [
         "version: 1",
         f"server: {{host: 127.0.0.1, port: {port}}}",
@@ -49,10 +59,13 @@ def amaru(
         f"    keys: [{{sha256: {hashlib.sha256(KEY.encode()).hexdigest()}}}]",
         f"storage: {{path: '{folder / (name + '.db')}'}}",
     ]
-    config = folder / f"{name}.yaml"
+    config = folder / f"{name.replace(' ', '-')}.yaml"
     config.write_text("\n".join(lines) + "\n")
+    env = {} if source is None else {"PYTHONPATH": str(source.resolve() / "src")}
     binary = Path(__file__).parent.parent / ".venv/bin/amaru"
-    return Peer(name, [str(binary), "serve", "--config", str(config)], port, {"authorization": f"Bearer {KEY}"})
+    return Peer(
+        name, [str(binary), "serve", "--config", str(config)], port, {"authorization": f"Bearer {KEY}"}, env=env
+    )
 
 
 def nginx(folder: Path, upstream: str, port: int) -> Peer:

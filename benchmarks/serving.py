@@ -1,11 +1,16 @@
 """The gateway beside its peers, on the same machine, in the same run.
 
 python benchmarks/serving.py [--rounds 3] [--seconds 4] [--only whole,stream,tls,latency] [--peers amaru,nginx,…]
+                             [--before CHECKOUT]
+
+With --before another checkout of amaru (git worktree add /somewhere COMMIT) runs as the peer "amaru before", so that a
+change is measured beside what it changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -43,7 +48,11 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SCENARIOS))
     parser.add_argument("--peers", default=",".join(BUILDERS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--before", type=Path)
     arguments = parser.parse_args()
+    if arguments.before is not None:
+        BUILDERS["amaru before"] = functools.partial(p.amaru, name="amaru before", source=arguments.before)
+        arguments.peers += ",amaru before"
     rig.clean_up_on_sigterm()
     print(f"Machine: {rig.machine()}")
     print("Gateway pinned to core 0; wrk and the fixed-answer upstream (nginx) share core 1.\n")
@@ -70,7 +79,7 @@ def measure(scenario: str, arguments: argparse.Namespace, folder: Path) -> dict[
     found: dict[str, list[rig.Load]] = {}
     names = arguments.peers.split(",")
     if scenario == "tls":
-        names = [n for n in names if n in ("nginx", "amaru")]
+        names = [n for n in names if n in ("nginx", "amaru", "amaru before")]
     for _ in range(arguments.rounds):
         if connections == 1:
             bare = p.Peer("bare upstream", [], port)
@@ -78,7 +87,7 @@ def measure(scenario: str, arguments: argparse.Namespace, folder: Path) -> dict[
                 rig.load(bare, folder, body=body, connections=1, seconds=arguments.seconds)
             )
         for offset, peer_name in enumerate(names):
-            kwargs = {"ca": folder / "cert.pem"} if scenario == "tls" and peer_name == "amaru" else {}
+            kwargs = {"ca": folder / "cert.pem"} if scenario == "tls" and peer_name.startswith("amaru") else {}
             peer = BUILDERS[peer_name](folder, upstream, 9300 + offset, **kwargs)
             if not p.installed(peer):
                 print(f"  {peer.name}: not installed (benchmarks/install_peers.sh)")
