@@ -47,9 +47,9 @@ from amaru.readiness.fault_matrix_cases import Way, all_cases
 from amaru.readiness.fault_matrix_reading import Shape, body_of
 from amaru.simulation import SimulatedProvider
 
-LIMIT_S = 3.0
-"""Of both gateways: for a first token, for a silence inside a stream, and (twice that) for a whole answer."""
-PATIENCE_S = 60.0
+LIMIT_S = 2.0
+"""Of both gateways: for a first token, for a silence inside a stream, and for a whole answer."""
+PATIENCE_S = 30.0
 """Of the client, beyond what either gateway may need for all its attempts."""
 READY = "ready"
 """A model whose provider is always well, by which a gateway shows that it serves."""
@@ -83,7 +83,7 @@ def amaru(folder: Path, port: int, wanted: list[Cell], lanes: list[Lane]) -> p.P
         "routing": {
             "first_token_ms": LIMIT_S * 1e3,
             "idle_ms": LIMIT_S * 1e3,
-            "answer_ms": 2 * LIMIT_S * 1e3,
+            "answer_ms": LIMIT_S * 1e3,
             # The matrix is all failures: a budget for the failures of ordinary traffic would be used up at once.
             "retry_budget": {"ratio": 1.0, "min_per_s": 10_000},
         },
@@ -109,7 +109,7 @@ def litellm(folder: Path, port: int, wanted: list[Cell], lanes: list[Lane]) -> p
                         "api_base": provider.base_url,
                         "api_key": "none",
                         "order": order,
-                        "timeout": 2 * LIMIT_S,
+                        "timeout": LIMIT_S,
                         "stream_timeout": LIMIT_S,
                     },
                 }

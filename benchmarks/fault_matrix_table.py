@@ -70,8 +70,8 @@ def rendered(run: Run) -> str:
     """Everything, as Markdown."""
     head = (
         f"Measured on {run.day}: {', '.join(run.versions[name] for name in run.outcomes)}. Machine: {run.machine}. "
-        f"{run.lanes} cells under way at once; limits of both gateways: {run.limit_s:g} s for a first token and for a "
-        f"silence, {2 * run.limit_s:g} s for a whole answer; the client waits {run.patience_s:g} s."
+        f"{run.lanes} cells under way at once; limits of both gateways: {run.limit_s:g} s for a first token, for a "
+        f"silence and for a whole answer; the client waits {run.patience_s:g} s."
     )
     parts = [head, "### Totals\n\n" + totals(run)]
     for placement in Placement:
@@ -99,7 +99,7 @@ def totals(run: Run) -> str:
                 continue
             count = Counter(outcome.verdict.result for outcome in mine)
             # Who needs an operator is not expected back without one.
-            after = [outcome for outcome in mine if not outcome.cell.case.needs_operator]
+            after = [outcome for outcome in mine if not outcome.cell.needs_operator]
             served = sum(outcome.next.result is Result.WHOLE for outcome in after)
             lines.append(
                 f"| {PLACEMENT_WORDS[placement]} | {name} | {len(mine)} | "

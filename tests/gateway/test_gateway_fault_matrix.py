@@ -7,6 +7,7 @@ What must come is read from DESIGN.md's failure taxonomy (`expected` below). The
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,10 +96,15 @@ def asked_again(cell: Cell) -> bool:
 
 def mistakes(outcome: Outcome) -> list[str]:
     """What is wrong about it, in words."""
+    wanted = expected(outcome.cell)
+    wrong = [] if outcome.verdict.words in wanted else [f"should be {' or '.join(wanted)}"]
+    return wrong + mistakes_of_any(outcome)
+
+
+def mistakes_of_any(outcome: Outcome) -> list[str]:
+    """What would be wrong about any outcome."""
     cell, verdict = outcome.cell, outcome.verdict
     found = []
-    if verdict.words not in expected(cell):
-        found.append(f"should be {' or '.join(expected(cell))}")
     if verdict.result is Result.WHOLE and cell.way is Way.STREAM and not verdict.done:
         found.append("a whole stream without [DONE]")
     if outcome.attempts > MOST_ATTEMPTS:
@@ -153,7 +159,8 @@ def offers(wanted: Sequence[Cell], setup: Setup) -> list[dict[str, Any]]:
 async def run_through_amaru(make_world: MakeWorld, wanted: Sequence[Cell], setup: Setup) -> list[Outcome]:
     names = tuple(f"{place}{lane}" for lane in range(LANES) for place in ("first", "second"))
     profiles = {name: profile(name, keys=(PROVIDER_KEY,), prefill=setup.prefill) for name in names}  # type: ignore[arg-type]
-    limit_ms = 700 if wanted[0].case.waits else 8000
+    waits = any(case.waits for cell in wanted for case in (cell.case, cell.beside or cell.case))
+    limit_ms = 700 if waits else 8000
     routing = {
         "first_token_ms": limit_ms,
         "answer_ms": 2 * limit_ms,
@@ -197,6 +204,40 @@ async def test_a_stream_of_text_that_breaks_is_joined_without_a_seam(make_world:
     check(outcomes)
     assert any(outcome.verdict.event for outcome in outcomes), "a break was after the first byte"
     assert setup.joined in {joined_of(outcome) for outcome in outcomes}
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["quick", "with waits"])
+async def test_two_different_failures_at_once_never_leave_a_beginning_that_looks_whole(
+    make_world: MakeWorld, waits: bool
+) -> None:
+    outcomes = await run_through_amaru(make_world, pairs(90, waits=waits), CONTINUED)
+    lines = []
+    for outcome in outcomes:
+        result, found = outcome.verdict.result, mistakes_of_any(outcome)
+        if result not in (Result.WHOLE, Result.ERROR):
+            found.append("neither whole nor an error")
+        if second_would_serve(outcome.cell) and result is not Result.WHOLE:
+            found.append("should be whole")
+        lines += [f"{in_words(outcome)}: {'; '.join(found)}"] if found else []
+    assert not lines, "\n".join(lines)
+
+
+def pairs(count: int, *, waits: bool) -> list[Cell]:
+    """``count`` cells in which the two providers fail differently; in those with ``waits`` at least one is silent."""
+    rng = random.Random(20)
+    found: list[Cell] = []
+    while len(found) < count:
+        first, second = rng.sample(all_cases(), 2)
+        way, shape = rng.choice(list(Way)), rng.choice(list(Shape))
+        if way in first.ways and way in second.ways and (first.waits or second.waits) is waits:
+            found.append(Cell(len(found), first, Placement.BOTH, way, shape, second))
+    return found
+
+
+def second_would_serve(cell: Cell) -> bool:
+    """Whether the second failure costs nothing, and the first one leaves it the chance."""
+    assert cell.beside is not None
+    return cell.beside.fault.point == "done" and failure_kind_of(cell.case.fault) not in CALLERS_OWN
 
 
 def joined_of(outcome: Outcome) -> str | None:

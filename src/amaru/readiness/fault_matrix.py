@@ -20,7 +20,7 @@ import msgspec
 
 from amaru.readiness.fault_matrix_cases import Case, Way
 from amaru.readiness.fault_matrix_reading import Answer, Result, Shape, Verdict, body_of, fetch, judged
-from amaru.simulation import Latency, ProviderProfile, SimulatedProvider
+from amaru.simulation import Fault, Latency, ProviderProfile, SimulatedProvider
 
 PROVIDER_MODEL = "sim-model"
 PACE = Latency(ttft_ms=1, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=3, itl_sigma=0, load_weight=0)
@@ -50,6 +50,8 @@ class Cell(msgspec.Struct, frozen=True):
     placement: Placement
     way: Way
     shape: Shape
+    beside: Case | None = None
+    """What befalls the second provider where both fail; ``None``: the same."""
 
     @property
     def model(self) -> str:
@@ -59,12 +61,21 @@ class Cell(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """For people: ``cut-mid-FIN one stream tools``."""
-        return f"{self.case.name} {self.placement} {self.way} {self.shape}"
+        beside = f" and {self.beside.name}" if self.beside is not None else ""
+        return f"{self.case.name}{beside} {self.placement} {self.way} {self.shape}"
 
     @property
-    def fails_everywhere(self) -> bool:
-        """Whether no provider is well."""
-        return self.placement in (Placement.BOTH, Placement.ALONE)
+    def faults(self) -> tuple[Fault, ...]:
+        """Of the first provider, and of the second where it fails too."""
+        fault = self.case.fault
+        if self.placement is Placement.BOTH:
+            return fault, (self.beside or self.case).fault
+        return (msgspec.structs.replace(fault, times=1) if self.placement is Placement.ONCE else fault,)
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether a provider stays out until somebody mends it."""
+        return self.case.needs_operator or (self.beside is not None and self.beside.needs_operator)
 
 
 class Outcome(msgspec.Struct):
@@ -178,21 +189,17 @@ async def run_cell(cell: Cell, lane: Lane, target: Target, expected: Answer, *, 
     loop = asyncio.get_running_loop()
     body = body_of(cell.shape, cell.model, cell.way)
     arrived = sum(provider.requests for provider in lane.providers)
-    fault = cell.case.fault
-    if cell.placement is Placement.ONCE:
-        fault = msgspec.structs.replace(fault, times=1)
-    active = [provider.faults.add(fault) for provider in _struck(cell, lane)]
+    active = [provider.faults.add(fault) for provider, fault in zip(lane.providers, cell.faults, strict=False)]
     started = loop.time()
     verdict, answer = await fetch(target.base_url, target.headers, body, patience_s)
     seconds = loop.time() - started
     attempts = sum(provider.requests for provider in lane.providers) - arrived
-    if fault.point == "connect":
-        attempts += sum(entry.hits for entry in active)
+    attempts += sum(entry.hits for entry in active if entry.fault.point == "connect")
     for provider in lane.providers:
         provider.faults.clear()
     for provider in lane.providers:
         await _listening(provider)
-    if target.mend is not None and cell.case.needs_operator:
+    if target.mend is not None and cell.needs_operator:
         await target.mend()
     next_verdict, next_answer = await fetch(target.base_url, target.headers, body, patience_s)
     return Outcome(
@@ -203,10 +210,6 @@ async def run_cell(cell: Cell, lane: Lane, target: Target, expected: Answer, *, 
         next=judged(next_verdict, next_answer, expected),
         open_attempts=await _left_open(lane),
     )
-
-
-def _struck(cell: Cell, lane: Lane) -> tuple[SimulatedProvider, ...]:
-    return lane.providers if cell.placement is Placement.BOTH else (lane.first,)
 
 
 async def _listening(provider: SimulatedProvider) -> None:
