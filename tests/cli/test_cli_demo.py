@@ -124,7 +124,7 @@ def test_a_wrong_trace_is_named_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     done = subprocess.run([*COMMAND, "--trace", str(tmp_path / "t.csv")], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "the header must be TIMESTAMP,ContextTokens,GeneratedTokens" in done.stderr
+    assert "It must begin with the header TIMESTAMP,ContextTokens,GeneratedTokens" in done.stderr
     assert "Starting" not in done.stdout
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from amaru.cli.reports import obstacle_to
 from amaru.errors import AmaruError
 
 
 def demo(
     trace: Annotated[
-        Path | None, typer.Option(help="A trace in the Azure format, in place of the bundled one.", dir_okay=False)
+        Path | None,
+        typer.Option(help="A trace as `amaru replay` reads it, in place of the bundled one.", dir_okay=False),
     ] = None,
     speed: Annotated[float, typer.Option(help="How many times faster than the trace.", min=0.01, max=1000)] = 5.0,
     duration_s: Annotated[float, typer.Option(help="Seconds of traffic.", min=5, max=86400)] = 120.0,
@@ -43,7 +44,7 @@ def demo(
     def make_view(favourite: str) -> View:
         return LiveView(console, favourite) if drawn else PlainView(console, favourite)
 
-    if obstacle := _obstacle(report):
+    if obstacle := obstacle_to(report):
         raise AmaruError(f"no report can be written to {report}: {obstacle}; name another directory with --report")
     options = DemoOptions(
         trace=trace,
@@ -71,12 +72,3 @@ def demo(
     if done.failed:
         typer.echo(f"amaru demo: {done.stopped_because}", err=True)
         raise typer.Exit(1)
-
-
-def _obstacle(directory: Path) -> str:
-    """Why no file can be made in ``directory``, or in what there is of it: told before the run, without making it."""
-    # Not Path.exists, which fails where a folder on the way may not be entered.
-    there = next(path for path in (directory, *directory.absolute().parents) if os.path.exists(path))  # noqa: PTH110
-    if not there.is_dir():
-        return f"{there} is not a directory"
-    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} is not writable"

@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "amaru.cli.simulate:simulate",
         "Start simulated providers that behave, and misbehave, like real ones.",
     ),
+    "replay": (
+        "amaru.cli.replay:app",
+        "Play a trace of LLM traffic against an endpoint, amaru or not, and measure what its callers get.",
+    ),
     "demo": ("amaru.cli.demo:demo", "Two minutes of traffic over seven simulated providers that break on the way."),
 }
 """Name → where the command lives (a function or a Typer app), and its line in ``amaru --help``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -57,6 +58,8 @@ class Caller:
         The provider's name where the server does not say who served.
     rng
         Of the back-off.
+    clock
+        Seconds by which times are taken. Not the loop's own: uvloop counts whole milliseconds.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Caller:
         label: str = "",
         habits: Habits | None = None,
         rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
         open_transport: Callable[[str], Transport] | None = None,
     ) -> None:
         self._transport = (open_transport or _open)(base_url)
@@ -75,6 +79,7 @@ class Caller:
         self._label = label
         self._habits = habits or Habits()
         self._rng = rng or random.Random(0)  # noqa: S311 -- jitter, not secret
+        self._clock = clock
         self._key = key
         self._headers: Sequence[Header] = [
             (b"content-type", b"application/json"),
@@ -104,9 +109,8 @@ class Caller:
     async def call(self, body: bytes, sample: Sample, due: float) -> None:
         """Make one request and write what became of it into ``sample``, also where it is cancelled on the way.
 
-        ``due`` is the instant (``loop.time()``) at which it was meant to be sent; times count from there.
+        ``due`` is the instant, by the caller's clock, at which it was meant to be sent; times count from there.
         """
-        loop = asyncio.get_running_loop()
         sample.provider = self._label
         try:
             for tried in range(self._habits.max_retries + 1):
@@ -116,7 +120,7 @@ class Caller:
                     return
                 await asyncio.sleep(wait_s if wait_s > 0 else self._back_off_s(tried))
         finally:
-            sample.latency_s = loop.time() - due
+            sample.latency_s = self._clock() - due
 
     async def _once(self, body: bytes, sample: Sample, due: float) -> float | None:
         """One try. Returns ``None`` where it is final, else the seconds to wait before the next (0: the server did
@@ -171,7 +175,7 @@ class Caller:
                 if not data:
                     break
                 if said := reading.feed(data):
-                    now = loop.time()
+                    now = self._clock()
                     if sample.first_token_s is None:
                         sample.first_token_s = now - due
                         said -= 1
@@ -209,7 +213,7 @@ class Caller:
         else:
             estimate = reading.feed_whole(data)
             if reading.content_events:
-                sample.first_token_s = loop.time() - due
+                sample.first_token_s = self._clock() - due
             sample.error, sample.detail = self._verdict(reading)
         self._account(reading, sample, estimate)
 

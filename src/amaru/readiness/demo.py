@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import random
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from amaru.errors import AmaruError, TraceError
+from amaru.errors import AmaruError
 from amaru.readiness.caller import Caller, Habits
 from amaru.readiness.demo_board import Board
 from amaru.readiness.demo_report import DemoReport, incident_reports, now_text, undisturbed
@@ -22,8 +22,9 @@ from amaru.readiness.demo_view import View
 from amaru.readiness.machine import this_machine
 from amaru.readiness.measuring import Quantiles, Sample, Summary, quantiles, summarize
 from amaru.readiness.player import Lane, Run, play
+from amaru.readiness.running import unless_stopped
 from amaru.simulation.profiles import SEVEN
-from amaru.simulation.traces import TraceRequest, bundled_trace, read_azure
+from amaru.simulation.traces import bundled_trace, open_trace
 
 FRAMES_PER_S = 3.0
 STATUS_EVERY_S = 1.0
@@ -68,11 +69,11 @@ async def run_demo(
         says so.
     """
     trace = options.trace or bundled_trace()
-    next(read_azure(trace))  # a wrong file is told before anything starts
+    next(open_trace(trace).requests)  # a wrong file is told before anything starts
     with tempfile.TemporaryDirectory(prefix="amaru-demo-") as directory:
         say("Starting seven simulated providers, amaru, and one provider alone ...")
         stage = Stage(Path(directory), SEVEN, options.seed)
-        if not await _unless_stopped(stage.__aenter__(), stop):
+        if await unless_stopped(stage.__aenter__(), stop) is None:
             return None
         try:
             performance = _Performance(stage, options, trace, stop)
@@ -81,21 +82,6 @@ async def run_demo(
             return await performance.report(run)
         finally:
             await stage.__aexit__(None, None, None)
-
-
-async def _unless_stopped(starting: Coroutine[Any, Any, object], stop: asyncio.Event) -> bool:
-    """Await ``starting``, unless ``stop`` is set first: then cancel it and return False."""
-    # Any: what a coroutine yields to the event loop is the loop's business.
-    work, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(stop.wait())
-    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not work.done():
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-        return False
-    work.result()
-    return True
 
 
 class _Performance:
@@ -125,7 +111,7 @@ class _Performance:
         beside = [self._loop.create_task(work) for work in (self._strike(), self._draw(view), self._watch())]
         try:
             run = await play(
-                self._requests(),
+                open_trace(self._trace).requests,
                 (self._through, self._alone),
                 speed=self._options.speed,
                 seed=self._options.seed,
@@ -143,15 +129,9 @@ class _Performance:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        self._failure = self._failure or run.broken_off
         view.show(self._board.snapshot(self._loop.time() - self._start.result()))
         return run
-
-    def _requests(self) -> Iterator[TraceRequest]:
-        """The trace up to a mistake in it: what was measured before is still reported."""
-        try:
-            yield from read_azure(self._trace)
-        except TraceError as error:
-            self._failure = error
 
     async def _strike(self) -> None:
         start = await asyncio.shield(self._start)

@@ -4,6 +4,7 @@ ones before it."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -58,7 +59,9 @@ class Run(msgspec.Struct, frozen=True):
     duration_s: float
     """From the start until no more was sent."""
     complete: bool
-    """False: it was stopped before the end of the trace."""
+    """False: it was stopped before the end of the trace, or the trace broke off."""
+    broken_off: TraceError | None = None
+    """The mistake in the trace that ended the run; what stands before it was sent."""
 
 
 async def play(
@@ -71,6 +74,7 @@ async def play(
     duration_s: float | None = None,
     grace_s: float = 30.0,
     on_start: Callable[[float], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Run:
     """Send each request of the trace to every lane at ``at_s / speed`` seconds after the start.
 
@@ -86,42 +90,36 @@ async def play(
         How long open requests may take after the last one was sent.
     on_start
         Called with the start's instant (``loop.time()``).
-
-    Raises
-    ------
-    TraceError
-        From ``requests``, as it is read while playing; what was sent until then is in the lanes.
+    clock
+        That of the lanes' callers.
     """
-    loop = asyncio.get_running_loop()
     upcoming = _Upcoming(requests, lanes, Prompts(seed), speed, duration_s)
     upcoming.make()
-    start = loop.time()
-    on_start(start)
+    on_start(asyncio.get_running_loop().time())
+    start = clock()
     sent_until_s = 0.0
     try:
         while upcoming.ready and not stop.is_set():
             at_s = upcoming.ready[0].at_s
-            while upcoming.room and start + at_s - loop.time() > _SPARE_S:
+            while upcoming.room and start + at_s - clock() > _SPARE_S:
                 upcoming.make()
                 await asyncio.sleep(0)
-            await _rest(stop, start + at_s - loop.time())
+            await _rest(stop, start + at_s - clock())
             if stop.is_set():
                 break
-            _send(lanes, upcoming.ready.popleft(), start)
+            _send(lanes, upcoming.ready.popleft(), start, clock)
             if not upcoming.ready:
                 upcoming.make()
         if duration_s is not None and not upcoming.over:
-            await _rest(stop, start + duration_s - loop.time())
-        sent_until_s = loop.time() - start
+            await _rest(stop, start + duration_s - clock())
+        sent_until_s = clock() - start
     finally:
-        sent_until_s = sent_until_s or loop.time() - start
+        sent_until_s = sent_until_s or clock() - start
         await _settle(lanes, stop, grace_s)
     for lane in lanes:
         if lane.mishap is not None:
             raise lane.mishap
-    if upcoming.error is not None:
-        raise upcoming.error
-    return Run(sent_until_s, complete=not stop.is_set())
+    return Run(sent_until_s, complete=not stop.is_set() and upcoming.error is None, broken_off=upcoming.error)
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -192,18 +190,16 @@ class _Upcoming:
         self.ready.append(_Ready(at_s, request.input_tokens, bodies))
 
 
-def _send(lanes: Sequence[Lane], ready: _Ready, start: float) -> None:
+def _send(lanes: Sequence[Lane], ready: _Ready, start: float, clock: Callable[[], float]) -> None:
     for lane, body in zip(lanes, ready.bodies, strict=True):
         if lane.in_flight >= lane.max_in_flight:
             lane.dropped += 1
         else:
-            _send_one(lane, ready, body, start)
+            _send_one(lane, ready, body, start + ready.at_s, clock)
 
 
-def _send_one(lane: Lane, ready: _Ready, body: bytes, start: float) -> None:
-    loop = asyncio.get_running_loop()
-    due = start + ready.at_s
-    lag_s = max(0.0, loop.time() - due)
+def _send_one(lane: Lane, ready: _Ready, body: bytes, due: float, clock: Callable[[], float]) -> None:
+    lag_s = max(0.0, clock() - due)
     sample = Sample(at_s=ready.at_s, lag_s=lag_s, input_tokens=ready.input_tokens, error=UNFINISHED)
     lane.samples.append(sample)
 
@@ -215,7 +211,7 @@ def _send_one(lane: Lane, ready: _Ready, body: bytes, start: float) -> None:
             raise
         lane.finished.append(sample)
 
-    task = loop.create_task(call())
+    task = asyncio.get_running_loop().create_task(call())
     lane.open.add(task)
     task.add_done_callback(lane.ended)
 

@@ -1,0 +1,197 @@
+"""A replay under way: what came of it so far, counted as it comes, and shown live or in lines."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from types import TracebackType
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from amaru.readiness.markdown import number, seconds
+from amaru.readiness.player import Lane
+from amaru.readiness.replay_plan import time_text
+
+PLAIN_EVERY_S = 10.0
+RATE_OVER_S = 10.0
+"""The last so many seconds make the rate."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How things stand."""
+
+    elapsed_s: float
+    planned_s: float | None
+    """How long requests are sent, where that is known."""
+    planned: int | None
+    sent: int
+    """Dropped ones too."""
+    per_s: float
+    """Sent, of late."""
+    in_flight: int
+    served: int
+    failed: int
+    dropped: int
+    first_token_p50_s: float | None
+    first_token_p95_s: float | None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether all was sent, and only answers are waited for."""
+        if self.planned is not None:
+            return self.sent >= self.planned
+        return self.planned_s is not None and self.elapsed_s >= self.planned_s
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the last request leaves."""
+        return None if self.planned_s is None else max(0.0, self.planned_s - self.elapsed_s)
+
+
+class Tally:
+    """Counts what a lane finishes; looking costs as much as came since the last look, and one pass over first tokens.
+
+    The median and the 95th percentile are those of all whole answers so far, in single precision.
+    """
+
+    def __init__(self, lane: Lane, planned: int | None, planned_s: float | None) -> None:
+        self._lane = lane
+        self._planned = planned
+        self._planned_s = planned_s
+        self._seen = self._served = 0
+        self._first_tokens = array("f")
+        self._sent: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    def look(self, elapsed_s: float) -> Progress:
+        """How things stand ``elapsed_s`` after the start."""
+        lane = self._lane
+        for sample in lane.finished[self._seen :]:
+            self._seen += 1
+            if sample.ok:
+                self._served += 1
+                if sample.first_token_s is not None:
+                    self._first_tokens.append(sample.first_token_s)
+        sent = len(lane.samples) + lane.dropped
+        while len(self._sent) > 1 and self._sent[1][0] <= elapsed_s - RATE_OVER_S:
+            self._sent.popleft()
+        since_s, before = self._sent[0]
+        self._sent.append((elapsed_s, sent))
+        p50, p95 = self._quantiles()
+        return Progress(
+            elapsed_s=elapsed_s,
+            planned_s=self._planned_s,
+            planned=self._planned,
+            sent=sent,
+            per_s=(sent - before) / max(elapsed_s - since_s, 1e-3),
+            in_flight=lane.in_flight,
+            served=self._served,
+            failed=self._seen - self._served,
+            dropped=lane.dropped,
+            first_token_p50_s=p50,
+            first_token_p95_s=p95,
+        )
+
+    def _quantiles(self) -> tuple[float | None, float | None]:
+        if not self._first_tokens:
+            return None, None
+        # A copy: an array that is looked at cannot grow.
+        p50, p95 = np.quantile(np.array(self._first_tokens), (0.5, 0.95), method="inverted_cdf")
+        return float(p50), float(p95)
+
+
+class View(Protocol):
+    """Shows a replay while it goes on. Used as a context manager."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, progress: Progress) -> None:
+        """Show how things stand."""
+
+
+class PlainView:
+    """A line every ten seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_s = PLAIN_EVERY_S
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, progress: Progress) -> None:
+        if progress.elapsed_s >= self._next_s:
+            self._next_s += PLAIN_EVERY_S
+            words = f"{_when(progress)}: {_figures(progress)}"
+            self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A bar and two lines of figures, drawn anew a few times a second; the last picture stays."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, progress: Progress) -> None:
+        self._live.update(picture(progress), refresh=True)
+
+
+def picture(progress: Progress) -> Group:
+    """What the live view draws; made for 80 columns and more."""
+    head = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    head.add_column(no_wrap=True)
+    head.add_column(ratio=1)
+    head.add_column(no_wrap=True)
+    head.add_column(no_wrap=True)
+    total = progress.planned_s or None
+    bar = ProgressBar(total=total, completed=min(progress.elapsed_s, total or 0.0), pulse=total is None)
+    head.add_row(Text("amaru replay", style="bold"), bar, _when(progress), Text("Ctrl-C ends it", style="dim"))
+    return Group(head, Text(_figures(progress), no_wrap=False))
+
+
+def _when(progress: Progress) -> str:
+    if progress.waiting:
+        return f"{time_text(progress.elapsed_s)}, waiting for the last answers"
+    if progress.planned_s is None or progress.eta_s is None:
+        return time_text(progress.elapsed_s)
+    return f"{time_text(progress.elapsed_s)} of {time_text(progress.planned_s)}, ETA {time_text(progress.eta_s)}"
+
+
+def _figures(progress: Progress) -> str:
+    of = "" if progress.planned is None else f" of {progress.planned:,}"
+    parts = [
+        f"sent {progress.sent:,}{of}, {number(progress.per_s)}/s",
+        f"{progress.in_flight:,} in flight",
+        f"{progress.served:,} served",
+        f"{progress.failed:,} failed",
+    ]
+    if progress.dropped:
+        parts.append(f"{progress.dropped:,} dropped")
+    if progress.first_token_p50_s is not None:
+        p50, p95 = seconds(progress.first_token_p50_s), seconds(progress.first_token_p95_s)
+        parts.append(f"first token p50 {p50}, p95 {p95}")
+    return "; ".join(parts)
