@@ -12,9 +12,10 @@ Regression on the tokens was rejected: where all prompts are short, or some are 
 long ones.
 
 A wait that a limit cut off says only that the answer takes longer. It backs the limit off, as RFC 6298 (section 5.5)
-does with TCP's: to twice the wait that was in vain, for every size, until such a wait ends in an answer or has gone on
-up to the configured limit. The latter means that waiting is no use (some requests hang, whatever one grants them), and
-for a while only failures without an answer between them back off.
+does with TCP's: to twice the wait that was in vain, for every size and for ten minutes. By then the answers that it
+let through have been learned. It ends sooner where the offer is as fast as ever after an outage, and where a wait up to
+the configured limit was in vain too: then waiting is no use (some requests hang, whatever one grants them), and for a
+while only failures without an answer between them back off.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ENOUGH = 20.0
 MOST = 200.0
 """Weight of the past in answers: the mean follows a change within some hundreds."""
 HALF_LIFE_S = 900.0
-"""Weights halve in this time: an offer not asked for half an hour or more has its configured limits again."""
+"""Weights halve in this time: an offer not asked for an hour has its configured limits again."""
 LONGEST_FADES = 1e-3
 """The longest wait fades by this share with each answer, besides its half-life: what is rarer than one in a thousand
 may be cut off."""
