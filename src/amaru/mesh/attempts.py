@@ -148,6 +148,7 @@ class Attempts:
             self.status = reply.status
         else:
             self.fresh = True
+            plan.board.answering(attempt.admission, self.mesh.clock())
             if self.broken is not None:
                 self._learn_form(attempt)
         return reply
