@@ -89,7 +89,7 @@ def test_every_figure_is_what_counting_by_hand_gives(samples: list[Sample], drop
         assert (figures.p50, figures.p95, figures.p99) == tuple(naive(values, share) for share in (0.5, 0.95, 0.99))
     lasted_s = max([60.0, *(sample.at_s + sample.latency_s for sample in whole)])
     assert summary.measured_s == lasted_s
-    assert summary.goodput_per_s == pytest.approx(len(good) / lasted_s)
+    assert summary.goodput_per_s == pytest.approx(len(good) / 60)
     offered = len(samples) + dropped
     assert summary.goodput_share == (len(good) / offered if offered else None)
     assert summary.offered_per_s == pytest.approx(offered / 60)
@@ -131,10 +131,10 @@ def test_gaps_of_a_long_run_stay_small_in_memory() -> None:
     assert timed.inter_token_s.nbytes == 4_000_000
 
 
-def test_rates_are_taken_until_the_last_answer_ended() -> None:
+def test_rates_of_tokens_are_taken_until_the_last_answer_ended_and_those_of_requests_while_they_were_due() -> None:
     summary = summarize([answer(latency_s=20.0, tokens=100)], duration_s=2, slo_first_token_s=1)
     assert summary.output_tokens_per_s == pytest.approx(5)
-    assert summary.offered_per_s == pytest.approx(0.5)
+    assert summary.offered_per_s == summary.served_per_s == summary.goodput_per_s == pytest.approx(0.5)
 
 
 def test_a_share_that_is_no_binary_fraction_has_its_own_rank() -> None:

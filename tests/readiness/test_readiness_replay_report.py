@@ -130,13 +130,15 @@ def test_no_key_is_stored_or_shown(tmp_path: Path) -> None:
         target="https://user:secretsecret2@host.example:8443/v1?key=secretsecret3#secretsecret4",
         command=(
             "amaru replay t.csv --target https://user:secretsecret2@host.example/v1?key=secretsecret3 "
-            "--key secretsecret5 --api-key='secretsecret6 x' -H \"x: y\" --target=//u:secretsecret7@h/v1 --speed 20"
+            "--key secretsecret5 --key-env NAME --api-key='secretsecret6 x' -H \"x: y\" "
+            "--target=//u:secretsecret7@h/v1 --speed 20"
         ),
     )
     shown = text_of(run, tmp_path)
     stored = (tmp_path / "replay.json").read_text("utf-8")
     assert "secretsecret" not in shown + stored
     assert "https\\://host.example:8443/v1" in shown
+    assert "--key-env NAME" in shown
     assert "--speed 20" in shown
 
 

@@ -110,8 +110,9 @@ class Distributions(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A run, or a part of it, in figures.
 
-    Rates are taken over ``measured_s``, as vLLM's over its ``benchmark_duration``: a rate over the time of sending
-    alone would count answers that came later. What was asked for (``offered_per_s``) is over ``duration_s``.
+    Rates of requests are taken over ``duration_s``, the time in which they were due, so that those of due, whole and
+    good ones are to each other as their numbers are. Rates of tokens are taken over ``measured_s``, as all of vLLM's
+    are over its ``benchmark_duration``: over less, they would count tokens that came later.
     """
 
     sent: int
@@ -227,7 +228,7 @@ def summarize(
     input_tokens = sum(sample.input_tokens for sample in whole)
     output_tokens = sum(sample.output_tokens for sample in whole)
     measured_s = max(duration_s, max((sample.ended_s for sample in whole), default=0.0))
-    span_s = max(measured_s, 1e-9)
+    sending_s, span_s = max(duration_s, 1e-9), max(measured_s, 1e-9)
     ended = len(whole) + failed + dropped
     offered = len(samples) + dropped
     errors = Counter(sample.error for sample in samples if sample.error and sample.error != UNFINISHED)
@@ -241,11 +242,11 @@ def summarize(
         errors=dict(errors.most_common()),
         success_share=len(whole) / ended if ended else None,
         good=good,
-        goodput_per_s=good / span_s,
+        goodput_per_s=good / sending_s,
         goodput_share=good / offered if offered else None,
         slo_first_token_s=slo_first_token_s,
-        offered_per_s=offered / max(duration_s, 1e-9),
-        served_per_s=len(whole) / span_s,
+        offered_per_s=offered / sending_s,
+        served_per_s=len(whole) / sending_s,
         first_token=_three(timed.first_token_s),
         inter_token=_three(timed.inter_token_s),
         time_per_output_token=_three(timed.time_per_output_token_s),

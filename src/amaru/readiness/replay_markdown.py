@@ -209,8 +209,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         "`bench serve`. Percentiles are by nearest rank."
     )
     yield (
-        f"What was due is a rate over the {number(summary.duration_s)} s of sending; what was answered, over the "
-        f"{number(summary.measured_s)} s until the last whole answer ended."
+        f"Rates of requests are over the {number(summary.duration_s)} s in which they were due; rates of tokens, over "
+        f"the {number(summary.measured_s)} s until the last whole answer ended."
     )
     yield (
         "The load generator's own lag is how much later than due a request left. Where it is not small beside the time "

@@ -10,6 +10,7 @@ from amaru.readiness.markdown import chosen_seconds, number, plain, seconds, sha
 from amaru.readiness.measuring import UNKNOWN
 from amaru.readiness.plotting import (
     BLUE,
+    DIM,
     FAINT,
     GREEN,
     HUES,
@@ -131,6 +132,8 @@ def _latency(figure: Figure, report: ReplayReport) -> None:
         nothing(top, "nothing was served")
     bottom.bar(middles_s, series.failed, width=series.interval_s * 0.9, color=RED, linewidth=0)
     bottom.set_ylabel("failed")
+    if not summary.failed:
+        bottom.text(0.5, 0.5, "none failed", transform=bottom.transAxes, ha="center", va="center", color=DIM)
     _counts_upwards(bottom, max(series.failed, default=0))
     run_axis(bottom, series.interval_s * len(series.sent))
 
