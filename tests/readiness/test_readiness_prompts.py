@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amaru.accounts.tokens import estimate_tokens
 from amaru.readiness.caller import Caller, Habits
 from amaru.readiness.player import Lane, play
 from amaru.readiness.prompts import Prompts
@@ -28,6 +29,12 @@ def test_a_prompt_has_exactly_its_tokens(tokens: int, block_tokens: int, blocks:
     prompt = PROMPTS.for_request(request(tokens, *fitting, block_tokens=block_tokens))
     assert count_tokens(prompt) == max(1, tokens)
     assert prompt == prompt.strip()
+
+
+def test_a_token_takes_four_characters() -> None:
+    prompt = PROMPTS.for_request(request(10_000))
+    assert len(prompt) == pytest.approx(40_000, rel=0.02)
+    assert estimate_tokens(prompt) == pytest.approx(10_000, rel=0.02)
 
 
 def test_a_block_larger_than_all_text_there_is() -> None:
