@@ -323,6 +323,14 @@ async def test_a_reset_connection_cuts_the_stream_or_ends_a_whole_one() -> None:
             assert caught.value.kind is FailureKind.STREAM_CUT
 
 
+@pytest.mark.parametrize("line_end", [b"", b"\n", b"\r\n"])
+async def test_a_last_event_that_lacks_its_blank_line_goes_out_before_the_cut(line_end: bytes) -> None:
+    """It counts as sent, and would be missing from what another provider goes on with."""
+    handed_on, failure = await breaks(WORLD.rstrip() + line_end)
+    assert (handed_on, failure.kind) == (WORLD, FailureKind.STREAM_CUT)
+    assert (await call_fails(ROLE, HELLO.rstrip() + line_end)).kind is FailureKind.STREAM_CUT
+
+
 async def test_half_an_event_is_not_handed_on() -> None:
     handed_on, failure = await breaks(WORLD[:-10], end="close")
     assert (handed_on, failure.kind) == (b"", FailureKind.STREAM_CUT)

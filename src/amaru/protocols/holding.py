@@ -58,6 +58,7 @@ class Holder:
 
     def keep_rest(self, data: bytes) -> None:
         """Hold an event that belongs to no choice, such as the usage: it goes out behind what is held now."""
+        self.size_bytes += len(data)
         if self._pieces or self._hold is Hold.ALL:
             self._pieces.setdefault(_REST, []).append(_event(data))
         else:

@@ -200,15 +200,20 @@ class StreamParser:
         return self._take_blocks(blocks)
 
     def feed_eof(self) -> bytes:
-        """The bytes are over: a last event that lacks only its blank line still counts, half of one does not."""
+        """The bytes are over: a last event that lacks only its blank line still counts, half of one does not.
+
+        Gives back what there is to hand on, once.
+        """
         rest = self._splitter.rest.rstrip(b"\r\n")
         if not rest or self.ended:
             return b""
+        self._splitter = EventSplitter()
         kept = self._take_block(rest)
         if self.malformed is not None:
             self.malformed = None
             self.ended = False
-        return rest + b"\n\n" if kept else b""
+        events = rest + b"\n\n" if kept else b""
+        return events if self._holder is None else events + self._holder.take()
 
     def _take_lines(self, data: bytes, lines: list[bytes]) -> bytes:
         kept = []
@@ -261,10 +266,13 @@ class StreamParser:
             return not self.ended
         indices = [choice.index or 0 for choice in choices]
         self._holder.keep(data, indices, self.finish_reasons, all_finished=self.finished_choices > 0)
-        if self._holder.size_bytes > MAX_HELD_BYTES:
+        self._check_size(self._holder)
+        return False
+
+    def _check_size(self, holder: Holder) -> None:
+        if holder.size_bytes > MAX_HELD_BYTES:
             self.malformed = f"more than {MAX_HELD_BYTES} bytes have to be held back"
             self.ended = True
-        return False
 
     def _take_choice(self, data: bytes, choice: _Choice) -> None:
         index = choice.index or 0
@@ -344,6 +352,7 @@ class StreamParser:
         if self._holder is None or not wanted:
             return wanted
         self._holder.keep_rest(data)
+        self._check_size(self._holder)
         return False
 
     def _take_error(self, data: bytes, name: bytes, otherwise: str) -> None:
@@ -359,5 +368,8 @@ class StreamParser:
 
 def _more_than_a_role(data: bytes) -> bool:
     """Whether a delta holds anything but its role: providers have more fields for content than we know."""
-    deltas = [choice.get("delta") for choice in msgspec.json.decode(data)["choices"]]
+    try:
+        deltas = [choice.get("delta") for choice in msgspec.json.decode(data)["choices"]]
+    except (ValueError, RecursionError):  # a number out of range, which the chunk's own decoder passed over
+        return True
     return any(value for delta in deltas if delta for name, value in delta.items() if name != "role")

@@ -156,9 +156,10 @@ class OpenAIStreamReply(StreamReply):
         parser = self._parser
         events = parser.feed_eof()
         if parser.error is None:
-            if not parser.done and not parser.finished_choices:
+            if parser.done or parser.finished_choices:
+                self._end()
+            elif not events or self._first_token_at is None:  # else they go out first: what was read counts as sent
                 raise self._cut()
-            self._end()
         return events
 
     def _judge_end(self) -> None:
