@@ -18,6 +18,7 @@ from amaru.mesh.rescue import Ask, Broken, delivered_usage
 from amaru.protocols.openai import Hold, OpenAIRequest
 from amaru.providers.base import StreamReply, WholeReply
 from amaru.routing.explanation import why_none
+from amaru.routing.kernels import Code
 from amaru.routing.ranking import Ranking
 from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
 from amaru.routing.retries import backoff_s
@@ -35,6 +36,8 @@ WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STRE
 """Failures by which a wait ends, be it at the offer's own limit or at the request's deadline."""
 CLOCK_GRAIN_S = 0.005
 """A deadline may strike this much early: event loops count in milliseconds."""
+
+BUSY = frozenset((Code.THROTTLED, Code.RATE_LIMIT, Code.CAPACITY))
 
 REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
 PREFILL_REMEDY = "it is not asked to continue answers again; take `prefill` from its capabilities"
@@ -165,7 +168,7 @@ class Attempts:
     def _learn_form(self, attempt: OpenAttempt) -> None:
         """The request that was refused as a continuation was taken as it is: it was the form that it refused."""
         assert self.broken is not None
-        if attempt.row in self.broken.refused:
+        if self.broken.refused.get(attempt.row, False):
             self._note_prefill_refused(attempt)
 
     def _note_prefill_refused(self, attempt: OpenAttempt) -> None:
@@ -201,9 +204,9 @@ class Attempts:
                 return [row, *candidates[:place], *candidates[place + 1 :]]
         return candidates
 
-    def _admit(self, row: int, *, again: bool = False) -> bool:
+    def _admit(self, row: int, *, again: bool = False, last_resort: bool = False) -> bool:
         plan, now = self.plan, self.mesh.clock()
-        admission = plan.board.admit(row, self.tokens, now, again=again)
+        admission = plan.board.admit(row, self.tokens, now, again=again, last_resort=last_resort)
         if admission is None:
             return False
         self.open = OpenAttempt(row, plan.board.offers[row], admission, now, self._ask)
@@ -220,6 +223,8 @@ class Attempts:
         rows = [row for row in latest.rows.tolist() if row not in self.excluded]
         if not rows or not latest.may_return(rows):
             raise self._give_up(None)
+        if self._admit_last_resort(latest, now):
+            return []
         soonest_s = plan.board.soonest_return_s(rows, now, self.tokens)
         limit_at = self.deadline_at
         if self.call.deadline_s is None:  # who names no deadline is not kept for as long as an answer may take
@@ -231,6 +236,17 @@ class Attempts:
         await mesh.wait_for_change(self.workload.resource, timeout_s, again=self.waited)
         self.waited = True
         return self._decide_again(mesh.clock()).order
+
+    def _admit_last_resort(self, latest: Ranking, now: float) -> bool:
+        """Where breakers keep away every offer there is, take the one that still serves most."""
+        kept_away = [
+            row
+            for row, code in zip(latest.rows.tolist(), latest.codes.tolist(), strict=True)
+            if code == Code.COOLING_DOWN
+        ]
+        if any(code in BUSY for code in latest.codes.tolist()):  # a well offer is worth waiting for
+            return False
+        return any(self._admit(row, last_resort=True) for row in self.plan.board.last_resorts(kept_away, now))
 
     def _decide_again(self, now: float) -> Ranking:
         """Rank anew what was not tried yet; before the first attempt, that is the decision."""
@@ -250,7 +266,7 @@ class Attempts:
         if self._is_spent() or reaction.next is Next.NO:
             raise self._give_up(None)
         if broken is not None and attempt.ask.join is Join.CONTINUED and failure.kind is FailureKind.BAD_REQUEST:
-            self._ask_anew(row)
+            self._ask_anew(row, refused_form=True)
             return
         pause_s = self._pause_before_again(row, failure, reaction.again)
         if pause_s is not None and self.plan.retries.try_retry(self.mesh.clock()):
@@ -262,10 +278,10 @@ class Attempts:
                 return
         self._rule_out(row, reaction)
 
-    def _ask_anew(self, row: int) -> None:
-        """Ask the same offer at once for an answer begun anew: it does not take the form of a continuation."""
+    def _ask_anew(self, row: int, *, refused_form: bool) -> None:
+        """Ask the same offer at once for an answer begun anew: it did not continue, or refused the very form."""
         assert self.broken is not None
-        self.broken.refused.add(row)
+        self.broken.refused[row] = refused_form
         self._admit(row, again=True)
 
     def _is_spent(self) -> bool:

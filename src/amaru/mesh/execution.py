@@ -67,7 +67,8 @@ class Execution(Attempts):
                 else:
                     data = await reply.next()
                 if not data:
-                    return self._finish(attempt, reply)
+                    rest = joint.end() if joint is not None else b""
+                    return rest + self._finish(attempt, reply)
                 if joint is not None:
                     data = joint.take(data)
                     if not data:
@@ -118,14 +119,16 @@ class Execution(Attempts):
                 return data
             if isinstance(trouble, Failure):
                 self.failure = trouble
-                if not self.broken.possible:
-                    raise self._give_up(None)
+            if not self.broken.possible:
+                raise self._give_up(None)
+            if isinstance(trouble, Failure):
                 await self._react(attempt, trouble)
             elif self._is_spent():
                 raise self._give_up(None)
             elif isinstance(trouble, NotContinuedError):
-                self._note_prefill_refused(attempt)
-                self._ask_anew(attempt.row)
+                if trouble.certain:
+                    self._note_prefill_refused(attempt)
+                self._ask_anew(attempt.row, refused_form=False)
             else:
                 self.excluded |= self.broken.rows
         except RequestError as error:

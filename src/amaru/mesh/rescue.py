@@ -52,7 +52,8 @@ class Broken:
     rows
         The offers whose streams broke, or could not be joined.
     refused
-        Those that refused the form of a continuation: they are asked anew instead.
+        Those that did not continue: they are asked anew instead. True: it was the form of a continuation that one
+        refused, if it takes the request as it is.
     """
 
     __slots__ = ("_continuable", "_continued_its_own", "_head", "refused", "request", "rows", "sent")
@@ -62,7 +63,7 @@ class Broken:
         self.request = request
         self.sent = Sent()
         self.rows: set[int] = set()
-        self.refused: set[int] = set()
+        self.refused: dict[int, bool] = {}
         self._head = b""
         self._continuable = False
         self._continued_its_own = continued_its_own

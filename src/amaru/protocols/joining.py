@@ -7,11 +7,13 @@ cannot be joined: two answers would be mixed into one that nobody gave.
 A later answer comes in two ways. A *continuation* goes on from the text that was sent, so nothing of it should come
 again (but the white space at its end, which is left out of what is continued). An answer *begun anew* has to repeat all
 of it. Some providers take the request for a continuation for an ordinary one and begin anew, with too low a token limit
-at that; this is noticed by the repetition.
+at that; this is noticed by the repetition. Where it cannot be told, it is not joined either.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os.path
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +26,8 @@ from amaru.protocols.stream import Sent
 Json = dict[str, Any]  # Any: a JSON object
 
 TELLING_CHARS = 12
-"""A continuation that begins like what it should continue, for so many characters at least, was begun anew. Shorter
-texts may well come twice in one answer."""
+"""A continuation that begins like what it should continue, for so many characters at least, was begun anew. Less may
+well come twice in one answer, unless all that was sent is no more."""
 TELLING_DISTINCT = 6
 """Of so many different characters at least: a ruled line goes on as it began."""
 SETTLED_CHARS = 200
@@ -39,7 +41,14 @@ class DivergedError(Exception):
 
 
 class NotContinuedError(DivergedError):
-    """The later answer should have been a continuation, and was begun anew."""
+    """The later answer should have been a continuation, and was begun anew.
+
+    ``certain`` is false where it only looks so: the answer may go on the way it began. To join it would be a guess.
+    """
+
+    def __init__(self, *, certain: bool) -> None:
+        super().__init__()
+        self.certain = certain
 
 
 def continued_part(sent: Sent) -> str:
@@ -74,9 +83,10 @@ class Joint:
         self._echo: list[Json] | None = None
         """Events of a continuation so far, while they might be an answer begun anew; ``None``: that is settled."""
         self._echoed = ""
+        self._continues = continues
         if continues:
             self._expected = sent.content[len(continued_part(sent)) :]
-            self._echo = [] if _is_telling(sent.content) else None
+            self._echo = []
         self._contents: list[str] = []
         self._reasonings: list[str] = []
         self._choices: set[int] = set()
@@ -86,12 +96,14 @@ class Joint:
     def sent(self) -> Sent:
         """What the caller has now, of all attempts together."""
         before = self._sent
+        if self._choices:  # of several choices none is ever sent in part
+            return Sent(choices=before.choices | self._choices)
         return Sent(
             before.content + "".join(self._contents),
             before.reasoning + "".join(self._reasonings),
             before.events + len(self._contents),
             before.reasoning_events + len(self._reasonings),
-            before.choices | self._choices,
+            before.choices,
             before.opaque or self._opaque,
         )
 
@@ -107,13 +119,30 @@ class Joint:
         try:
             for block in self._splitter.feed(events):
                 data = parse_event(block).data
-                for event in self._settled(msgspec.json.decode(data)) if data is not None else ():
-                    kept = self._join(event)
-                    if kept is not None:
-                        out.append(_event(kept))
+                if data is not None:
+                    out += self._joined(self._settled(msgspec.json.decode(data)))
         except (ValueError, OverflowError, RecursionError):  # read as a chunk, and yet not to be written again
             raise DivergedError from None
         return b"".join(out)
+
+    def end(self) -> bytes:
+        """The later stream is whole: what of it had to wait until now.
+
+        Not every provider sends a finish reason, at which ``take`` would have noticed what is raised here.
+
+        Raises
+        ------
+        DivergedError
+            It ended before it had repeated all that was sent; ``NotContinuedError``: before one could tell whether it
+            goes on from there.
+        """
+        events, self._echo = self._echo or [], None
+        if self._echoed:
+            raise NotContinuedError(certain=False)
+        out = b"".join(self._joined(events))
+        if not self._choices:
+            self._must_be_through()
+        return out
 
     def usage_event(self, usage: Usage) -> bytes:
         """A closing event with ``usage``, for a provider that told none."""
@@ -128,18 +157,26 @@ class Joint:
         self._echo.append(event)
         self._echoed += "".join(_content(choice) for choice in event.get("choices") or ())
         begun, sent = self._echoed, self._sent.content[:SETTLED_CHARS]
-        if sent.startswith(begun) and len(begun) < len(sent) and not _finishes(event):
+        reasons = [choice.get("finish_reason") for choice in event.get("choices") or ()]
+        if len(begun) < len(sent) and sent.startswith(begun) and not any(reasons):
             return []
-        if begun.startswith(sent) or (sent.startswith(begun) and _is_telling(begun)):
-            raise NotContinuedError
-        events, self._echo = self._echo, None
+        same = os.path.commonprefix((begun, sent))  # noqa: RUF071 - of texts, character by character
+        repeats = bool(begun) and same in (begun, sent)
+        # A provider that begins anew and stops on the way is out of tokens, of which it was allowed too few.
+        if _is_telling(same) or (repeats and (same == sent or "length" in reasons)):
+            raise NotContinuedError(certain=repeats and _is_telling(same))
+        events, self._echo, self._echoed = self._echo, None, ""
         return events
 
     # ---- joining ------------------------------------------------------------------------------------------------
 
+    def _joined(self, events: list[Json]) -> list[bytes]:
+        kept = [self._join(event) for event in events]
+        return [_event(event) for event in kept if event is not None]
+
     def _join(self, event: Json) -> Json | None:
         event.update(self._identity)
-        if event.get("usage"):
+        if isinstance(event.get("usage"), dict):
             event["usage"] = self._retell(event["usage"])
         given = event.get("choices")
         if not given:
@@ -160,10 +197,10 @@ class Joint:
         if isinstance(delta, dict):
             delta.pop("role", None)
             self._join_reasoning(delta)
-            if "content" in delta and isinstance(delta["content"], str):
+            if isinstance(delta.get("content"), str):
                 delta["content"] = self._new_content(content)
-            rest = {name: value for name, value in delta.items() if value and name not in ("content", *_REASONING)}
-            if rest:
+            text = {"content", *_REASONING}
+            if any(value and not (name in text and isinstance(value, str)) for name, value in delta.items()):
                 self._must_be_through()
                 self._opaque = True
             left = any(delta.values())
@@ -173,22 +210,20 @@ class Joint:
                 choice["text"] = self._new_content(content)
                 left = bool(choice["text"])
         if reason:
-            # A continuation may end where nothing but white space was still to be repeated.
-            if self._expected.strip() or self._expected_reasoning:
-                raise DivergedError
+            self._must_be_through()
             self._choices.add(choice.get("index") or 0)
         return left or bool(reason)
 
     def _join_reasoning(self, delta: Json) -> None:
-        for name in _REASONING:
-            text = delta.get(name)
-            if not isinstance(text, str) or not text:
-                continue
-            if self._drops_reasoning:
+        """Of two names for one reasoning, as some providers send it, the first is read (as ``reasoning_of`` does)."""
+        names = [name for name in _REASONING if delta.get(name)]
+        if self._drops_reasoning:
+            for name in names:
                 delta[name] = ""
-                continue
+        elif names and isinstance(text := delta[names[0]], str):
             new, self._expected_reasoning = _beyond(text, self._expected_reasoning)
-            delta[name] = new
+            for name in names:
+                delta[name] = new
             if new:
                 self._reasonings.append(new)
 
@@ -201,8 +236,11 @@ class Joint:
         return new
 
     def _must_be_through(self) -> None:
-        """What is not text may only follow when all that was sent has been repeated."""
-        if self._expected or self._expected_reasoning:
+        """The end, and what is not text, may only follow when all that was sent has been repeated.
+
+        A continuation need not repeat white space that it was not shown.
+        """
+        if self._expected_reasoning or (self._expected.strip() if self._continues else self._expected):
             raise DivergedError
 
 
@@ -237,15 +275,13 @@ def _content(choice: Json) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _finishes(event: Json) -> bool:
-    return any(choice.get("finish_reason") for choice in event.get("choices") or ())
-
-
 def _identity(head: bytes) -> Json:
     """What every chunk of an answer repeats, from the first of ``head`` that has an id or a model."""
     for block in EventSplitter().feed(head):
         data = parse_event(block).data
-        chunk: Json = msgspec.json.decode(data) if data else {}
+        chunk: Json = {}
+        with contextlib.suppress(ValueError, RecursionError):  # a number out of range
+            chunk = msgspec.json.decode(data) if data else {}
         found = {name: chunk[name] for name in _IDENTITY if name in chunk}
         if found.get("id") or found.get("model"):
             return found
