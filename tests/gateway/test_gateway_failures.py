@@ -222,3 +222,17 @@ async def test_broken_credentials_take_the_offer_out_until_the_configuration_cha
     assert world.providers["alpha"].requests == 1
     world.reload()
     assert (await world.chat()).headers["x-amaru-provider"] == "alpha"
+
+
+async def test_where_every_provider_fails_often_the_best_of_them_still_serve(make_world: MakeWorld) -> None:
+    """Breakers would keep all of them away; what they still serve must not be lost."""
+    routing = {"breaker": {"cool_down_s": 60, "max_cool_down_s": 60}}
+    async with make_world(("alpha", "beta", "gamma"), routing=routing) as world:
+        for name in world.providers:
+            world.break_(name, "status", status=500, probability=0.5)
+        answers = await asyncio.gather(*(world.chat() for _ in range(10)))
+        for _ in range(30):
+            answers += await asyncio.gather(*(world.chat() for _ in range(5)))
+        late = answers[60:]
+        assert any(entry.state == "open" for entry in world.mesh.offer_health())
+        assert sum(answer.status_code == 200 for answer in late) >= 0.7 * len(late)

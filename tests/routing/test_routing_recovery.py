@@ -251,3 +251,44 @@ def test_the_bounds_are_the_providers_and_a_reload_brings_new_ones_to_what_was_l
     assert new.limits_s(0, 600, now) == pytest.approx((7.0, 3.0))
     off = board(offer("a"), patience={"a": PatienceSettings(adaptive=False, first_token_s=20.0)}, carry=new)
     assert off.limits_s(0, 600, now) == (20.0, 30.0)
+
+
+def test_where_breakers_keep_every_offer_away_the_one_that_serves_most_is_the_last_resort() -> None:
+    on = Board([offer("never"), offer("half")], {}, breaker=BreakerSettings(cool_down_s=60.0))
+    for row, serves in ((0, False), (1, True)):
+        for step in range(40):
+            admission = on.admit(row, 0.0, NOW + step * 0.1)
+            if admission is None:
+                break
+            well = serves and step % 2 == 1
+            on.observe(admission, NOW + step * 0.1, None if well else failure(FailureKind.STREAM_CUT))
+            on.release(admission)
+        assert on.health(row, NOW + 4.0).state == "open"
+    later = NOW + 4.0
+    rows = on.last_resorts([0, 1], later)
+    assert rows[0] == 1
+    taken = on.admit(1, 0.0, later, last_resort=True)
+    assert taken is not None
+    before = on.health(1, later)
+    on.observe(taken, later, failure(FailureKind.STREAM_CUT))
+    on.release(taken)
+    after = on.health(1, later)
+    assert (after.state, after.free_in_s) == (before.state, before.free_in_s), "it moves no breaker"
+    assert after.success < before.success
+
+
+def test_an_offer_that_always_fails_is_no_last_resort_for_long() -> None:
+    on = Board([offer("dead")], {}, breaker=BreakerSettings(cool_down_s=60.0))
+    tries = 0
+    for step in range(200):
+        now = NOW + step * 0.1
+        admission = on.admit(0, 0.0, now)
+        if admission is None and on.last_resorts([0], now):
+            admission = on.admit(0, 0.0, now, last_resort=True)
+            assert admission is not None
+        if admission is None:
+            continue
+        tries += 1
+        on.observe(admission, now, failure(FailureKind.SERVER_ERROR))
+        on.release(admission)
+    assert OPENING < tries <= OPENING + 5

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from amaru.accounts.tokens import count_sent, count_usage
+from amaru.accounts.tokens import count_sent, count_usage, may_be_tokens
 from amaru.domain import Join, Kind, Offer, Provenance, Usage
 from amaru.protocols.continuing import continuation_of, may_be_continued
 from amaru.protocols.joining import Joint, closing_events, continued_part
@@ -85,11 +85,12 @@ class Broken:
     def is_complete(self) -> bool:
         """The caller has as many tokens as it allowed: only the finish reason is missing.
 
-        Not after reasoning: whether that counts against the limit differs between providers.
+        Not after reasoning: whether that counts against the limit differs between providers. Nor where the pieces that
+        came were smaller than tokens.
         """
         limit, sent = self.request.max_output_tokens, self.sent
         counts = limit is not None and self.request.choices == 1 and self.possible and not sent.reasoning
-        return counts and limit is not None and sent.events >= limit
+        return counts and limit is not None and sent.events >= limit and may_be_tokens(sent.content, sent.events)
 
     def closing(self, model: str) -> tuple[bytes, Usage]:
         """The events that end an answer that is complete, and its usage."""

@@ -23,6 +23,8 @@ from amaru.routing.live import Admission, LiveState, Slab
 from amaru.routing.patience import PatienceSettings
 
 KIND_BITS: dict[Kind, int] = {kind: 1 << place for place, kind in enumerate(Kind)}
+LEAST_SUCCESS = 0.2
+"""An offer that serves a smaller share of recent attempts is no last resort either."""
 MAX_REGIONS = 52
 """Regions are bits of a float64 column, which holds integers exactly up to 2**53."""
 
@@ -148,15 +150,23 @@ class Board:
         return bits
 
     def admit(
-        self, row: int, tokens: float, now_s: float, *, gpu_hours: float = 0.0, again: bool = False
+        self,
+        row: int,
+        tokens: float,
+        now_s: float,
+        *,
+        gpu_hours: float = 0.0,
+        again: bool = False,
+        last_resort: bool = False,
     ) -> Admission | None:
         """Take a place right before an attempt; None where the offer is no longer free.
 
         Asks breaker (half-open lets exactly one probe through), throttle, capacity and rate limits. ``tokens`` are the
         workload's estimated input and output. ``again``: a retry of the same offer that has waited as ``reactions``
-        says passes the throttle that its own first attempt set.
+        says passes the throttle that its own first attempt set. ``last_resort`` passes the breaker, but is no probe.
         """
-        return self._states[row].admit(self._static_rows[row], row, tokens, gpu_hours, now_s, again=again)
+        state = self._states[row]
+        return state.admit(self._static_rows[row], row, tokens, gpu_hours, now_s, again=again, last_resort=last_resort)
 
     def release(self, admission: Admission) -> None:
         """Give the place back, once per admission in every case; more often does no harm.
@@ -210,6 +220,19 @@ class Board:
         """
         return self._states[row].breaker.due_at <= now_s
 
+    def last_resorts(self, rows: Iterable[int], now_s: float) -> list[int]:
+        """Those of ``rows``, all kept away by their breakers, that still serve some requests; the best first.
+
+        Where every offer fails often, the one that fails least is better than none (Envoy calls it a panic threshold).
+        One that fails always drops out after a few tries.
+        """
+        success = {row: self._success(row, now_s) for row in rows}
+        return sorted((row for row in success if success[row] >= LEAST_SUCCESS), key=lambda row: -success[row])
+
+    def _success(self, row: int, now_s: float) -> float:
+        success, weight = self._states[row].estimate(k.SUCCESS, now_s)
+        return 1.0 - weight * (1.0 - success)
+
     def can_continue(self, row: int) -> bool:
         """Whether the offer can go on from a broken answer: it has the capability, and has not refused to."""
         return self._can_continue[row] and not self._states[row].prefill_refused
@@ -247,7 +270,6 @@ class Board:
         free_at = self._free_at(row, 0.0, broken_too=True)
         first_token_ms, first_token_weight = state.estimate(k.FIRST_TOKEN, now_s)
         answer_ms, answer_weight = state.estimate(k.ANSWER, now_s)
-        success, success_weight = state.estimate(k.SUCCESS, now_s)
         advertised_ms = self.offers[row].latency_ms
         first_token_limit_s, idle_limit_s = self.limits_s(row, state.first_token.usual_tokens, now_s)
         return OfferHealth(
@@ -258,7 +280,7 @@ class Board:
             free_in_s=max(free_at - now_s, 0.0) if free_at < math.inf else None,
             first_token_ms=advertised_ms + first_token_weight * (first_token_ms - advertised_ms),
             answer_ms=answer_ms if answer_weight > 0.0 else None,
-            success=1.0 - success_weight * (1.0 - success),
+            success=self._success(row, now_s),
             continues=self.can_continue(row),
             first_token_limit_ms=first_token_limit_s * 1e3,
             idle_limit_ms=idle_limit_s * 1e3,

@@ -30,6 +30,9 @@ MAX_THROTTLE_S = 30.0
 MAX_RETRY_AFTER_S = 3600.0
 """The longest Retry-After believed: a mistaken one must not remove an offer for good."""
 
+LAST_RESORT = -1
+"""Ticket of a request that an open breaker let through since there was no other offer: it moves no breaker."""
+
 _MIDWAY = frozenset((FailureKind.STREAM_CUT, FailureKind.STREAM_STALLED, FailureKind.MALFORMED_EVENT))
 
 
@@ -108,7 +111,15 @@ class LiveState:
         self._throttled_at = -math.inf
 
     def admit(
-        self, offer: Sequence[float], row: int, tokens: float, gpu_hours: float, now_s: float, *, again: bool
+        self,
+        offer: Sequence[float],
+        row: int,
+        tokens: float,
+        gpu_hours: float,
+        now_s: float,
+        *,
+        again: bool,
+        last_resort: bool,
     ) -> Admission | None:
         """See ``Board.admit``; ``offer`` is the offer's row of ``static``."""
         cells, base = self.slab.cells, self.base
@@ -124,7 +135,7 @@ class LiveState:
             return None
         if token_s > 0.0 and k.gcra_free_at(cells[base + k.TOKEN_TAT], token_s, burst_s) > now_s:
             return None
-        ticket = self.breaker.admit(now_s)
+        ticket = LAST_RESORT if last_resort else self.breaker.admit(now_s)
         if ticket is None:
             return None
         if request_s > 0.0:
@@ -189,8 +200,9 @@ class LiveState:
         health = reaction_to(failure).health
         if health is not Health.HEALTHY:  # a caller's mistake says nothing about the offer
             began_at = now_s if admission is None else admission.admitted_at
+            ticket = None if admission is None else admission.ticket
             # Nor does one that began before the offer fell say anything of it as it is now.
-            if admission is None or admission.ticket is None or self.breaker.is_current(admission.ticket):
+            if ticket is None or ticket == LAST_RESORT or self.breaker.is_current(ticket):
                 self._average(k.SUCCESS, 0.0, now_s)
                 self._fell_midway = failure.kind in _MIDWAY
                 if stream and admission is not None:
