@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amaru.accounts import tokens
-from amaru.accounts.tokens import count_tokens, count_usage, estimate_tokens, load_vocabularies, unload_vocabularies
+from amaru.accounts.tokens import (
+    MAX_COUNTED_CHARS,
+    count_sent,
+    count_tokens,
+    count_usage,
+    estimate_tokens,
+    load_vocabularies,
+    may_be_tokens,
+    unload_vocabularies,
+)
 from amaru.domain import Provenance
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
@@ -136,3 +145,43 @@ def test_estimates_grow_with_the_text(one: str, other: str) -> None:
 @given(st.binary())
 def test_any_bytes_can_be_estimated(data: bytes) -> None:
     assert 0 <= estimate_tokens(data) <= 2 * len(data)
+
+
+# ---- a part of an answer --------------------------------------------------------------------------------------------
+
+
+def test_a_part_is_counted_with_the_models_own_vocabulary() -> None:
+    if "o200k_base" not in load_vocabularies(["o200k_base"], [bundled_vocabularies()]):
+        pytest.skip("this litellm bundles no o200k_base")
+    assert count_sent("gpt-4o", "Hello, world!", 1) == (4, Provenance.COUNTED)
+    assert count_sent("gpt-4o", "Hello, world!", 13) == (4, Provenance.COUNTED)
+    assert count_sent("gpt-4o", "x " * MAX_COUNTED_CHARS, 5)[1] is Provenance.ESTIMATED, "it would take too long"
+
+
+@pytest.mark.parametrize(
+    ("text", "events", "expected"),
+    [
+        ("The capital of France is", 5, 5),  # a token at a time
+        ("I", 1, 1),
+        ("unbelievably", 1, 1),  # within the slack of few events
+        ("敏捷的棕色狐狸", 7, 7),
+        ("🎉🎉", 4, 4),
+        (TEXT, 1, 225),  # several tokens to an event: by size
+        (TEXT, 120, 225),
+        (TEXT, len(TEXT), 225),  # a letter to an event: by size as well
+        ("Hello", 5, 2),
+        ("", 0, 0),
+    ],
+)
+def test_a_part_is_as_many_tokens_as_events_where_they_have_the_size_of_tokens(
+    text: str, events: int, expected: int
+) -> None:
+    assert count_sent("llama-3.1-70b", text, events) == (expected, Provenance.ESTIMATED)
+
+
+@given(st.text(min_size=1, max_size=300), st.integers(1, 400))
+def test_a_part_has_a_token_at_least_and_never_wildly_many(text: str, events: int) -> None:
+    tokens_sent, source = count_sent("m", text, events)
+    assert source is Provenance.ESTIMATED
+    assert 1 <= tokens_sent <= 2 * estimate_tokens(text)
+    assert may_be_tokens(text, tokens_sent)

@@ -179,18 +179,26 @@ SLACK_CHARS = 24
 """Averages of a few events tell little."""
 
 
-def count_sent(model: str, text: str, events: int) -> tuple[int, Provenance]:
-    """Tokens of a part of an answer that came in ``events`` pieces: each is a token at least.
+def may_be_tokens(text: str, events: int) -> bool:
+    """Whether a text may have ``events`` tokens; some servers send it in smaller pieces, a letter at a time.
 
-    Counted with the model's vocabulary; else the number of events, where they are short enough to be tokens; else
+    No estimate is low by more than half.
+    """
+    return events <= 2 * estimate_tokens(text)
+
+
+def count_sent(model: str, text: str, events: int) -> tuple[int, Provenance]:
+    """Tokens of a part of an answer that came in ``events`` pieces: each is a token at least, unless it is too small.
+
+    Counted with the model's vocabulary; else the number of events, where they are of a size to be tokens; else
     estimated by size.
     """
     counted = count_tokens(model, text) if len(text) <= MAX_COUNTED_CHARS else None
     if counted is not None:
         return counted, Provenance.COUNTED
-    if len(text) <= CHARS_PER_EVENT * events + SLACK_CHARS:
+    if may_be_tokens(text, events) and len(text) <= CHARS_PER_EVENT * events + SLACK_CHARS:
         return events, Provenance.ESTIMATED
-    return max(events, estimate_tokens(text)), Provenance.ESTIMATED
+    return estimate_tokens(text), Provenance.ESTIMATED
 
 
 def _measure(model: str, text: str, chars: int | None) -> tuple[int, bool]:
