@@ -74,9 +74,10 @@ async def test_which_model_is_meant() -> None:
 
 async def test_a_target_without_a_list_of_models() -> None:
     async with plain_target(models=None) as target:
-        assert "answers with status 404: name the model with --model, and check --target" in await refused(target)
+        words = await refused(target)
+        assert '/models answers with 404: {"error": {"message": "not here"}}: name the model with --model' in words
         found = await looked(target, model="m")
-        assert found.notes == (f"GET {target.url}/v1/models answers with status 404",)
+        assert found.notes[0].startswith(f"GET {target.url}/v1/models answers with 404: ")
 
 
 async def test_a_model_that_is_not_there_is_told_once_with_those_that_are() -> None:

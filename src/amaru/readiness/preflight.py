@@ -144,15 +144,16 @@ def _check(sample: Sample, base_url: str, model: str, listed: Sequence[str], key
 async def _models(base_url: str, key: str | None, patience_s: float, *, needed: bool) -> tuple[list[str], list[str]]:
     """The models that the target lists, and notes. Without ``needed``, a target that lists none will do."""
     status, body = await _get(base_url, key, patience_s)
+    words = body.decode("utf-8", "replace")
+    told = f"{status}: {_short(words.replace(key, '[key]') if key else words)}"
     if status in (401, 403):
-        words = body.decode("utf-8", "replace")
-        raise _refused_key(base_url, f"{status}: {_short(words.replace(key, '[key]') if key else words)}", key)
+        raise _refused_key(base_url, told, key)
     if status == 200:
         try:
             return [model.id for model in msgspec.json.decode(body, type=_Models).data], []
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
-    said = f"status {status}" if status != 200 else "something that is no list of models"
+    said = "something that is no list of models" if status == 200 else told
     if needed:
         raise TargetError(f"{base_url}/models answers with {said}: name the model with --model, and check --target")
     return [], [f"GET {base_url}/models answers with {said}"]

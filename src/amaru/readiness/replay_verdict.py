@@ -13,7 +13,7 @@ from amaru.readiness.measuring import Quantiles, Summary
 from amaru.readiness.replay_data import ReplayReport
 
 _NAMED = 5
-"""Kinds of errors, and providers, that are named."""
+"""So many kinds of errors, and providers, are named."""
 
 
 def verdict(report: ReplayReport) -> Group:
@@ -87,5 +87,5 @@ def _table(first: str, *others: str) -> Table:
 
 def _named(counts: dict[str, int]) -> str:
     shown = [f"{count:,} {name}" for name, count in list(counts.items())[:_NAMED]]
-    more = [f"{len(counts) - _NAMED} more kinds"] if len(counts) > _NAMED else []
+    more = [f"{len(counts) - _NAMED} more"] if len(counts) > _NAMED else []
     return ", ".join(shown + more)
