@@ -43,9 +43,9 @@ def fed(held: StreamParser, *events: bytes) -> bytes:
 def test_text_goes_out_at_once_and_a_call_when_it_is_whole() -> None:
     held = parser(Hold.CALLS)
     assert fed(held, ROLE, say("Let me see.")) == ROLE + say("Let me see.")
-    assert not held.holds
+    assert held.holder is None
     assert fed(held, call('{"a"'), call(": 1}")) == b""
-    assert held.holds
+    assert held.holder is not None
     assert held.sent == Sent("Let me see.", events=1)
     assert held.feed(ends(0, "tool_calls")) == call('{"a"') + call(": 1}") + ends(0, "tool_calls")
     assert held.feed(USAGE) == USAGE

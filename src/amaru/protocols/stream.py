@@ -97,6 +97,8 @@ class StreamParser:
         Generated content has come: text, a refusal, reasoning or a call of a tool; a role alone is none.
     events
         Chunks read so far: what breaks the silence.
+    holder
+        What is held back; ``None`` while nothing is.
     finish_reasons
         By choice index.
     usage_closed
@@ -107,18 +109,16 @@ class StreamParser:
     """
 
     __slots__ = (
-        "_contents", "_holder", "_include_usage", "_opaque", "_open", "_others", "_reasonings", "_sent_until",
-        "_splitter",
-        "done", "ended", "error", "events", "finish_reasons", "has_content", "malformed", "model", "text_chars",
-        "usage", "usage_closed",
+        "_contents", "_include_usage", "_opaque", "_open", "_others", "_reasonings", "_sent_until", "_splitter",
+        "done", "ended", "error", "events", "finish_reasons", "has_content", "holder", "malformed", "model",
+        "text_chars", "usage", "usage_closed",
     )  # fmt: skip
 
     def __init__(self, *, include_usage: bool, hold: Hold = Hold.CALLS, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._include_usage = include_usage
         self._splitter = EventSplitter(max_event_bytes)
         self._open: set[int] = set()
-        self._holder: Holder | None = None if hold is Hold.CALLS else Holder(hold)
-        """``None``: nothing is held back yet."""
+        self.holder: Holder | None = None if hold is Hold.CALLS else Holder(hold)
         # The generated text in pieces, up to MAX_TEXT_CHARS.
         self._contents: list[str] = []
         self._reasonings: list[str] = []
@@ -151,11 +151,6 @@ class StreamParser:
         return [*self._reasonings, *self._contents, *self._others]
 
     @property
-    def holds(self) -> bool:
-        """Whether events are being held back: what was handed on may lag behind what was read."""
-        return self._holder is not None
-
-    @property
     def sent(self) -> Sent:
         """What of the answer was handed on so far: all but what is held."""
         if self._sent_until is None:
@@ -167,7 +162,7 @@ class StreamParser:
             "".join(reasonings),
             len(contents),
             len(reasonings),
-            frozenset() if self._holder is None else self._holder.whole_choices,
+            frozenset() if self.holder is None else self.holder.whole_choices,
             self._opaque or (self.text_chars > MAX_TEXT_CHARS and bool(contents or reasonings)),
         )
 
@@ -176,28 +171,26 @@ class StreamParser:
 
         When ``ended`` turns true, the events before the one that ended it are still given back.
         """
-        events = self._feed(data)
-        return events if self._holder is None else events + self._holder.take()
-
-    def let_go(self) -> bytes:
-        """The stream is whole: the events that are still held."""
-        return b"" if self._holder is None else self._holder.let_go()
-
-    def _feed(self, data: bytes) -> bytes:
         if self.ended:
             return b""
         splitter = self._splitter  # sees the first event itself, for its byte order mark
         if _CR not in data and data.endswith(b"\n\n") and splitter.begun and not splitter.rest:
             lines = data.split(b"\n")
             if not any(lines[1::2]):  # whole events of one line each: nearly all that providers send
-                return self._take_lines(data, lines[:-1:2])
+                events = self._take_lines(data, lines[:-1:2])
+                return events if self.holder is None else events + self.holder.take()
         try:
             blocks = splitter.feed(data)
         except EventTooLargeError as error:
             self.malformed = str(error)
             self.ended = True
             return b""
-        return self._take_blocks(blocks)
+        events = self._take_blocks(blocks)
+        return events if self.holder is None else events + self.holder.take()
+
+    def let_go(self) -> bytes:
+        """The stream is whole: the events that are still held."""
+        return b"" if self.holder is None else self.holder.let_go()
 
     def feed_eof(self) -> bytes:
         """The bytes are over: a last event that lacks only its blank line still counts, half of one does not.
@@ -213,7 +206,7 @@ class StreamParser:
             self.malformed = None
             self.ended = False
         events = rest + b"\n\n" if kept else b""
-        return events if self._holder is None else events + self._holder.take()
+        return events if self.holder is None else events + self.holder.take()
 
     def _take_lines(self, data: bytes, lines: list[bytes]) -> bytes:
         kept = []
@@ -262,11 +255,11 @@ class StreamParser:
         self.events += 1
         for choice in choices:
             self._take_choice(data, choice)
-        if self._holder is None or self.ended:
+        if self.holder is None or self.ended:
             return not self.ended
         indices = [choice.index or 0 for choice in choices]
-        self._holder.keep(data, indices, self.finish_reasons, all_finished=self.finished_choices > 0)
-        self._check_size(self._holder)
+        self.holder.keep(data, indices, self.finish_reasons, all_finished=self.finished_choices > 0)
+        self._check_size(self.holder)
         return False
 
     def _check_size(self, holder: Holder) -> None:
@@ -309,8 +302,8 @@ class StreamParser:
 
     def _take_more_than_content(self, data: bytes, delta: Delta) -> str:
         """Note what else a delta holds: reasoning, calls, a refusal, typed parts; gives back its plain content."""
-        if self._holder is None and (delta.tool_calls or delta.function_call):
-            self._holder = Holder(Hold.CALLS)
+        if self.holder is None and (delta.tool_calls or delta.function_call):
+            self.holder = Holder(Hold.CALLS)
             self._sent_until = (len(self._contents), len(self._reasonings))
         reasoning = reasoning_of(delta)
         if reasoning:
@@ -320,10 +313,10 @@ class StreamParser:
         if len(others) > len(reasoning) + len(content):
             # Counted as it is; which part is which does not matter, since none of it can be joined.
             self._note(others[len(reasoning) :] if not content else others, self._others)
-            self._opaque = self._opaque or self._holder is None
+            self._opaque = self._opaque or self.holder is None
         elif not (others or self.has_content) and _more_than_a_role(data):
             self.has_content = True
-            self._opaque = self._holder is None
+            self._opaque = self.holder is None
         return content
 
     def _take_unreadable(self, data: bytes, name: bytes, error: ValueError | RecursionError) -> _Chunk | None:
@@ -349,10 +342,10 @@ class StreamParser:
             self.usage = to_usage(chunk.usage) or self.usage
             self.usage_closed = self.usage is not None and self.finished_choices > 0
             wanted = self._include_usage
-        if self._holder is None or not wanted:
+        if self.holder is None or not wanted:
             return wanted
-        self._holder.keep_rest(data)
-        self._check_size(self._holder)
+        self.holder.keep_rest(data)
+        self._check_size(self.holder)
         return False
 
     def _take_error(self, data: bytes, name: bytes, otherwise: str) -> None:

@@ -58,7 +58,7 @@ class OpenAIStreamReply(StreamReply):
         self._time = asyncio.get_running_loop().time
         self._first_token_at: float | None = None
         self._waits_since = 0.0
-        self._longest_gap_s: float | None = None
+        self._longest_gap_s = 0.0
         self._events = 0
         self._finished = False
         """Every choice that was asked for has its finish reason: no event can carry content any more."""
@@ -77,7 +77,7 @@ class OpenAIStreamReply(StreamReply):
             output_text=parser.texts,
             output_chars=parser.text_chars,
             first_token_at=self._first_token_at,
-            longest_gap_s=self._longest_gap_s,
+            longest_gap_s=self._longest_gap_s or None,
             bytes_received=self._response.bytes_received,
         )
 
@@ -106,7 +106,7 @@ class OpenAIStreamReply(StreamReply):
         if not (parser.has_content or parser.finish_reasons):
             raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
         self.first = b"".join(held)
-        if parser.holds and not (self._whole or parser.sent.anything):
+        if parser.holder is not None and not (self._whole or parser.sent.anything):
             self.first, self._opening = b"", self.first
         self._first_token_at = self._time()
         self._wait_on()
@@ -130,7 +130,7 @@ class OpenAIStreamReply(StreamReply):
                     self._judge_end()
                 if parser.events != self._events and self._first_token_at is not None:  # before it, its limit holds
                     self._wait_on()
-                if parser.holds:
+                if parser.holder is not None:
                     events = self._released(events)
                 if events or (self._first_token_at is None and parser.has_content):  # which may be held back
                     return events
@@ -179,7 +179,9 @@ class OpenAIStreamReply(StreamReply):
         """An event came: from now on the next one is waited for. Once all choices have finished, the end is, once."""
         self._events = self._parser.events
         now = self._time()
-        self._note_gap(now)
+        if now - self._waits_since > self._longest_gap_s:
+            self._note_gap(now)
+        self._waits_since = now
         if self._tail or self._whole:
             return
         self._tail = self._finished
@@ -194,12 +196,9 @@ class OpenAIStreamReply(StreamReply):
             self._response.set_deadline(timing.deadline_at, _STALLED, "the request's deadline passed")
 
     def _note_gap(self, now: float) -> None:
-        """How long the last wait took: waiting alone, not a caller who reads slowly."""
+        """How long the last wait took, if it was the longest: waiting alone, not a caller who reads slowly."""
         if self._first_token_at is not None and self._first_token_at <= self._waits_since:
-            gap_s = now - self._waits_since
-            if self._longest_gap_s is None or gap_s > self._longest_gap_s:
-                self._longest_gap_s = gap_s
-        self._waits_since = now
+            self._longest_gap_s = max(now - self._waits_since, self._longest_gap_s)
 
     def _raise_trouble(self) -> None:
         parser = self._parser
