@@ -240,6 +240,14 @@ def test_reasoning_under_two_names_is_one_reasoning() -> None:
     assert joined.sent == Sent(reasoning="Let me think.", reasoning_events=3)
 
 
+@pytest.mark.parametrize("first", [("reasoning",), ("reasoning_content",), ("reasoning_content", "reasoning")])
+@pytest.mark.parametrize("later", [("reasoning",), ("reasoning_content",), ("reasoning_content", "reasoning")])
+def test_reasoning_keeps_the_name_that_it_began_under(first: tuple[str, ...], later: tuple[str, ...]) -> None:
+    head = HEAD + chunk(dict.fromkeys(first, "Let me"))
+    (delta,) = deltas(anew(reasoning="Let me", head=head).take(chunk(dict.fromkeys(later, "Let me think"))))
+    assert delta == dict.fromkeys(first, " think")
+
+
 @pytest.mark.parametrize(
     "delta",
     [

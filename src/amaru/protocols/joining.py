@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os.path
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -73,6 +73,7 @@ class Joint:
 
     def __init__(self, head: bytes, sent: Sent, *, continues: bool, retell: Callable[[Json], Json]) -> None:
         self._identity = _identity(head)
+        self._reasoning_names = _reasoning_names(head)
         self._sent = sent
         self._retell = retell
         self._splitter = EventSplitter()
@@ -223,7 +224,8 @@ class Joint:
         elif names and isinstance(text := delta[names[0]], str):
             new, self._expected_reasoning = _beyond(text, self._expected_reasoning)
             for name in names:
-                delta[name] = new
+                del delta[name]
+            delta.update(dict.fromkeys(self._reasoning_names or names, new))
             if new:
                 self._reasonings.append(new)
 
@@ -277,15 +279,27 @@ def _content(choice: Json) -> str:
 
 def _identity(head: bytes) -> Json:
     """What every chunk of an answer repeats, from the first of ``head`` that has an id or a model."""
-    for block in EventSplitter().feed(head):
-        data = parse_event(block).data
-        chunk: Json = {}
-        with contextlib.suppress(ValueError, RecursionError):  # a number out of range
-            chunk = msgspec.json.decode(data) if data else {}
+    for chunk in _chunks(head):
         found = {name: chunk[name] for name in _IDENTITY if name in chunk}
         if found.get("id") or found.get("model"):
             return found
     return {}
+
+
+def _reasoning_names(head: bytes) -> list[str]:
+    """By which names an answer that begins with reasoning calls it: who reads one of them must find all of it there."""
+    for choice in (choice for chunk in _chunks(head) for choice in chunk.get("choices") or ()):
+        names = [name for name in _REASONING if (choice.get("delta") or {}).get(name)]
+        if names:
+            return names
+    return []
+
+
+def _chunks(events: bytes) -> Iterator[Json]:
+    for block in EventSplitter().feed(events):
+        data = parse_event(block).data
+        with contextlib.suppress(ValueError, RecursionError):  # a number out of range
+            yield msgspec.json.decode(data) if data else {}
 
 
 def _wire_usage(usage: Usage) -> Json:
