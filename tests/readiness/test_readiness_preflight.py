@@ -6,7 +6,7 @@ import pytest
 from plain_target import PlainTarget, plain_target, refuses_field
 
 from amaru.readiness.caller import Habits
-from amaru.readiness.preflight import Target, TargetError, base_url_of, look_at
+from amaru.readiness.preflight import TRIAL_TOKENS, Target, TargetError, base_url_of, look_at
 from amaru.simulation import Fault, ProviderProfile, SimulatedProvider
 
 HABITS = Habits(max_retries=0, patience_s=2)
@@ -102,7 +102,7 @@ async def test_a_target_that_wants_the_newer_limit() -> None:
     async with plain_target(refuses=refuses_field("ignore_eos", "max_tokens")) as target:
         found = await looked(target)
         assert found.habits.limit_field == "max_completion_tokens"
-        assert target.asked[-1]["max_completion_tokens"] == 1
+        assert target.asked[-1]["max_completion_tokens"] == TRIAL_TOKENS
 
 
 async def test_a_target_without_stream_options() -> None:
@@ -114,7 +114,7 @@ async def test_a_target_without_stream_options() -> None:
 
 async def test_what_the_user_says_of_lengths_holds() -> None:
     async with plain_target(refuses=refuses_field("ignore_eos")) as target:
-        assert "refuses a request of one token" in await refused(target, exact=True)
+        assert "refuses a short request" in await refused(target, exact=True)
         assert all(body["ignore_eos"] for body in target.asked)
         target.asked.clear()
         assert not (await looked(target, exact=False)).notes

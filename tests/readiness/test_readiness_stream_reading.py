@@ -79,13 +79,12 @@ def test_fields_that_hold_nothing_are_no_content() -> None:
     assert StreamReading().feed(event(choices=[{"index": 0, "delta": None}])) == 0
 
 
-def test_usage_with_its_details() -> None:
+def test_usage_with_its_cost() -> None:
     reading = StreamReading()
-    details = {"cached_tokens": 128}
-    usage = {"prompt_tokens": 200, "completion_tokens": 2, "prompt_tokens_details": details, "cost": 0.25}
+    usage = {"prompt_tokens": 200, "completion_tokens": 2, "cost": 0.25}
     reading.feed(event(choices=[], usage=None) + event(choices=[], usage=usage))
     assert reading.usage is not None
-    assert (reading.usage.cached_tokens, reading.usage.cost) == (128, 0.25)
+    assert reading.usage.cost == 0.25
     assert reading.usage.counts(something=True)
 
 

@@ -183,7 +183,7 @@ def _requests(draw: st.DrawFn) -> list[TraceRequest]:
     for gap_s in [0.0, *draw(st.lists(st.floats(0, 1e4), max_size=5))]:
         at_s += gap_s
         tokens, size = draw(st.integers(0, 5000)), draw(_BLOCK_TOKENS)
-        names = st.one_of(st.integers(-(2**63), 2**64 - 1), st.text(max_size=8))
+        names = st.one_of(st.integers(-(2**63), 2**64 - 1), st.text(max_size=8), st.just("\u2028\r\n"))
         blocks = draw(st.lists(names, max_size=-(-tokens // size)))
         made.append(TraceRequest(at_s, tokens, draw(st.integers(0, 5000)), tuple(blocks), size))
     return made
@@ -193,7 +193,8 @@ def _requests(draw: st.DrawFn) -> list[TraceRequest]:
 def test_what_is_written_is_read_back(requests: list[TraceRequest]) -> None:
     out = io.StringIO()
     write_amaru(out, requests)
-    assert list(amaru_rows(Path("t"), iter(out.getvalue().splitlines(keepends=True)))) == requests
+    written = io.StringIO(out.getvalue(), newline="")  # lines as a file has them: not every separator ends one
+    assert list(amaru_rows(Path("t"), written)) == requests
 
 
 @given(st.binary(max_size=300), st.sampled_from(["", AZURE_HEADER, '{"at_s":0,"input_tokens":1,"output_tokens":1}\n']))

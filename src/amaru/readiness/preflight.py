@@ -1,8 +1,8 @@
 """Before a replay: is the target there, does it take the key, which model is meant, and how does it like to be asked?
 
-Two small calls answer that once and early, in place of thousands of failures: ``GET /models``, and one chat of a single
-token, in the form in which the trace will be played. Where that form is refused, plainer ones are tried: servers differ
-in the fields that they put up with.
+Two small calls answer that once and early, in place of thousands of failures: ``GET /models``, and one short chat, in
+the form in which the trace will be played. Where that form is refused, plainer ones are tried: servers differ in the
+fields that they put up with.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from amaru.readiness.caller import Caller, Habits
 from amaru.readiness.measuring import Sample
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+TRIAL_TOKENS = 16
+"""Most tokens of the trial's answer; OpenAI's reasoning models refuse to be given only one."""
 TOLD_MODELS = 12
 """So many models are named in an error."""
 _REFUSED = (400, 422)
@@ -119,11 +121,11 @@ def _forms(habits: Habits, exact: bool | None) -> Iterator[Habits]:
 
 
 async def _asked(base_url: str, model: str, key: str | None, habits: Habits) -> Sample:
-    """One chat of one token."""
+    """One short chat."""
     caller = Caller(base_url, model, key=key, habits=msgspec.structs.replace(habits, max_retries=0))
     sample = Sample(at_s=0.0)
     try:
-        await caller.call(caller.body("Hello.", 1), sample, time.monotonic())
+        await caller.call(caller.body("Hello.", TRIAL_TOKENS), sample, time.monotonic())
     finally:
         await caller.aclose()
     return sample
@@ -138,7 +140,7 @@ def _check(sample: Sample, base_url: str, model: str, listed: Sequence[str], key
         which = f"it lists {_names(listed)}; name one with --model" if listed else "name it with --model"
         raise TargetError(f"{base_url} does not serve chats with the model {model!r} ({told}); {which}")
     if sample.status in _REFUSED:
-        raise TargetError(f"{base_url} refuses a request of one token to the model {model!r} ({told})")
+        raise TargetError(f"{base_url} refuses a short request to the model {model!r} ({told})")
 
 
 async def _models(base_url: str, key: str | None, patience_s: float, *, needed: bool) -> tuple[list[str], list[str]]:

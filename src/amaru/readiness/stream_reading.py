@@ -46,23 +46,12 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
 class Usage(msgspec.Struct):
     """What a server reports. ``cost`` is USD, where it is told: OpenRouter does, LiteLLM's proxy where it is set to."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
     cost: float | None = None
-
-    @property
-    def cached_tokens(self) -> int:
-        """Of the prompt, those that a cache had."""
-        details = self.prompt_tokens_details
-        return 0 if details is None else details.cached_tokens or 0
 
     def counts(self, *, something: bool) -> bool:
         """Whether it counts an answer that said ``something``: servers that count nothing may report noughts."""
