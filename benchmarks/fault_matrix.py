@@ -51,6 +51,8 @@ LIMIT_S = 2.0
 """Of both gateways: for a first token, for a silence inside a stream, and for a whole answer."""
 PATIENCE_S = 30.0
 """Of the client, beyond what either gateway may need for all its attempts."""
+TOKEN_MS = 12.0
+"""The pace of the providers: a fault in the middle strikes some 200 ms after the first content."""
 READY = "ready"
 """A model whose provider is always well, by which a gateway shows that it serves."""
 
@@ -158,8 +160,8 @@ async def measure(name: str, wanted: list[Cell], arguments: argparse.Namespace, 
     async with contextlib.AsyncExitStack() as stack:
         lanes = []
         for number in range(arguments.lanes):
-            first = await stack.enter_async_context(SimulatedProvider(profile(f"first{number}")))
-            second = await stack.enter_async_context(SimulatedProvider(profile(f"second{number}")))
+            first = await stack.enter_async_context(SimulatedProvider(profile(f"first{number}", token_ms=TOKEN_MS)))
+            second = await stack.enter_async_context(SimulatedProvider(profile(f"second{number}", token_ms=TOKEN_MS)))
             lanes.append(Lane(first, second))
         peer = GATEWAYS[name](folder, 9400 + list(GATEWAYS).index(name), wanted, lanes)
         if not p.installed(peer):
@@ -170,11 +172,18 @@ async def measure(name: str, wanted: list[Cell], arguments: argparse.Namespace, 
         # In a thread, since the providers that it asks live in this event loop.
         processes = contextlib.ExitStack()
         stack.push_async_callback(asyncio.to_thread, processes.close)
-        await asyncio.to_thread(processes.enter_context, rig.gateway(peer, folder, ready))
+        process = await asyncio.to_thread(processes.enter_context, rig.gateway(peer, folder, ready))
         print(f"{peer.name} ready after {time.perf_counter() - started:.0f} s", file=sys.stderr)
         target = Target(f"http://127.0.0.1:{peer.port}/v1", tuple(peer.headers.items()))
         progress = Progress(peer.name, len(wanted), arguments.verbose)
-        return await run(wanted, lanes, target, answers, patience_s=PATIENCE_S, on_outcome=progress)
+
+        def on_outcome(outcome: Outcome) -> None:
+            progress(outcome)
+            if process.poll() is not None:  # what follows would be judged as its answers
+                said = (folder / f"{peer.name}.log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{peer.name} ended with status {process.returncode}; its last words: {said}")
+
+        return await run(wanted, lanes, target, answers, patience_s=PATIENCE_S, on_outcome=on_outcome)
 
 
 class Progress:

@@ -23,8 +23,6 @@ from amaru.readiness.fault_matrix_reading import Answer, Result, Shape, Verdict,
 from amaru.simulation import Fault, Latency, ProviderProfile, SimulatedProvider
 
 PROVIDER_MODEL = "sim-model"
-PACE = Latency(ttft_ms=1, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=3, itl_sigma=0, load_weight=0)
-"""Slow enough that what came before a fault in the middle has been handed on, quick enough for a thousand cells."""
 REOPEN_S = 10.0
 """A closed port is open again long before."""
 
@@ -105,11 +103,20 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 def profile(
-    name: str, *, keys: tuple[str, ...] = (), prefill: Literal["continue", "reject"] = "continue"
+    name: str,
+    *,
+    keys: tuple[str, ...] = (),
+    prefill: Literal["continue", "reject"] = "continue",
+    token_ms: float = 3.0,
 ) -> ProviderProfile:
-    """A provider of the matrix; all of them give the same answers."""
+    """A provider of the matrix; all of them give the same answers.
+
+    ``token_ms`` is slow enough that what comes before a fault in the middle has been handed on when it strikes: by a
+    gateway that needs less than eight events take (`fault_matrix_cases.MID_EVENTS`), 48 ms.
+    """
+    pace = Latency(ttft_ms=1, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=token_ms, itl_sigma=0, load_weight=0)
     return ProviderProfile(
-        name=name, models=(PROVIDER_MODEL,), latency=PACE, tokens_per_event=2, keys=keys, prefill=prefill
+        name=name, models=(PROVIDER_MODEL,), latency=pace, tokens_per_event=2, keys=keys, prefill=prefill
     )
 
 
