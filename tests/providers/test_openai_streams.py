@@ -219,6 +219,18 @@ async def test_one_finished_choice_does_not_end_the_others() -> None:
         assert reply.facts.finish_reasons == ("stop", "stop")
 
 
+async def test_a_stream_that_ends_before_a_choice_began_is_cut() -> None:
+    received: list[bytes] = []
+    async with peer(streams(HELLO, STOP)) as provider:
+        reply = await provider.stream(chat(stream=True, n=2))
+        with pytest.raises(Failure) as caught:
+            await read_on(reply, received)
+    assert caught.value.kind is FailureKind.STREAM_CUT
+    assert reply.sent.choices == {0}
+    async with peer(streams(HELLO, STOP, DONE)) as provider:  # one that knows of no second choice, and says so
+        assert await read_all(await provider.stream(chat(stream=True, n=2))) == HELLO + STOP
+
+
 async def test_usage_is_handed_on_to_who_asked() -> None:
     async with peer(streams(HELLO, STOP, USAGE, DONE)) as provider:
         request = chat(stream=True, stream_options={"include_usage": True})

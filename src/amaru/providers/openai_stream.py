@@ -4,7 +4,7 @@ How a stream ends (DESIGN.md, the failure taxonomy):
 
 ===========================================  ==========================================================================
 ``[DONE]``                                   whole
-the body ends cleanly                        whole, if every choice that began has its finish reason; else cut
+the body ends cleanly                        whole, if every choice that was asked for has its finish reason; else cut
 every choice has finished, usage has come    whole at once; where usage stood in the choices' own events, one of its own
                                              may follow them, and gets ``LINGER_S``
 every choice has finished, and no            whole after ``tail_s``: only usage and ``[DONE]`` are still to come, and
@@ -156,7 +156,7 @@ class OpenAIStreamReply(StreamReply):
         parser = self._parser
         events = parser.feed_eof()
         if parser.error is None:
-            if parser.done or parser.finished_choices:
+            if parser.done or parser.finished_choices >= self._choices:
                 self._end()
             elif not events or self._first_token_at is None:  # else they go out first: what was read counts as sent
                 raise self._cut()
