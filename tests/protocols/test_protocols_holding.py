@@ -170,6 +170,16 @@ def test_events_without_a_choice_go_out_at_once_where_nothing_is_held() -> None:
     assert parser(Hold.ALL).feed(FILTERED) == b""
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("hold", [Hold.CHOICES, Hold.ALL])
+def test_an_event_in_several_lines_of_data_is_one_event_still(hold: Hold, end: bytes) -> None:
+    lines = [b'{"choices": [', b' {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}', b"]}"]
+    held = parser(hold)
+    out = held.feed(b"".join(b"data: " + line + end for line in lines) + end + DONE) + held.let_go()
+    assert content(out) == "a"
+    assert out.count(b"\n") == 2
+
+
 # ---- bounds ---------------------------------------------------------------------------------------------------------
 
 

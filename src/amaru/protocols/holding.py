@@ -79,4 +79,5 @@ class Holder:
 
 
 def _event(data: bytes) -> bytes:
-    return b"data: %b\n\n" % data.strip()
+    """One event of one line. Data of several lines is JSON between whose tokens a line ends: it means nothing there."""
+    return b"data: %b\n\n" % data.replace(b"\n", b" ").strip()
