@@ -25,16 +25,14 @@ from joining_events import (
     whole,
 )
 
-from amaru.domain import Usage
 from amaru.protocols.joining import (
     SETTLED_CHARS,
     TELLING_CHARS,
     DivergedError,
     NotContinuedError,
-    closing_events,
     continued_part,
 )
-from amaru.protocols.stream import Sent, StreamParser
+from amaru.protocols.stream import Sent
 
 STORY = "Once upon a time there was a fox."
 """Long enough to tell whether it comes again."""
@@ -272,8 +270,10 @@ def test_what_is_not_text_follows_only_what_was_repeated_in_full(delta: dict[str
 
 
 def test_typed_reasoning_is_left_out_behind_content() -> None:
+    parts = [{"type": "text", "text": "Hm"}]
     joined = continued("Hello")
-    assert joined.take(chunk({"reasoning": [{"type": "text", "text": "Hm"}]})) == b""
+    assert joined.take(chunk({"reasoning": parts})) == b""
+    assert joined.take(chunk({"content": "", "reasoning": "Hm", "reasoning_details": parts})) == b""
     assert not joined.sent.opaque
 
 
@@ -323,53 +323,12 @@ def test_a_whole_choice_is_nothing_that_the_next_answer_must_repeat() -> None:
     assert content(whole(second, *events, chunk(reason="stop", index=3))) == "three"
 
 
-# ---- usage, and what is odd -----------------------------------------------------------------------------------------
-
-
-def test_usage_is_retold_wherever_it_stands() -> None:
-    def retell(usage: dict[str, Any]) -> dict[str, Any]:
-        return {**usage, "prompt_tokens": usage["prompt_tokens"] - 1}
-
-    joined = continued("Hello", retell=retell)
-    out = joined.take(chunk({"content": " you"}, usage={"prompt_tokens": 3}))
-    out += joined.take(chunk({"role": "assistant"}, usage={"prompt_tokens": 4}))
-    out += joined.take(STOP + event(choices=[], usage={"prompt_tokens": 5}))
-    assert [told["usage"]["prompt_tokens"] for told in read(out) if "usage" in told] == [2, 3, 4]
-
-
-@pytest.mark.parametrize("usage", ["many", 5, [1], True, None, {}])
-def test_odd_usage_passes(usage: Any) -> None:
-    (told,) = read(continued("Hello").take(chunk({"content": " you"}, usage=usage)))
-    assert told["usage"] == usage
-
-
-def test_events_without_choices_pass_under_the_first_identity() -> None:
-    (told,) = read(anew("Hello").take(event(choices=[], prompt_filter_results=[1])))
-    assert told == {**IDENTITY, "choices": [], "prompt_filter_results": [1]}
-    assert continued("Hello").take(b": comment\n\n") == b""
-
-
-@pytest.mark.parametrize("number", [b"1e999", b"1" * 5000])
-def test_what_cannot_be_written_again_is_not_joined(number: bytes) -> None:
-    data = b'data: {"choices":[{"index":0,"delta":{"content":" you"},"logprobs":%b}]}\n\n' % number
-    parser = StreamParser(include_usage=False)
-    assert parser.feed(data) == data, "to a stream that did not break it does not matter"
-    joined = continued("Hello")
-    with pytest.raises(DivergedError):
-        joined.take(data)
-    assert joined.sent == sent("Hello")
-
-
-def test_closing_events() -> None:
-    assert read(closing_events(HEAD, True, "length", None)) == [
-        {**IDENTITY, "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}]}
-    ]
-    end, usage = read(closing_events(HEAD, False, "stop", Usage(3, 4)))
-    assert end["choices"] == [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}]
-    assert usage == {
-        **IDENTITY, "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
-    }  # fmt: skip
-    assert read(continued("Hello").usage_event(Usage(3, 4))) == [usage]
+def test_a_choice_of_which_nothing_was_sent_keeps_its_role() -> None:
+    joined = joint(Sent(choices=frozenset((1,))), continues=False)
+    begun = [chunk({"role": "assistant", "content": ""}, index=index) for index in (0, 1)]
+    out = whole(joined, *begun, say("zero", 0), chunk(reason="stop"))
+    assert [delta.get("role") for delta in deltas(out)] == ["assistant", None, None]
+    assert not joined.sent.opaque
 
 
 def test_the_bounds_of_telling() -> None:

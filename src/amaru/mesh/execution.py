@@ -68,7 +68,7 @@ class Execution(Attempts):
                     data = await reply.next()
                 if not data:
                     rest = joint.end() if joint is not None else b""
-                    return rest + self._finish(attempt, reply)
+                    return rest + self._finish(attempt)
                 if joint is not None:
                     data = joint.take(data)
                     if not data:
@@ -82,14 +82,14 @@ class Execution(Attempts):
                 self.first_token_ms = (self.mesh.clock() - self.call.arrived_at) * 1e3
             return data
 
-    def _finish(self, attempt: OpenAttempt, reply: StreamReply) -> bytes:
+    def _finish(self, attempt: OpenAttempt) -> bytes:
         """The answer is whole; what may still be missing is the usage of a joined one."""
         ask = attempt.ask
         self._close_attempt(None)
         self.status = 200
         if ask.joint is None:
             return b""
-        if self.usage is None or not ask.request.include_usage or reply.facts.usage is not None:
+        if self.usage is None or not ask.request.include_usage or ask.joint.told_usage:
             return b""
         return ask.joint.usage_event(self.usage)
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import os.path
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from amaru.domain import Usage
+from amaru.protocols.holding import MAX_HELD_BYTES
 from amaru.protocols.sse import EventSplitter, parse_event
-from amaru.protocols.stream import Sent
+from amaru.protocols.stream import MAX_TEXT_CHARS, Sent
 
 Json = dict[str, Any]  # Any: a JSON object
 
@@ -33,6 +34,7 @@ TELLING_DISTINCT = 6
 SETTLED_CHARS = 200
 """When so much has been repeated there is no doubt any more."""
 _REASONING = ("reasoning_content", "reasoning")
+_TEXT = frozenset(("role", "content", *_REASONING))
 _IDENTITY = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 
 
@@ -69,6 +71,11 @@ class Joint:
         The later answer was asked to go on from ``continued_part(sent)``; else it was begun anew.
     retell
         Turns the provider's ``usage`` into the caller's.
+
+    Attributes
+    ----------
+    told_usage
+        The caller was told the usage that came last.
     """
 
     def __init__(self, head: bytes, sent: Sent, *, continues: bool, retell: Callable[[Json], Json]) -> None:
@@ -81,15 +88,18 @@ class Joint:
         self._expected_reasoning = "" if sent.content or continues else sent.reasoning
         """The reasoning of an answer whose content has begun is over; only the content needs to be joined then."""
         self._drops_reasoning = bool(sent.content) or continues
-        self._echo: list[Json] | None = None
+        self._echo: list[bytes] | None = None
         """Events of a continuation so far, while they might be an answer begun anew; ``None``: that is settled."""
+        self._echo_bytes = 0
         self._echoed = ""
         self._continues = continues
         if continues:
             self._expected = sent.content[len(continued_part(sent)) :]
             self._echo = []
+        self.told_usage = False
         self._contents: list[str] = []
         self._reasonings: list[str] = []
+        self._chars = len(sent.content) + len(sent.reasoning)
         self._choices: set[int] = set()
         self._opaque = False
 
@@ -121,7 +131,7 @@ class Joint:
             for block in self._splitter.feed(events):
                 data = parse_event(block).data
                 if data is not None:
-                    out += self._joined(self._settled(msgspec.json.decode(data)))
+                    out += self._joined(self._settled(data))
         except (ValueError, OverflowError, RecursionError):  # read as a chunk, and yet not to be written again
             raise DivergedError from None
         return b"".join(out)
@@ -137,10 +147,10 @@ class Joint:
             It ended before it had repeated all that was sent; ``NotContinuedError``: before one could tell whether it
             goes on from there.
         """
-        events, self._echo = self._echo or [], None
+        held, self._echo = self._echo or [], None
         if self._echoed:
             raise NotContinuedError(certain=False)
-        out = b"".join(self._joined(events))
+        out = b"".join(self._joined(map(_read, held)))
         if not self._choices:
             self._must_be_through()
         return out
@@ -151,41 +161,46 @@ class Joint:
 
     # ---- was the continuation begun anew? -----------------------------------------------------------------------
 
-    def _settled(self, event: Json) -> list[Json]:
+    def _settled(self, data: bytes) -> Iterable[Json]:
         """The events that may be joined now: none while it is open whether the answer was begun anew."""
+        event = _read(data)
         if self._echo is None:
-            return [event]
-        self._echo.append(event)
+            return (event,)
+        self._echo.append(data)
+        self._echo_bytes += len(data)
+        if self._echo_bytes > MAX_HELD_BYTES:
+            raise DivergedError
         self._echoed += "".join(_content(choice) for choice in event.get("choices") or ())
         begun, sent = self._echoed, self._sent.content[:SETTLED_CHARS]
         reasons = [choice.get("finish_reason") for choice in event.get("choices") or ()]
         if len(begun) < len(sent) and sent.startswith(begun) and not any(reasons):
-            return []
+            return ()
         same = os.path.commonprefix((begun, sent))  # noqa: RUF071 - of texts, character by character
         repeats = bool(begun) and same in (begun, sent)
         # A provider that begins anew and stops on the way is out of tokens, of which it was allowed too few.
         if _is_telling(same) or (repeats and (same == sent or "length" in reasons)):
             raise NotContinuedError(certain=repeats and _is_telling(same))
-        events, self._echo, self._echoed = self._echo, None, ""
-        return events
+        held, self._echo, self._echoed = self._echo, None, ""
+        return map(_read, held)
 
     # ---- joining ------------------------------------------------------------------------------------------------
 
-    def _joined(self, events: list[Json]) -> list[bytes]:
+    def _joined(self, events: Iterable[Json]) -> list[bytes]:
         kept = [self._join(event) for event in events]
         return [_event(event) for event in kept if event is not None]
 
     def _join(self, event: Json) -> Json | None:
         event.update(self._identity)
-        if isinstance(event.get("usage"), dict):
+        has_usage = isinstance(event.get("usage"), dict)
+        if has_usage:
             event["usage"] = self._retell(event["usage"])
         given = event.get("choices")
-        if not given:
-            return event
-        choices = [choice for choice in given if self._join_choice(choice)]
-        if not choices and not event.get("usage"):
-            return None
-        event["choices"] = choices
+        if given:
+            event["choices"] = [choice for choice in given if self._join_choice(choice)]
+            if not event["choices"]:  # its usage, which some send with every token, is none that the caller asked for
+                self.told_usage = self.told_usage and not has_usage
+                return None
+        self.told_usage = self.told_usage or has_usage
         return event
 
     def _join_choice(self, choice: Json) -> bool:
@@ -196,12 +211,12 @@ class Joint:
         reason = choice.get("finish_reason")
         content = _content(choice)
         if isinstance(delta, dict):
-            delta.pop("role", None)
+            if not self._sent.choices:  # else nothing of this choice was sent, not even its role
+                delta.pop("role", None)
             self._join_reasoning(delta)
             if isinstance(delta.get("content"), str):
                 delta["content"] = self._new_content(content)
-            text = {"content", *_REASONING}
-            if any(value and not (name in text and isinstance(value, str)) for name, value in delta.items()):
+            if any(value and not (name in _TEXT and isinstance(value, str)) for name, value in delta.items()):
                 self._must_be_through()
                 self._opaque = True
             left = any(delta.values())
@@ -219,6 +234,7 @@ class Joint:
         """Of two names for one reasoning, as some providers send it, the first is read (as ``reasoning_of`` does)."""
         names = [name for name in _REASONING if delta.get(name)]
         if self._drops_reasoning:
+            delta.pop("reasoning_details", None)  # OpenRouter: the same once more, in parts
             for name in names:
                 delta[name] = ""
         elif names and isinstance(text := delta[names[0]], str):
@@ -226,16 +242,22 @@ class Joint:
             for name in names:
                 del delta[name]
             delta.update(dict.fromkeys(self._reasoning_names or names, new))
-            if new:
-                self._reasonings.append(new)
+            self._note(new, self._reasonings)
 
     def _new_content(self, text: str) -> str:
         if text and self._expected_reasoning:
             raise DivergedError
         new, self._expected = _beyond(text, self._expected)
-        if new:
-            self._contents.append(new)
+        self._note(new, self._contents)
         return new
+
+    def _note(self, new: str, pieces: list[str]) -> None:
+        """Remember what the caller gets, for a break to come; of too long an answer no more is kept."""
+        self._chars += len(new)
+        if self._chars > MAX_TEXT_CHARS:
+            self._opaque = True
+        elif new:
+            pieces.append(new)
 
     def _must_be_through(self) -> None:
         """The end, and what is not text, may only follow when all that was sent has been repeated.
@@ -254,6 +276,10 @@ def closing_events(head: bytes, chat: bool, reason: str, usage: Usage | None) ->
     if usage is not None:
         events += _event({**identity, "choices": [], "usage": _wire_usage(usage)})
     return events
+
+
+def _read(data: bytes) -> Json:
+    return msgspec.json.decode(data)  # type: ignore[no-any-return]  # an object: the parser has read it as a chunk
 
 
 def _beyond(text: str, expected: str) -> tuple[str, str]:
