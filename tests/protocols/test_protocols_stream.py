@@ -56,6 +56,39 @@ def test_usage_goes_on_only_to_who_asked() -> None:
     assert parsed(filtered + HELLO)[1] == filtered + HELLO
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "", "images": [{"url": "x"}]},
+        {"refusal": "No."},
+        {"content": [{"type": "text", "text": "x"}]},
+        {"audio": {"data": "x"}},
+    ],
+    ids=lambda delta: next(reversed(delta)),
+)
+def test_what_cannot_be_compared_is_known_to_have_been_sent(delta: dict[str, object]) -> None:
+    parser, out = parsed(ROLE, HELLO)
+    assert (parser.sent.content, parser.sent.opaque) == ("Hello", False)
+    assert parser.feed(chunk(delta)) == chunk(delta)
+    assert parser.sent.opaque
+    assert parser.feed(HELLO + STOP) == HELLO + STOP
+    assert parser.sent.opaque
+    assert out == ROLE + HELLO
+
+
+def test_texts_of_several_choices_that_nobody_asked_for_cannot_be_compared() -> None:
+    parser, _ = parsed(HELLO, chunk({"content": "Hallo"}, index=1))
+    assert parser.sent.opaque
+
+
+def test_neither_a_role_nor_an_end_nor_details_of_reasoning_are_content() -> None:
+    details: dict[str, object] = {"content": "", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}
+    parser, _ = parsed(ROLE, chunk(details))
+    assert not parser.has_content
+    parser.feed(HELLO + chunk(details) + STOP)
+    assert not parser.sent.opaque
+
+
 def test_a_byte_order_mark_is_dropped_from_the_start_and_nowhere_else() -> None:
     bom = b"\xef\xbb\xbf"
     for first in ((bom + HELLO,), (bom, HELLO), (bom[:2], bom[2:] + HELLO[:9], HELLO[9:])):

@@ -66,7 +66,7 @@ class Sent(Struct, frozen=True, gc=False):
     choices: frozenset[int] = frozenset()
     """The choices that were handed on whole."""
     opaque: bool = False
-    """Content was handed on that cannot be compared: a refusal, audio, typed parts, or too much of it."""
+    """Content was handed on that cannot be compared: a refusal, an image, typed parts, or too much of it."""
 
     @property
     def anything(self) -> bool:
@@ -77,6 +77,7 @@ class Sent(Struct, frozen=True, gc=False):
 _read = msgspec.json.Decoder(_Chunk).decode
 _read_odd_usage = msgspec.json.Decoder(_OddUsage).decode
 _CR = 0x0D
+_NO_CONTENT = ("role", "reasoning_details")
 _UNNAMED = (b"", b"message")  # an event of another name is an extension, and no part of the answer
 
 
@@ -157,13 +158,15 @@ class StreamParser:
             contents, reasonings = self._contents, self._reasonings
         else:
             contents, reasonings = self._contents[: self._sent_until[0]], self._reasonings[: self._sent_until[1]]
+        # Nor can the texts of several choices, which a provider may send unasked.
+        incomparable = self.text_chars > MAX_TEXT_CHARS or len(self._open | self.finish_reasons.keys()) > 1
         return Sent(
             "".join(contents),
             "".join(reasonings),
             len(contents),
             len(reasonings),
             frozenset() if self.holder is None else self.holder.whole_choices,
-            self._opaque or (self.text_chars > MAX_TEXT_CHARS and bool(contents or reasonings)),
+            self._opaque or (incomparable and bool(contents or reasonings)),
         )
 
     def feed(self, data: bytes) -> bytes:
@@ -314,7 +317,7 @@ class StreamParser:
             # Counted as it is; which part is which does not matter, since none of it can be joined.
             self._note(others[len(reasoning) :] if not content else others, self._others)
             self._opaque = self._opaque or self.holder is None
-        elif not (others or self.has_content) and _more_than_a_role(data):
+        elif not (others or self._opaque or (self.has_content and self.holder)) and _more_than_a_role(data):
             self.has_content = True
             self._opaque = self.holder is None
         return content
@@ -360,9 +363,12 @@ class StreamParser:
 
 
 def _more_than_a_role(data: bytes) -> bool:
-    """Whether a delta holds anything but its role: providers have more fields for content than we know."""
+    """Whether a delta holds anything but its role: providers have more fields for content than we know.
+
+    OpenRouter's ``reasoning_details`` are known, and no part of what is joined.
+    """
     try:
         deltas = [choice.get("delta") for choice in msgspec.json.decode(data)["choices"]]
     except (ValueError, RecursionError):  # a number out of range, which the chunk's own decoder passed over
         return True
-    return any(value for delta in deltas if delta for name, value in delta.items() if name != "role")
+    return any(value for delta in deltas if delta for name, value in delta.items() if name not in _NO_CONTENT)
