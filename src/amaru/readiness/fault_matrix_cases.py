@@ -105,11 +105,11 @@ def _broken_connections() -> Iterator[Case]:
 def _statuses() -> Iterator[Case]:
     for status in (500, 502, 504, 503, 529, 429):
         yield Case(Fault(kind="status", status=status), str(status))
-    yield Case(Fault(kind="status", status=429, retry_after="ms", retry_after_s=0.2), "429, retry-after-ms 200")
-    yield Case(Fault(kind="status", status=429, retry_after="seconds", retry_after_s=1), "429, Retry-After 1")
+    yield Case(Fault(kind="status", status=429, retry_after="ms", retry_after_s=0.2), "429 with retry-after-ms")
+    yield Case(Fault(kind="status", status=429, retry_after="seconds", retry_after_s=1), "429 with Retry-After")
     # A date counts in whole seconds: two of them leave at least one.
-    yield Case(Fault(kind="status", status=429, retry_after="date", retry_after_s=2), "429, Retry-After as a date")
-    yield Case(Fault(kind="status", status=503, retry_after="seconds", retry_after_s=1), "503, Retry-After 1")
+    yield Case(Fault(kind="status", status=429, retry_after="date", retry_after_s=2), "429 with a date")
+    yield Case(Fault(kind="status", status=503, retry_after="seconds", retry_after_s=1), "503 with Retry-After")
     for status in (401, 402, 403, 404):
         yield Case(Fault(kind="status", status=status), str(status))
     yield Case(Fault(kind="status", code="insufficient_quota"), "429 insufficient_quota")
