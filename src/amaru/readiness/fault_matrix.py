@@ -156,14 +156,17 @@ async def references(lane: Lane, headers: tuple[tuple[str, str], ...] = ()) -> d
     ValueError
         Providers or ways disagree: then nothing could be compared.
     """
+    asked = [(shape, provider, way) for shape in Shape for provider in lane.providers for way in Way]
+    got = await asyncio.gather(
+        *(
+            fetch(provider.base_url, headers, body_of(shape, PROVIDER_MODEL, way), 30.0)
+            for shape, provider, way in asked
+        )
+    )
     found: dict[Shape, Answer] = {}
-    for shape in Shape:
-        for provider in lane.providers:
-            for way in Way:
-                body = body_of(shape, PROVIDER_MODEL, way)
-                verdict, answer = await fetch(provider.base_url, headers, body, 30.0)
-                if verdict.result is not Result.WHOLE or answer != found.setdefault(shape, answer):
-                    raise ValueError(f"{provider.profile.name}: {shape}, {way}: {verdict.words}: {verdict.detail}")
+    for (shape, provider, way), (verdict, answer) in zip(asked, got, strict=True):
+        if verdict.result is not Result.WHOLE or answer != found.setdefault(shape, answer):
+            raise ValueError(f"{provider.profile.name}: {shape}, {way}: {verdict.words}: {verdict.detail}")
     return found
 
 
