@@ -189,6 +189,7 @@ async def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(t
         (["t.csv"], 2, "Missing option '--target'"),
         (["t.csv", "--target", "http://x", "--speed", "0"], 2, "--speed"),
         (["t.csv", "--target", "http://x", "--grace-s", "nan"], 2, "--grace-s"),
+        (["t.csv", "--target", "http://x", "--slo-ttft-ms", "inf"], 2, "--slo-ttft-ms"),
     ],
 )
 async def test_the_command_line(arguments: list[str], code: int, words: str) -> None:

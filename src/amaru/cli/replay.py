@@ -95,11 +95,13 @@ def replay(
     ] = 0,
     slo_ttft_ms: Annotated[
         float,
-        typer.Option(help="Answers whose first token came later are not good.", min=0, rich_help_panel=_JUDGED),
+        typer.Option(
+            help="Answers whose first token came later are not good.", min=0, max=3_600_000, rich_help_panel=_JUDGED
+        ),
     ] = 1000.0,
-    out: Annotated[Path, typer.Option(help="Directory for the report.", rich_help_panel=_JUDGED)] = Path(
-        "replay-report"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Directory for the report, whose older one it replaces.", rich_help_panel=_JUDGED)
+    ] = Path("replay-report"),
 ) -> None:
     """Play a trace of LLM traffic against an OpenAI-compatible endpoint, and measure what its callers get.
 
