@@ -91,7 +91,8 @@ def any_sample(draw: st.DrawFn) -> Sample:
         counted_by=draw(st.sampled_from(["server", "client"])),
         provider=draw(st.sampled_from(["", "a", "b"])),
         attempts=draw(st.integers(1, 3)),
-        cost_usd=draw(st.floats(0, 1)),
+        cost_usd=draw(st.none() | st.floats(0, 1)),
+        cached_input_tokens=draw(st.none() | st.integers(0, 1000)),
         joined=draw(st.sampled_from(["", "", "continued", "unseen"])),
         gaps_s=gaps_s,
     )

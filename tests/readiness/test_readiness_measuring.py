@@ -48,11 +48,23 @@ def test_a_summary_counts_each_request_once() -> None:
     assert summary.broken_streams == 1
     assert (summary.good, summary.goodput_per_s) == (1, 0.1)
     assert summary.saved_by_failover == 1
-    assert summary.cost_usd == 0.75
+    assert (summary.cost_usd, summary.cost_reported) == (0.75, 2)
+    assert (summary.cached_input_tokens, summary.cached_share) == (None, None)
     assert summary.output_tokens == 40
     assert summary.by_provider == {"a": 1, "b": 1}
     assert summary.client_retries == 1
     assert summary.latency.count == 2
+
+
+def test_a_cost_of_nothing_is_a_cost_and_what_is_not_told_is_none() -> None:
+    summary = summarize([answer(cost_usd=0.0), answer(cost_usd=None)], duration_s=1, slo_first_token_s=1)
+    assert (summary.cost_usd, summary.cost_reported) == (0.0, 1)
+
+
+def test_cached_tokens_are_counted_as_far_as_they_are_told() -> None:
+    told = [answer(cached_input_tokens=6), answer(cached_input_tokens=0), answer(), failure(cached_input_tokens=9)]
+    summary = summarize(told, duration_s=1, slo_first_token_s=1)
+    assert (summary.cached_input_tokens, summary.cached_share) == (6, 6 / 30)
 
 
 def test_nothing_measured_is_no_success_and_no_failure() -> None:

@@ -13,7 +13,7 @@ from amaru.readiness.player import Lane, play
 from amaru.simulation import Fault, Latency, ProviderProfile, SimulatedProvider
 from amaru.simulation.traces import TraceRequest
 
-QUICK = Habits(max_retries=0, patience_s=0.3)
+QUICK = Habits(max_retries=0, patience_s=1.0)
 
 
 async def called(
@@ -56,7 +56,7 @@ async def test_each_gap_between_tokens_is_measured() -> None:
 
 
 async def test_answers_that_are_not_streamed() -> None:
-    whole = Habits(max_retries=0, patience_s=0.3, stream=False)
+    whole = Habits(max_retries=0, patience_s=1.0, stream=False)
     async with SimulatedProvider() as provider:
         sample = await called(provider, whole)
         assert sample.ok
@@ -115,6 +115,7 @@ async def test_a_key_is_sent_and_never_told() -> None:
         (Fault(kind="cut", how="end"), TRUNCATED),
         (Fault(kind="cut", at="first_byte", how="end"), TRUNCATED),
         (Fault(kind="stall"), "stream_stalled"),
+        (Fault(kind="keepalive_only"), "stream_stalled"),  # comments are silence
         (Fault(kind="garbage"), "malformed"),
         (Fault(kind="truncated_utf8"), "malformed"),
     ],

@@ -69,6 +69,7 @@ async def test_a_trace_is_played_and_measured(trace: Callable[..., Path]) -> Non
     assert [sample.input_tokens for sample in run.samples] == [1000 + place for place in range(20)]
     assert billed.requests == 21  # one of them the trial
     assert billed.cached_input_tokens > 15 * 300  # all share a block
+    assert sum(sample.cached_input_tokens or 0 for sample in run.samples) == billed.cached_input_tokens
     assert (run.client["stream"], run.client["max_retries"], run.client["seed"]) == (True, 0, 3)
     assert 0.19 <= run.duration_s < 5
 
@@ -154,7 +155,7 @@ async def test_a_strict_server_that_is_not_amaru(trace: Callable[..., Path]) -> 
 
 async def test_what_litellms_proxy_says_of_itself_is_read(trace: Callable[..., Path]) -> None:
     headers = {
-        "x-litellm-model-api-base": "http://provider/v1",
+        "x-litellm-model-api-base": "http://provider/v1?key=secret",
         "x-litellm-attempted-retries": "1",
         "x-litellm-attempted-fallbacks": "1",
         "x-litellm-response-cost": "None",
@@ -307,6 +308,13 @@ def test_the_verdict_fits_on_a_screen_and_says_what_decides() -> None:
     ):
         assert words in shown, shown
     assert len(shown.splitlines()) <= 30
+    assert "caches" not in shown  # where none was hit
+
+
+def test_the_verdict_says_what_came_from_caches() -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(verdict(build_report(run_of([answer(cached_input_tokens=4), answer(cached_input_tokens=0)]))))
+    assert "input tokens from caches of prompts      20.0 % of 20" in console.export_text()
 
 
 async def test_work_is_done_unless_stopped() -> None:

@@ -71,6 +71,7 @@ def test_runs_of_one_kind_cannot_be_told_apart(tmp_path: Path) -> None:
     verdict = text.split("\n\n")[1]
     assert verdict.count("cannot be told apart") == 3
     assert "Both runs called the same target and model" in text
+    assert "Both sent the same prompts" in text
     for interval in ("goodput_share", "first_token_p50_s", "first_token_p95_s"):
         assert stored["intervals"][interval]["low"] < 0 < stored["intervals"][interval]["high"]
 
@@ -82,7 +83,7 @@ def test_runs_of_one_kind_cannot_be_told_apart(tmp_path: Path) -> None:
         ({"trace_format": "mooncake"}, "trace format"),
         ({"speed": 10.0}, "speed"),
         ({"slo_first_token_s": 2.0}, "first token's objective"),
-        ({"complete": False}, "whole trace played"),
+        ({"complete": False}, "played as planned"),
         ({"dropped": 100}, "requests due"),
     ],
 )
@@ -107,6 +108,14 @@ def test_what_else_differs_is_said(changed: dict[str, Any], words: str, tmp_path
     text, stored = compared(many(1), many(2, **changed), tmp_path)
     assert words in text
     assert stored["comparable"] is True
+
+
+def test_another_seed_of_the_prompts_is_no_other_client(tmp_path: Path) -> None:
+    a, b = (many(seed, client={"max_retries": 0, "seed": seed}) for seed in (1, 2))
+    text, _ = compared(a, b, tmp_path)
+    assert "| seed of the prompts | 1 | 2 | **yes** |" in text
+    assert "clients behaved differently" not in text
+    assert "same prompts" not in text
 
 
 def test_a_run_that_served_nothing_is_compared_as_far_as_it_goes(tmp_path: Path) -> None:

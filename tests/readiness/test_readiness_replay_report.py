@@ -106,12 +106,18 @@ def test_the_text_begins_with_the_verdict(tmp_path: Path) -> None:
     ("run", "words"),
     [
         (run_of([answer()], complete=False), "stopped before the end of its trace"),
+        (
+            run_of([answer(), failure(), Sample(at_s=1, error=UNFINISHED)], complete=False),
+            "Of the 2 requests that had ended, 50.0 % were good",
+        ),
+        (run_of([answer()], duration_s=0.2), "were due within 200 ms: rates of requests"),
         (run_of([answer()], dropped=3), "were due, 3 (75.0 %) never left"),
         (run_of([answer(), Sample(at_s=1, error=UNFINISHED)]), "were sent, 1 (50.0 %) did not end"),
         (run_of([answer(lag_s=0.1) for _ in range(9)]), "The load generator was late itself: one request in a hundred"),
         (run_of([answer(counted_by="client"), answer()]), "no usage for 50.0 % of the whole answers"),
+        (run_of([answer(counted_by="client")], client={"stream": False}), "the client's count, an estimate from the"),
         (run_of([answer(output_tokens=15)]), "A content event carried 3.00 tokens on average"),
-        (run_of([answer(), answer(cost_usd=0)]), "The server reported the cost of 1 whole answer only"),
+        (run_of([answer(), answer(cost_usd=None)]), "The server reported the cost of 1 whole answer only"),
         (run_of([answer()], client={"stream": False}), "Answers were not streamed"),
         (run_of([answer()]), "With only 1 whole answer, a p99 is no more than the slowest"),
     ],
@@ -122,6 +128,21 @@ def test_what_a_reader_must_mind_is_said_out_loud(run: ReplayRun, words: str) ->
 
 def test_a_run_without_a_flaw_has_no_warning() -> None:
     assert build_report(many(1)).warnings == ()
+    free = run_of([answer(cost_usd=0.0) for _ in range(200)])
+    assert build_report(free).warnings == ()
+
+
+def test_of_gaps_between_events_nothing_is_said_where_there_are_none() -> None:
+    whole = run_of([answer(tokens=1, output_tokens=200)], client={"stream": False})
+    assert not any("inter-token" in warning for warning in build_report(whole).warnings)
+
+
+def test_what_came_from_caches_is_told_or_said_not_to_be(tmp_path: Path) -> None:
+    told = text_of(run_of([answer(cached_input_tokens=4), answer(cached_input_tokens=0)]), tmp_path)
+    assert "| input tokens from caches of prompts | 4, 20.0 % of the input tokens |" in told
+    untold = text_of(run_of([answer()]), tmp_path)
+    assert "| input tokens from caches of prompts | not reported by the server |" in untold
+    assert "of 1 request was good: answered whole, with the first token within 800 ms of when it was due" in untold
 
 
 def test_no_key_is_stored_or_shown(tmp_path: Path) -> None:

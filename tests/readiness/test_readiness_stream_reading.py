@@ -85,6 +85,7 @@ def test_usage_with_its_cost() -> None:
     reading.feed(event(choices=[], usage=None) + event(choices=[], usage=usage))
     assert reading.usage is not None
     assert reading.usage.cost == 0.25
+    assert reading.usage.cached_tokens is None
     assert reading.usage.counts(something=True)
 
 
@@ -94,6 +95,17 @@ def test_a_usage_of_noughts_counts_nothing(usage: dict) -> None:
     reading.feed(content("a") + event(choices=[], usage=usage))
     assert reading.usage is not None
     assert not reading.usage.counts(something=True)
+
+
+@pytest.mark.parametrize(
+    ("details", "cached"), [({"cached_tokens": 128}, 128), ({"cached_tokens": None}, None), ({}, None)]
+)
+def test_usage_with_what_came_from_a_cache(details: dict, cached: int | None) -> None:
+    reading = StreamReading()
+    usage = {"prompt_tokens": 200, "completion_tokens": 2, "prompt_tokens_details": details}
+    reading.feed(event(choices=[], usage=usage))
+    assert reading.usage is not None
+    assert reading.usage.cached_tokens == cached
 
 
 def test_an_answer_that_is_not_streamed() -> None:
@@ -122,7 +134,7 @@ def test_how_a_break_was_rescued_stands_in_the_receipt() -> None:
 def test_tool_calls_count_and_comments_do_not() -> None:
     reading = StreamReading()
     reading.feed(b": keep-alive\n\n: amaru not json\n\ndata:\n\n")
-    assert reading.content_events == 0
+    assert (reading.content_events, reading.events) == (0, 0)
     assert reading.receipt is None
     reading.feed(event(choices=[{"delta": {"tool_calls": [{"index": 0}]}}]))
     assert reading.content_events == 1

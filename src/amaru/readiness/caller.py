@@ -36,7 +36,7 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
     """The ``openai`` library's default."""
     retry_after_limit_s: float = 60.0
     patience_s: float = 30.0
-    """Longest wait for an answer's head, and longest silence inside a stream."""
+    """Longest wait for an answer's head, and longest silence inside a stream; comments are silence."""
     exact_lengths: bool = True
     """Ask for exactly the trace's output tokens (``ignore_eos``, an extension that vLLM and the simulator know)."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -165,12 +165,14 @@ class Caller:
         loop = asyncio.get_running_loop()
         patience_s = self._habits.patience_s
         reading = StreamReading()
-        last = due
+        what = f"silence for {patience_s:g} s"
+        last, events = due, -1
         _served_by(response, sample)
         try:
             while True:
-                what = f"silence for {patience_s:g} s"
-                response.set_deadline(loop.time() + patience_s, FailureKind.STREAM_STALLED, what)
+                if reading.events > events:
+                    events = reading.events
+                    response.set_deadline(loop.time() + patience_s, FailureKind.STREAM_STALLED, what)
                 data = await response.chunk()
                 if not data:
                     break
@@ -194,7 +196,7 @@ class Caller:
         receipt = reading.receipt
         if receipt is not None:
             sample.attempts = receipt.attempts
-            sample.cost_usd = receipt.cost_usd or 0.0
+            sample.cost_usd = sample.cost_usd if receipt.cost_usd is None else receipt.cost_usd
             sample.provider = receipt.provider or sample.provider
             sample.decision = receipt.decision
             sample.joined = receipt.joined or ""
@@ -225,6 +227,7 @@ class Caller:
             sample.output_tokens, sample.counted_by = counted, "client"
         else:
             sample.input_tokens, sample.output_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+            sample.cached_input_tokens = usage.cached_tokens
         if usage is not None and usage.cost is not None:
             sample.cost_usd = usage.cost
 
@@ -254,20 +257,22 @@ def _served_by(response: HttpResponse, sample: Sample) -> None:
     headers = response.headers
     provider = headers.get(b"x-amaru-provider") or headers.get(b"x-litellm-model-api-base")
     if provider:
-        sample.provider = provider.decode("latin-1")
-    more = _number(headers, b"x-litellm-attempted-retries") + _number(headers, b"x-litellm-attempted-fallbacks")
+        sample.provider = provider.decode("latin-1").partition("?")[0]  # some put keys into the query of an address
+    more = sum(_number(headers, b"x-litellm-attempted-" + what) or 0.0 for what in (b"retries", b"fallbacks"))
     sample.attempts = max(1, int(_number(headers, b"x-amaru-attempts") or 1 + more))
-    sample.cost_usd = _number(headers, b"x-amaru-cost-usd") or _number(headers, b"x-litellm-response-cost")
+    sample.cost_usd = _number(headers, b"x-amaru-cost-usd")
+    if sample.cost_usd is None:
+        sample.cost_usd = _number(headers, b"x-litellm-response-cost") or None  # it says 0 where it does not know
     sample.decision = headers.get(b"x-amaru-decision", b"").decode("latin-1")
 
 
-def _number(headers: Mapping[bytes, bytes], name: bytes) -> float:
-    """A header's value where it is a plain number, else 0."""
+def _number(headers: Mapping[bytes, bytes], name: bytes) -> float | None:
+    """A header's value where it is a plain number, else ``None``."""
     try:
-        value = float(headers.get(name, b"0"))
+        value = float(headers.get(name, b""))
     except ValueError:
-        return 0.0
-    return value if 0 <= value < 1e9 else 0.0
+        return None
+    return value if 0 <= value < 1e9 else None
 
 
 def _retry_after_s(response: HttpResponse, limit_s: float) -> float:

@@ -178,7 +178,7 @@ class _Running:
             self.served += sample.ok
             self.failed += not sample.ok
             self.saved += sample.ok and sample.attempts > 1
-            self.cost_usd += sample.cost_usd
+            self.cost_usd += sample.cost_usd or 0.0
         self._seen = len(finished)
 
 

@@ -41,16 +41,20 @@ class Sample(msgspec.Struct, gc=False):
     detail: str = ""
     """The error in words, as it was told."""
     input_tokens: int = 0
+    """As the server counts them; where it does not, those of the trace."""
+    cached_input_tokens: int | None = None
+    """Of the input tokens, those that the server took from a cache of prompts; ``None``: it does not say."""
     output_tokens: int = 0
     counted_by: str = "server"
-    """Whose count the tokens are: ``server`` (reported usage) or ``client`` (one a content event)."""
+    """Whose count the output tokens are: ``server`` (reported usage) or ``client`` (one a content event)."""
     client_retries: int = 0
     """How often the caller itself asked again."""
     provider: str = ""
     """Who served it, where the server says."""
     attempts: int = 1
     """Providers' calls that the server needed for it, where it says."""
-    cost_usd: float = 0.0
+    cost_usd: float | None = None
+    """As the server reports it; ``None``: it does not."""
     decision: str = ""
     joined: str = ""
     """How a break was rescued, where the server says: ``continued``, ``repeated`` or ``unseen``; empty: no break."""
@@ -146,7 +150,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     lag: Quantiles = msgspec.field(name="lag_s")
     """How late requests were sent: where this is not small, the load generator was the bottleneck."""
     input_tokens: int
-    """Of whole answers."""
+    """Of whole answers; those of the trace, where the server counts none."""
+    cached_input_tokens: int | None = None
+    """Of the input tokens, those that came from caches of prompts, as far as the server says; ``None``: it never
+    does."""
     output_tokens: int
     """Of whole answers."""
     output_tokens_per_s: float
@@ -160,7 +167,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
     """Of whole answers, as the server reported it."""
     cost_reported: int
-    """Whole answers whose cost the server reported (and was not nothing)."""
+    """Whole answers whose cost the server reported."""
     saved_by_failover: int
     """Whole answers that took more than one provider's call."""
     joined: dict[str, int]
@@ -172,6 +179,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """From the start until no more was sent."""
     measured_s: float
     """From the start until the last whole answer ended, or until no more was sent, where that was later."""
+
+    @property
+    def cached_share(self) -> float | None:
+        """Of the input tokens, the share that came from caches; ``None``: the server does not say."""
+        if self.cached_input_tokens is None or not self.input_tokens:
+            return None
+        return self.cached_input_tokens / self.input_tokens
 
 
 def quantile(ordered: Sequence[float] | Values, share: float) -> float:
@@ -226,6 +240,8 @@ def summarize(
     failed = len(samples) - len(whole) - unfinished
     good = sum(sample.first_token_s is not None and sample.first_token_s <= slo_first_token_s for sample in whole)
     input_tokens = sum(sample.input_tokens for sample in whole)
+    cached = [sample.cached_input_tokens for sample in whole if sample.cached_input_tokens is not None]
+    costs_usd = [sample.cost_usd for sample in whole if sample.cost_usd is not None]
     output_tokens = sum(sample.output_tokens for sample in whole)
     measured_s = max(duration_s, max((sample.ended_s for sample in whole), default=0.0))
     sending_s, span_s = max(duration_s, 1e-9), max(measured_s, 1e-9)
@@ -253,13 +269,14 @@ def summarize(
         latency=_three(timed.latency_s),
         lag=_three(timed.lag_s),
         input_tokens=input_tokens,
+        cached_input_tokens=sum(cached) if cached else None,
         output_tokens=output_tokens,
         output_tokens_per_s=output_tokens / span_s,
         total_tokens_per_s=(input_tokens + output_tokens) / span_s,
         tokens_per_event=_tokens_per_event(whole),
         token_counts_by=dict(Counter(sample.counted_by for sample in whole).most_common()),
-        cost_usd=math.fsum(sample.cost_usd for sample in whole),
-        cost_reported=sum(sample.cost_usd > 0 for sample in whole),
+        cost_usd=math.fsum(costs_usd),
+        cost_reported=len(costs_usd),
         saved_by_failover=sum(sample.attempts > 1 for sample in whole),
         joined=dict(Counter(sample.joined for sample in whole if sample.joined).most_common()),
         client_retries=sum(sample.client_retries for sample in samples),

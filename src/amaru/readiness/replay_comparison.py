@@ -96,7 +96,8 @@ def _setup(a: ReplayReport, b: ReplayReport) -> Iterator[SetupRow]:
     yield row("requests due", f"{_offered(a.summary):,}", f"{_offered(b.summary):,}", decisive=True)
     objectives = (chosen_seconds(one.slo_first_token_s), chosen_seconds(two.slo_first_token_s))
     yield row("first token's objective", *objectives, decisive=True)
-    yield row("whole trace played", _yes(one.complete), _yes(two.complete), decisive=True)
+    yield row("played as planned", _yes(one.complete), _yes(two.complete), decisive=True)
+    yield row("seed of the prompts", one.seed, two.seed)
     yield row("client", one.client_words, two.client_words)
     yield row("load generator's machine", one.machine_words, two.machine_words)
     yield row("amaru's version", a.version, b.version)
@@ -112,6 +113,8 @@ def _warnings(a: Side, b: Side, setup: tuple[SetupRow, ...]) -> Iterator[str]:
         yield "A run that was stopped early measured only the beginning of its trace."
     if "target" not in differing and "model" not in differing:
         yield "Both runs called the same target and model: what differs is what changed there meanwhile, or chance."
+        if "seed of the prompts" not in differing:
+            yield "Both sent the same prompts: caches of prompts at the target may have known those of the later run."
     if "model" in differing:
         yield "The runs asked for different models: what differs may be the model's doing, not the target's."
     if "client" in differing:
@@ -144,6 +147,7 @@ def _rows(a: Summary, b: Summary) -> Iterator[Row]:
     yield from _percentiles("end to end", a.latency, b.latency)
     yield Row("output tokens", "per_s", a.output_tokens_per_s, b.output_tokens_per_s)
     yield Row("input and output tokens", "per_s", a.total_tokens_per_s, b.total_tokens_per_s)
+    yield Row("input tokens from caches of prompts", "share", a.cached_share, b.cached_share)
     yield Row("cost of 1,000 whole answers", "usd", _unit_cost(a), _unit_cost(b))
     yield Row("took more than one provider's call", "requests", a.saved_by_failover, b.saved_by_failover)
     yield Row("rescued half-way", "requests", sum(a.joined.values()), sum(b.joined.values()))

@@ -44,8 +44,14 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def client_words(self) -> str:
-        """The client in a line."""
-        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.client.items()) or "not known"
+        """The client in a line, but for the seed of its prompts."""
+        facts = [f"{name.replace('_', ' ')} {value}" for name, value in self.client.items() if name != "seed"]
+        return ", ".join(facts) or "not known"
+
+    @property
+    def seed(self) -> str:
+        """The prompts' seed."""
+        return self.client.get("seed", "not known")
 
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,10 +53,11 @@ def verdict(summary: Summary) -> str:
     if not summary.served:
         return f"**Not one of {counted(offered, 'request')} was served.** {_lost(summary)}."
     within = chosen_seconds(summary.slo_first_token_s)
+    were, they_were = ("was", "it was") if offered == 1 else ("were", "they were")
     words = (
-        f"**{share(summary.goodput_share)} of {counted(offered, 'request')} were good: answered whole, with the first "
-        f"token within {within} of when they were due.** That is {number(summary.goodput_per_s)} good answers a "
-        f"second, of {number(summary.offered_per_s)} asked for. "
+        f"**{share(summary.goodput_share)} of {counted(offered, 'request')} {were} good: answered whole, with the "
+        f"first token within {within} of when {they_were} due.** That is {number(summary.goodput_per_s)} good answers "
+        f"a second, of {number(summary.offered_per_s)} asked for. "
     )
     tail = summary.first_token
     if tail.p50 is not None:
@@ -88,7 +89,8 @@ def _setting(report: ReplayReport) -> str:
         f"Sent open-loop to {escaped(setup.target)}, model {escaped(setup.model)}, for "
         f"{number(report.summary.duration_s)} s from {escaped(setup.started_at)}; trace format "
         f"{escaped(setup.trace_format)}. amaru {escaped(report.version)} measured it, on: "
-        f"{escaped(setup.machine_words)}. The client: {escaped(setup.client_words)}."
+        f"{escaped(setup.machine_words)}. The client: {escaped(setup.client_words)}; seed of the prompts "
+        f"{escaped(setup.seed)}."
     )
 
 
@@ -144,6 +146,10 @@ def _tokens(summary: Summary) -> str:
         cost = f"{usd(summary.cost_usd)}, {usd(unit)} for 1,000 answers"
     else:
         cost = "not reported by the server"
+    if summary.cached_input_tokens is None:
+        cached = "not reported by the server"
+    else:
+        cached = f"{summary.cached_input_tokens:,}, {share(summary.cached_share)} of the input tokens"
     return table(
         ("", "of whole answers"),
         [
@@ -152,6 +158,7 @@ def _tokens(summary: Summary) -> str:
                 "input and output tokens",
                 f"{summary.input_tokens + summary.output_tokens:,}, {number(summary.total_tokens_per_s)} a second",
             ),
+            ("input tokens from caches of prompts", cached),
             ("who counted the tokens", counted),
             ("cost", cost),
         ],

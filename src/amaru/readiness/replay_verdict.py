@@ -56,6 +56,9 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     counts = summary.token_counts_by
     if set(counts) != {"server"} and counts:
         yield "tokens counted by", _named(counts)
+    if summary.cached_input_tokens:
+        cached = f"{share(summary.cached_share)} of {summary.input_tokens:,}"
+        yield "input tokens from caches of prompts", cached
     if summary.cost_reported:
         yield "cost of whole answers", f"{usd(summary.cost_usd)}, as the server reports it"
     if set(summary.by_provider) - {"unknown"}:

@@ -13,19 +13,34 @@ FEW = 100
 """Below so many answers the p99 is their slowest."""
 BUNDLED_TOKENS = 1.5
 """From so many tokens a content event on, gaps between events are not called gaps between tokens."""
+SHORT_S = 1.0
+"""Over less, a rate is hardly one."""
 
 
 def warnings(summary: Summary, *, complete: bool, streamed: bool = True) -> Iterator[str]:
     """One plain sentence or two for each thing that is not as it should be."""
     if not complete:
-        yield "The run was stopped before the end of its trace: the figures are of what had happened until then."
+        yield _stopped(summary)
     if not streamed:
         yield "Answers were not streamed: what is called time to first token is the time to the whole answer."
     yield from _not_measured(summary)
+    if summary.sent and summary.duration_s < SHORT_S:
+        yield (
+            f"All requests were due within {seconds(summary.duration_s)}: rates of requests, which are over that time, "
+            "say little."
+        )
     yield from _late(summary)
-    yield from _counted(summary)
+    yield from _counted(summary, streamed=streamed)
     if 0 < summary.served < FEW:
         yield f"With only {counted(summary.served, 'whole answer')}, a p99 is no more than the slowest of them."
+
+
+def _stopped(summary: Summary) -> str:
+    words = "The run was stopped before the end of its trace: the figures are of what had happened until then."
+    ended = summary.served + summary.failed
+    if summary.unfinished and ended:
+        words += f" Of the {counted(ended, 'request')} that had ended, {share(summary.good / ended)} were good."
+    return words
 
 
 def _not_measured(summary: Summary) -> Iterator[str]:
@@ -53,15 +68,16 @@ def _late(summary: Summary) -> Iterator[str]:
         )
 
 
-def _counted(summary: Summary) -> Iterator[str]:
+def _counted(summary: Summary, *, streamed: bool) -> Iterator[str]:
     by_client = summary.token_counts_by.get("client", 0)
     if by_client:
+        how = "one for each content event" if streamed else "an estimate from the text"
         yield (
-            f"The server reported no usage for {share(by_client / summary.served)} of the whole answers: their tokens "
-            "are the client's count, one for each content event."
+            f"The server reported no usage for {share(by_client / summary.served)} of the whole answers: their output "
+            f"tokens are the client's count, {how}, and input tokens are the trace's."
         )
     tokens = summary.tokens_per_event
-    if tokens is not None and tokens >= BUNDLED_TOKENS:
+    if tokens is not None and tokens >= BUNDLED_TOKENS and summary.inter_token.count:
         yield (
             f"A content event carried {number(tokens)} tokens on average, so the inter-token latency is that between "
             "events; the time per output token is of tokens."

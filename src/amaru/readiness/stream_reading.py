@@ -46,12 +46,22 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
 class Usage(msgspec.Struct):
     """What a server reports. ``cost`` is USD, where it is told: OpenRouter does, LiteLLM's proxy where it is set to."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
     cost: float | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that came from a cache; ``None``: it does not say."""
+        return None if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
 
     def counts(self, *, something: bool) -> bool:
         """Whether it counts an answer that said ``something``: servers that count nothing may report noughts."""
@@ -91,6 +101,8 @@ class StreamReading:
 
     Attributes
     ----------
+    events
+        Events that carried anything; comments, which only keep a connection open, are none.
     content_events
         Events that carried content.
     finish_reason, done
@@ -103,10 +115,21 @@ class StreamReading:
         amaru's own, where the server is amaru.
     """
 
-    __slots__ = ("_splitter", "content_events", "detail", "done", "error", "finish_reason", "receipt", "usage")
+    __slots__ = (
+        "_splitter",
+        "content_events",
+        "detail",
+        "done",
+        "error",
+        "events",
+        "finish_reason",
+        "receipt",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self._splitter = EventSplitter()
+        self.events = 0
         self.content_events = 0
         self.finish_reason: str | None = None
         self.done = False
@@ -149,6 +172,7 @@ class StreamReading:
         data = parse_event(block).data
         if not data or self.error:
             return
+        self.events += 1
         if data == b"[DONE]":
             self.done = True
             return
