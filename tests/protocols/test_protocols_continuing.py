@@ -43,6 +43,8 @@ CALL = {"role": "assistant", "content": "Hm.", "tool_calls": [{"id": "t", "funct
         (chat(), False, True),
         (chat(QUESTION, CALL, {"role": "tool", "tool_call_id": "t", "content": "1"}), False, True),
         (chat(n=2), True, False),
+        (chat(echo=True), True, False),
+        (chat(echo=False), True, True),
         (chat(QUESTION, {"role": "assistant", "content": "In"}), False, False),
         (chat(QUESTION, {"role": "assistant", "content": "In"}), True, True),
         (chat(QUESTION, {"role": "assistant", "content": [{"type": "text", "text": "In"}]}), True, False),

@@ -13,7 +13,7 @@ import msgspec
 
 from amaru.accounts.tokens import count_sent, count_usage, may_be_tokens
 from amaru.domain import Join, Kind, Offer, Provenance, Usage
-from amaru.protocols.continuing import continuation_of, may_be_continued
+from amaru.protocols.continuing import continuation_of, may_be_continued, repeats_its_prompt
 from amaru.protocols.joining import Joint, closing_events, continued_part
 from amaru.protocols.openai import OpenAIRequest
 from amaru.protocols.prompts import prompt_of
@@ -86,11 +86,13 @@ class Broken:
         """The caller has as many tokens as it allowed: only the finish reason is missing.
 
         Not after reasoning: whether that counts against the limit differs between providers. Nor where the pieces that
-        came were smaller than tokens.
+        came were smaller than tokens, or were those of the prompt.
         """
-        limit, sent = self.request.max_output_tokens, self.sent
-        counts = limit is not None and self.request.choices == 1 and self.possible and not sent.reasoning
-        return counts and limit is not None and sent.events >= limit and may_be_tokens(sent.content, sent.events)
+        request, sent = self.request, self.sent
+        limit = request.max_output_tokens
+        if not limit or sent.events < limit or sent.reasoning or request.choices != 1 or not self.possible:
+            return False
+        return may_be_tokens(sent.content, sent.events) and not repeats_its_prompt(request)
 
     def closing(self, model: str) -> tuple[bytes, Usage]:
         """The events that end an answer that is complete, and its usage."""

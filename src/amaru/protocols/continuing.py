@@ -14,17 +14,23 @@ _encode = msgspec.json.encode
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
+def repeats_its_prompt(request: OpenAIRequest) -> bool:
+    """Whether the answer begins with what was asked (``echo``), which counts against no token limit."""
+    return _true(request.fields.get("echo"))
+
+
 def may_be_continued(request: OpenAIRequest, *, continued_its_own: bool) -> bool:
     """Whether an answer to ``request`` has the form that a continuation needs.
 
     A chat's last message must not be the assistant's own, unless the provider whose answer broke has continued that
-    (``continued_its_own``): whether it did cannot be told otherwise. A completion must have one prompt, in text.
+    (``continued_its_own``): whether it did cannot be told otherwise. A completion must have one prompt, in text. None
+    may repeat its prompt (vLLM knows ``echo`` for chats, too): the part that was sent would come again.
     """
     fields = request.fields
-    if request.choices != 1:
+    if request.choices != 1 or repeats_its_prompt(request):
         return False
     if request.kind is Kind.COMPLETION:
-        return bytes(fields["prompt"])[:1] == b'"' and not any(_true(fields.get(name)) for name in ("echo", "suffix"))
+        return bytes(fields["prompt"])[:1] == b'"' and not _true(fields.get("suffix"))
     if request.kind is not Kind.CHAT:
         return False
     last = _messages(request)[-1]
