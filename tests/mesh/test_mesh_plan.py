@@ -43,7 +43,7 @@ async def test_limits_adapt_only_while_another_offer_could_take_over() -> None:
     plan = open_plan()
     now = answer(plan)
     first, second = plan.board.offers
-    alone = plan.timing(first, now, now + 600.0, input_tokens=600)
+    alone = plan.timing(first, now, now + 600.0, input_tokens=600, alone=True)
     assert (alone.first_token_at, alone.answer_at, alone.idle_s) == (now + 8.0, now + 120.0, 30.0)
     backed = plan.timing(first, now, now + 600.0, input_tokens=600, alone=False)
     assert backed.first_token_at == pytest.approx(now + 1.2)

@@ -37,6 +37,8 @@ WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STRE
 CLOCK_GRAIN_S = 0.005
 """A deadline may strike this much early: event loops count in milliseconds."""
 
+REFUSED = (None, 400)
+"""What the caller sees of failures that are its own request's."""
 BUSY = frozenset((Code.THROTTLED, Code.RATE_LIMIT, Code.CAPACITY))
 
 REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
@@ -71,9 +73,10 @@ class Attempts:
         "throttled",
         "tokens",
         "usage",
-        "waited", "waits_since",
+        "waited",
+        "waits_since",
         "workload",
-    )  # fmt: skip
+    )
 
     def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str, at: float) -> None:
         self.mesh = mesh
@@ -100,7 +103,9 @@ class Attempts:
         self.usage: Usage | None = None
         self.cost = 0.0
         self.waited = False
+        """It has waited in line for an offer, and goes to the front of it now."""
         self.waits_since = call.arrived_at
+        """Since when nobody answers it: its arrival, or the last break of its stream."""
         started = mesh.clock()
         self.ranking = self.latest = plan.router.decide(workload, started)
         """The decision, and the last re-ranking while waiting for an offer to come back."""
@@ -259,7 +264,8 @@ class Attempts:
         """Do what the table says: ask the same offer again (``open`` is set then), rule it out, or give up."""
         row, broken = attempt.row, self.broken
         reaction = reaction_to(failure, rescuing=broken is not None)
-        if reaction.caller_status is not None or broken is None:  # else the break remains what the caller is told of
+        # Once an offer has begun to answer, another's refusal of the very request is nothing to tell the caller.
+        if broken is None or reaction.caller_status not in REFUSED:
             self.failure = failure
         if reaction.alert:
             log.error("offer_broken", offer=self.plan.board.offers[row].id, failure=str(failure), remedy=REMEDY)
@@ -365,7 +371,8 @@ class Attempts:
             return why_none(self.latest, soonest_s)
         if soonest_s is None and reaction_to(failure).health is Health.THROTTLED:
             soonest_s = self.plan.board.soonest_return_s(self.latest.rows.tolist(), self.mesh.clock(), self.tokens)
-        return caller_error(failure, self.attempts, soonest_s)
+        begun = self.broken is not None and self.broken.sent.anything
+        return caller_error(failure, self.attempts, soonest_s, begun=begun)
 
 
 def _as_held(call: Call) -> OpenAIRequest:

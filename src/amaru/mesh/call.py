@@ -51,19 +51,25 @@ def workload_of(call: Call) -> Workload:
     )
 
 
-def caller_error(failure: Failure, attempts: list[Attempt], soonest_s: float | None) -> RequestError:
-    """What the caller is told when the last of ``attempts`` ended in ``failure`` and nothing else may be tried."""
+def caller_error(
+    failure: Failure, attempts: list[Attempt], soonest_s: float | None, *, begun: bool = False
+) -> RequestError:
+    """What the caller is told when ``attempts`` came to nothing, by ``failure``, and nothing else may be tried.
+
+    ``begun``: it has a part of the answer already.
+    """
     reaction = reaction_to(failure)
     if reaction.caller_status in (None, 400):  # the caller's to mend, in the provider's words
         status = failure.status if failure.status is not None and 400 <= failure.status < 500 else 400
         code = "context_length_exceeded" if failure.kind is FailureKind.CONTEXT_TOO_LONG else failure.kind.value
         return RequestError(reaction.caller_status or status, failure.message, code=code, body=failure.body)
-    tried = "; ".join(f"{a.offer}: {a.failure.value if a.failure else 'ok'}" for a in attempts)
+    tried = "; ".join(f"{a.offer}: {a.failure or a.joined}" for a in attempts)
+    what = "The answer broke off, and no provider could go on with it" if begun else "No provider could answer"
     retry_after_s = soonest_s if soonest_s is not None else failure.retry_after_s
     status = reaction.caller_status
     return RequestError(
         status,
-        f"No provider could answer ({tried}). The decision's page tells why each was chosen and how it failed.",
+        f"{what} ({tried}). The decision's page tells why each was chosen and how it failed.",
         type="rate_limit_error" if status == 429 else "api_error",
         code=failure.kind.value,
         retry_after_s=retry_after_s,

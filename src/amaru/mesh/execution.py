@@ -114,7 +114,6 @@ class Execution(Attempts):
                 self.excluded, self.retried, self.throttled = frozenset(self.broken.rows), NO_ROWS, NO_ROWS
             if self.broken.is_complete:
                 data, self.usage = self.broken.closing(attempt.offer.model)
-                self.cost = self.attempts[-1].cost_usd
                 self.status = 200
                 return data
             if isinstance(trouble, Failure):
@@ -193,4 +192,5 @@ class Execution(Attempts):
             return None
         if not self.ok:
             return "cancelled" if self.status == CALLER_LEFT_STATUS else "failed"
-        return self.attempts[-1].joined or "complete"
+        last = self.attempts[-1]
+        return "complete" if last.failure is not None or last.detail else last.joined

@@ -77,9 +77,7 @@ class Plan:
         self._successor: Plan | None = None
         self._unused = asyncio.Event()
 
-    def timing(
-        self, offer: Offer, started_at: float, deadline_at: float, *, input_tokens: int = 0, alone: bool = True
-    ) -> Timing:
+    def timing(self, offer: Offer, started_at: float, deadline_at: float, *, input_tokens: int, alone: bool) -> Timing:
         """The limits of one attempt, none of them past the request's deadline.
 
         ``alone``: no other offer could take over now, so the configured limits hold; else those that the offer's own
