@@ -6,8 +6,9 @@ import asyncio
 
 from amaru.http1 import Request
 
-EVERY_S = 20.0
-"""Proxies give up on silence after a minute (nginx's ``proxy_read_timeout``), some load balancers after 30 s."""
+EVERY_S = 14.0
+"""No silence is longer than twice this: some load balancers give up on it after 30 s, proxies after a minute (nginx's
+``proxy_read_timeout``)."""
 COMMENT = b": amaru is waiting for the next piece\n\n"
 
 
