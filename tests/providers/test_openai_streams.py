@@ -286,7 +286,7 @@ async def test_keepalives_do_not_hold_off_the_first_token_limit() -> None:
 
 
 async def test_events_without_content_are_not_held_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_stream, "MAX_HELD_BYTES", 3 * len(ROLE))
+    monkeypatch.setattr(openai_stream, "MAX_OPENING_BYTES", 3 * len(ROLE))
     failure = await call_fails(*[ROLE] * 4, end="open")
     assert failure.kind is FailureKind.MALFORMED_BODY
 

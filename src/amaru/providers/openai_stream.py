@@ -31,7 +31,7 @@ from amaru.providers.transport import HttpResponse
 
 LINGER_S = 0.05
 """How long the framing of a stream that has ended may take to end as well, so that its connection can be kept."""
-MAX_HELD_BYTES = 1024 * 1024
+MAX_OPENING_BYTES = 1024 * 1024
 """Events before the first content; more is no answer."""
 
 _STALLED = FailureKind.STREAM_STALLED
@@ -101,7 +101,7 @@ class OpenAIStreamReply(StreamReply):
             self._raise_trouble()
             held.append(events)
             held_bytes += len(events)
-            if held_bytes > MAX_HELD_BYTES:
+            if held_bytes > MAX_OPENING_BYTES:
                 raise self._failure(FailureKind.MALFORMED_BODY, f"no content in the first {held_bytes} bytes of events")
         if not (parser.has_content or parser.finish_reasons):
             raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
