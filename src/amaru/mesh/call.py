@@ -51,9 +51,7 @@ def workload_of(call: Call) -> Workload:
     )
 
 
-def caller_error(
-    failure: Failure, attempts: list[Attempt], soonest_s: float | None, *, begun: bool = False
-) -> RequestError:
+def caller_error(failure: Failure, attempts: list[Attempt], soonest_s: float | None, *, begun: bool) -> RequestError:
     """What the caller is told when ``attempts`` came to nothing, by ``failure``, and nothing else may be tried.
 
     ``begun``: it has a part of the answer already.
