@@ -35,13 +35,13 @@ def demo(
     from amaru.readiness.demo import DemoOptions, run_demo
     from amaru.readiness.demo_report import markdown, write
     from amaru.readiness.demo_verdict import verdict
-    from amaru.readiness.demo_view import LiveView, PlainView, View
+    from amaru.readiness.demo_view import LiveView, PlainView
     from amaru.readiness.running import run_until_signalled
 
     console = Console()
     drawn = live and console.is_terminal
 
-    def make_view(favourite: str) -> View:
+    def make_view(favourite: str) -> LiveView | PlainView:
         return LiveView(console, favourite) if drawn else PlainView(console, favourite)
 
     if obstacle := obstacle_to(report):

@@ -115,12 +115,12 @@ def replay(
     from amaru.readiness.replay import ReplayOptions
     from amaru.readiness.replay import replay as play
     from amaru.readiness.replay_plan import plan
-    from amaru.readiness.replay_progress import LiveView, PlainView, View
+    from amaru.readiness.replay_progress import LiveView, PlainView
     from amaru.readiness.running import run_until_signalled
 
     console = Console()
 
-    def make_view() -> View:
+    def make_view() -> LiveView | PlainView:
         return LiveView(console) if console.is_terminal else PlainView(console)
 
     if obstacle := obstacle_to(out):

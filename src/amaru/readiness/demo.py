@@ -14,15 +14,15 @@ import msgspec
 
 from amaru.errors import AmaruError
 from amaru.readiness.caller import Caller, Habits
-from amaru.readiness.demo_board import Board
+from amaru.readiness.demo_board import Board, Snapshot
 from amaru.readiness.demo_report import DemoReport, incident_reports, now_text, undisturbed
 from amaru.readiness.demo_scenario import scenario
 from amaru.readiness.demo_stage import MODEL, Stage, told
-from amaru.readiness.demo_view import View
 from amaru.readiness.machine import this_machine
 from amaru.readiness.measuring import Quantiles, Sample, Summary, quantiles, summarize
 from amaru.readiness.player import Lane, Run, play
 from amaru.readiness.running import unless_stopped
+from amaru.readiness.views import View
 from amaru.simulation.profiles import SEVEN
 from amaru.simulation.traces import bundled_trace, open_trace
 
@@ -47,7 +47,7 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_demo(
-    options: DemoOptions, stop: asyncio.Event, make_view: Callable[[str], View], say: Callable[[str], None]
+    options: DemoOptions, stop: asyncio.Event, make_view: Callable[[str], View[Snapshot]], say: Callable[[str], None]
 ) -> DemoReport | None:
     """Run it all; returns what was measured, also when stopped on the way. ``None``: stopped before any traffic.
 
@@ -106,7 +106,7 @@ class _Performance:
         rng = random.Random(self._options.seed)  # noqa: S311 -- jitter, not secret
         return Lane(name, Caller(f"{url}/v1", model, label=label, habits=Habits(patience_s=PATIENCE_S), rng=rng))
 
-    async def play(self, view: View) -> Run:
+    async def play(self, view: View[Snapshot]) -> Run:
         """The traffic, with what goes on beside it."""
         beside = [self._loop.create_task(work) for work in (self._strike(), self._draw(view), self._watch())]
         try:
@@ -142,7 +142,7 @@ class _Performance:
             except AmaruError as error:
                 self._board.note(incident.at_s, f"this incident could not be switched on: {told(error)}")
 
-    async def _draw(self, view: View) -> None:
+    async def _draw(self, view: View[Snapshot]) -> None:
         start = await asyncio.shield(self._start)
         asked_at = -STATUS_EVERY_S
         while True:

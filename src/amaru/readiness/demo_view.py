@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol
-
 from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from amaru.readiness.demo_board import Event, LaneTotals, ProviderRow, Snapshot
+from amaru.readiness.views import Lines, Picture, title
 
-PLAIN_EVERY_S = 10.0
 BAR_CELLS = 8
 LEAST_EVENTS = 3
 _FIXED_ROWS = 8
@@ -22,42 +17,20 @@ _SEEN_STYLES = {"available": "green", "throttled": "yellow"}
 _EVENT_STYLES = {"struck": "red", "well": "green", "note": "yellow"}
 
 
-class View(Protocol):
-    """Shows a run while it goes on. Used as a context manager."""
-
-    def __enter__(self) -> View: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show how things stand."""
-
-
-class PlainView:
+class PlainView(Lines):
     """Lines: each event, and the totals every ten seconds."""
 
     def __init__(self, console: Console, favourite: str) -> None:
-        self._console = console
+        super().__init__(console)
         self._favourite = favourite
         self._events_shown = 0
-        self._next_s = PLAIN_EVERY_S
-
-    def __enter__(self) -> PlainView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def show(self, snapshot: Snapshot) -> None:
+        """See `View`."""
         for event in snapshot.events[self._events_shown :]:
             self._say(str(event))
         self._events_shown = len(snapshot.events)
-        if snapshot.elapsed_s >= self._next_s:
-            self._next_s += PLAIN_EVERY_S
+        if self._due(snapshot.elapsed_s):
             amaru, alone = snapshot.amaru, snapshot.alone
             over = snapshot.elapsed_s > snapshot.duration_s
             when = "waiting for the last answers" if over else f"of {snapshot.duration_s:.0f} s"
@@ -67,29 +40,18 @@ class PlainView:
                 f"{alone.served} served, {alone.failed} failed, {alone.in_flight} waiting"
             )
 
-    def _say(self, words: str) -> None:
-        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
-
-class LiveView:
+class LiveView(Picture):
     """A dashboard that fills the terminal, drawn anew a few times a second; gone when it is left."""
 
     def __init__(self, console: Console, favourite: str) -> None:
+        super().__init__(console, screen=True)
         self._console = console
         self._favourite = favourite
-        self._live = Live(console=console, auto_refresh=False, screen=True)
-
-    def __enter__(self) -> LiveView:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        self._live.update(dashboard(snapshot, self._favourite, self._console.height), refresh=True)
+        """See `View`."""
+        self._draw(dashboard(snapshot, self._favourite, self._console.height))
 
 
 def dashboard(snapshot: Snapshot, favourite: str, height: int) -> Group:
@@ -105,14 +67,7 @@ def dashboard(snapshot: Snapshot, favourite: str, height: int) -> Group:
 def _title(snapshot: Snapshot) -> Table:
     over = snapshot.elapsed_s > snapshot.duration_s
     when = "waiting for the last answers" if over else f"{snapshot.elapsed_s:.0f} of {snapshot.duration_s:.0f} s"
-    title = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    title.add_column(no_wrap=True)
-    title.add_column(ratio=1)
-    title.add_column(no_wrap=True)
-    title.add_column(no_wrap=True)
-    bar = ProgressBar(total=snapshot.duration_s, completed=min(snapshot.elapsed_s, snapshot.duration_s))
-    title.add_row(Text("amaru demo", style="bold"), bar, when, Text("Ctrl-C ends it", style="dim"))
-    return title
+    return title("amaru demo", when, snapshot.elapsed_s, snapshot.duration_s)
 
 
 def _providers(snapshot: Snapshot) -> Table:

@@ -15,9 +15,10 @@ from amaru.readiness.machine import this_machine
 from amaru.readiness.player import Lane, Run, play
 from amaru.readiness.preflight import Target, look_at
 from amaru.readiness.replay_plan import Plan, described
-from amaru.readiness.replay_progress import Tally, View
+from amaru.readiness.replay_progress import Progress, Tally
 from amaru.readiness.replay_report import ReplayRun
 from amaru.readiness.running import room_for_connections, unless_stopped
+from amaru.readiness.views import View
 
 FRAMES_PER_S = 2.0
 
@@ -55,7 +56,7 @@ async def replay(
     plan: Plan,
     options: ReplayOptions,
     stop: asyncio.Event,
-    make_view: Callable[[], View],
+    make_view: Callable[[], View[Progress]],
     say: Callable[[str], None],
 ) -> Replayed | None:
     """Play ``plan``; returns what was measured, also when stopped on the way. ``None``: stopped before any traffic.
@@ -106,7 +107,7 @@ class _Replay:
         self._lane = Lane(target.base_url, caller, max_in_flight=max_in_flight)
         self._start: asyncio.Future[float] = asyncio.get_running_loop().create_future()  # when the traffic began
 
-    async def play(self, make_view: Callable[[], View]) -> Replayed:
+    async def play(self, make_view: Callable[[], View[Progress]]) -> Replayed:
         """The traffic, and what it came to."""
         options, lane, loop = self._options, self._lane, asyncio.get_running_loop()
         started_at = time.time()
@@ -131,7 +132,7 @@ class _Replay:
             view.show(tally.look(loop.time() - self._start.result()))
         return Replayed(self._measured(run, started_at), run.broken_off)
 
-    async def _draw(self, view: View, tally: Tally) -> None:
+    async def _draw(self, view: View[Progress], tally: Tally) -> None:
         loop = asyncio.get_running_loop()
         start = await asyncio.shield(self._start)
         while True:

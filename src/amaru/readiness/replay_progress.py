@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from types import TracebackType
-from typing import Protocol
 
 import msgspec
 import numpy as np
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from amaru.readiness.markdown import number, seconds
 from amaru.readiness.player import Lane
 from amaru.readiness.replay_plan import time_text
+from amaru.readiness.views import Lines, Picture, title
 
-PLAIN_EVERY_S = 10.0
 RATE_OVER_S = 10.0
 """The last so many seconds make the rate."""
 
@@ -106,70 +101,26 @@ class Tally:
         return float(p50), float(p95)
 
 
-class View(Protocol):
-    """Shows a replay while it goes on. Used as a context manager."""
-
-    def __enter__(self) -> View: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, progress: Progress) -> None:
-        """Show how things stand."""
-
-
-class PlainView:
+class PlainView(Lines):
     """A line every ten seconds."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._next_s = PLAIN_EVERY_S
+    def show(self, progress: Progress) -> None:
+        """See `View`."""
+        if self._due(progress.elapsed_s):
+            self._say(f"{_when(progress)}: {_figures(progress)}")
 
-    def __enter__(self) -> PlainView:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+class LiveView(Picture):
+    """A bar and a line or two of figures, drawn anew a few times a second; the last picture stays."""
 
     def show(self, progress: Progress) -> None:
-        if progress.elapsed_s >= self._next_s:
-            self._next_s += PLAIN_EVERY_S
-            words = f"{_when(progress)}: {_figures(progress)}"
-            self._console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-
-class LiveView:
-    """A bar and two lines of figures, drawn anew a few times a second; the last picture stays."""
-
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False)
-
-    def __enter__(self) -> LiveView:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def show(self, progress: Progress) -> None:
-        self._live.update(picture(progress), refresh=True)
+        """See `View`."""
+        self._draw(picture(progress))
 
 
 def picture(progress: Progress) -> Group:
     """What the live view draws; made for 80 columns and more."""
-    head = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    head.add_column(no_wrap=True)
-    head.add_column(ratio=1)
-    head.add_column(no_wrap=True)
-    head.add_column(no_wrap=True)
-    total = progress.planned_s or None
-    bar = ProgressBar(total=total, completed=min(progress.elapsed_s, total or 0.0), pulse=total is None)
-    head.add_row(Text("amaru replay", style="bold"), bar, _when(progress), Text("Ctrl-C ends it", style="dim"))
+    head = title("amaru replay", _when(progress), progress.elapsed_s, progress.planned_s)
     return Group(head, Text(_figures(progress), no_wrap=False))
 
 
