@@ -197,7 +197,7 @@ def _incidents(report: DemoReport) -> str:
         "saved by failover",
         f"served by {report.favourite} alone",
     )
-    return "Requests are counted by when they were sent.\n\n" + table(head, rows)
+    return "Requests are counted by when they were sent.\n\n" + table(head, rows, words=(0, 1, 2))
 
 
 def _served(report: DemoReport) -> str:
@@ -238,7 +238,7 @@ def _example(report: DemoReport) -> list[str]:
         words += f"; ranked first: {first['provider']} ({first['reason']})"
     if refused:
         words += f"; refused: {', '.join(refused)}"
-    shown = table(("attempt at", "what came of it", "status", "took"), attempts)
+    shown = table(("attempt at", "what came of it", "status", "took"), attempts, words=(0, 1))
     return ["## One saved answer, as amaru recorded it", f"{words}. The whole record is in report.json.", shown]
 
 
