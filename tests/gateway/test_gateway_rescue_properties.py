@@ -14,17 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from gateway_world import KEY, MakeWorld, World
+from gateway_world import KEY, PROVIDER_KEY, MakeWorld, World
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from rescue_casts import NAMES, SAME, Part, Told, call_events, casts, choices_stream, cuts, speaks, texts
 from scripted_provider import Caller, Cut, Received, ScriptedProvider, Stream, scripted_providers
 
+from amaru.config import load
+
 FIXTURE = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)  # one gateway serves all examples
 TO_SHRINK_S = 600
 """A failing example is made smaller for minutes; a passing test takes seconds."""
-FEW = settings(max_examples=300, deadline=None, suppress_health_check=FIXTURE)
-MANY = settings(max_examples=1000, deadline=None, suppress_health_check=FIXTURE)
+FEW = settings(max_examples=250, deadline=None, suppress_health_check=FIXTURE)
+MANY = settings(max_examples=600, deadline=None, suppress_health_check=FIXTURE)
 
 
 @dataclass
@@ -52,7 +54,8 @@ class Stage:
         for claims in self.fresh:
             self.fresh[claims] = [f"r{next(numbers)}" for _ in range(POOL)]
             offers += [offer for resource in self.fresh[claims] for offer in offers_of(resource, claims)]
-        self.world.reload(offers=offers)
+        self.world.config_path.write_text(json.dumps({**self.world.settings, "offers": offers}))  # YAML, quickly
+        self.world.mesh.reload(load(self.world.config_path, {"SIM_KEY": PROVIDER_KEY}))
 
     async def ask(self, headers: tuple[tuple[bytes, bytes], ...] = (), **fields: Any) -> Received:
         received = await self.caller.ask(headers, model=self.resource, stream=True, **fields)
