@@ -17,15 +17,20 @@ from typing import Any
 
 import httpx
 import jsonschema
+import msgspec
 import pytest
 from gateway_world import KEY, OPERATOR_KEY, MakeWorld, World
 from schemathesis import openapi
 from starlette.routing import Route
 
+from amaru.domain import Offer, Price
 from amaru.gateway.access import Access
 from amaru.gateway.openapi import openapi_document
 from amaru.gateway.operator_api import OperatorApi
 from amaru.mesh import Views
+from amaru.mesh.views import status_of
+from amaru.routing.board import Board
+from amaru.routing.breaker import State
 from amaru.simulation import ProviderProfile
 
 DOCUMENT = json.loads(json.dumps(openapi_document()))
@@ -232,6 +237,8 @@ async def test_what_people_read_is_as_described_after_all_that_can_happen(shown:
     """Answers hold their richest content here: served, streamed, failed and recommended decisions, and feedback."""
     served = await shown.chat("hello", model="sim")
     await shown.stream()
+    shown.break_("openai", "cut")
+    await shown.stream()
     shown.break_("openai", "status", status=500)
     await shown.chat()
     shown.break_("beta", "status", status=400, message="no")
@@ -247,6 +254,18 @@ async def test_what_people_read_is_as_described_after_all_that_can_happen(shown:
             assert (path, response.status_code) in [("/status", 403), ("/metrics", 403), ("/v1/models", 401)]
         elif path != "/metrics":
             assert errors_in(response.json(), described["content"]["application/json"]["schema"]) == []
+
+
+def test_every_status_that_an_offer_can_have_is_described() -> None:
+    known = Board([Offer(id="a", provider="a", resource="m", model="m", price=Price(1.0))], {}).health(0, 0.0)
+    found = {
+        status_of(msgspec.structs.replace(known, state=state.value, free_in_s=free_in_s))
+        for state in State
+        for free_in_s in (0.0, 1.0, None)
+    }
+    schemas = DOCUMENT["components"]["schemas"]
+    assert found == set(schemas["Offer"]["properties"]["status"]["enum"])
+    assert {"unused", *found} == set(schemas["Provider"]["properties"]["status"]["enum"])
 
 
 # ---- Schemathesis ---------------------------------------------------------------------------------------------------

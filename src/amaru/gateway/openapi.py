@@ -78,8 +78,16 @@ PAGE_QUERY: list[Json] = [
 
 DECISION_HEADERS: Json = {
     "x-amaru-decision": {"required": True, "schema": ID, "description": "Ask `/decisions/{id}` why."},
-    "x-amaru-attempts": {"required": True, "schema": INTEGER, "description": "How many offers were called."},
-    "x-amaru-provider": {"required": True, "schema": STRING, "description": "Who answered."},
+    "x-amaru-attempts": {
+        "required": True,
+        "schema": INTEGER,
+        "description": "How many calls it took; of a stream, until its first bytes.",
+    },
+    "x-amaru-provider": {
+        "required": True,
+        "schema": STRING,
+        "description": "Who answered; of a stream that broke, first.",
+    },
     "x-amaru-cost-usd": {
         "schema": {"type": "number", "minimum": 0},
         "description": "Cost of the answer; for a stream, in its closing SSE comment and at `/decisions/{id}`.",

@@ -191,7 +191,7 @@ _MODELS: Json = obj(
 
 # ---- what people and their tools read -------------------------------------------------------------------------------
 
-_STATUS: Json = {"enum": ["available", "throttled", "unavailable"]}
+_STATUS: Json = {"enum": ["available", "throttled", "recovering", "unavailable"]}
 _PROVIDER: Json = obj(
     {
         "id": STRING,
