@@ -141,6 +141,20 @@ async def test_a_continuation_is_asked_for_with_what_was_sent_and_what_is_left(m
             assert told[name] == expected_usage[name]
 
 
+@pytest.mark.parametrize("at", ["mid", "last"])
+async def test_an_estimate_of_what_was_sent_never_ends_an_answer_before_the_callers_limit(
+    make_world: MakeWorld, at: str
+) -> None:
+    batching = {name: {"tokens_per_event": 3, "answer_tokens": 400.0} for name in ("alpha", "beta")}
+    async with make_world(**cast(**batching), **prefill("alpha", "beta")) as world:
+        expected = await whole_text(world, max_tokens=40)
+        world.break_("alpha", "cut", at=at, how="end", **({"after_events": 6} if at == "mid" else {}))
+        _, lines = await world.stream(max_tokens=40)
+        assert lines[-1] == "data: [DONE]"
+        assert text_of(lines).startswith(expected)
+        assert len(text_of(lines)) < 1.5 * len(expected)
+
+
 @pytest.mark.parametrize(
     ("style", "top", "message"),
     [

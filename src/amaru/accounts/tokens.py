@@ -201,6 +201,15 @@ def count_sent(model: str, text: str, events: int) -> tuple[int, Provenance]:
     return estimate_tokens(text), Provenance.ESTIMATED
 
 
+def surely_spent(tokens: int, source: Provenance, events: int) -> int:
+    """Of a part that ``count_sent`` puts at ``tokens``, those that its author's limit has surely paid for.
+
+    An estimate by size is high by up to half. Taken in full from the limit of a continuation, it would end the answer
+    before the caller's limit, with a finish reason that blames that limit.
+    """
+    return tokens if source is Provenance.COUNTED or tokens == events else tokens * 2 // 3
+
+
 def _measure(model: str, text: str, chars: int | None) -> tuple[int, bool]:
     """Tokens of a text of ``chars`` characters that begins with ``text``, and whether they were counted in full."""
     if not text:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from amaru.accounts.tokens import count_sent, count_usage, may_be_tokens
+from amaru.accounts.tokens import count_sent, count_usage, may_be_tokens, surely_spent
 from amaru.domain import Join, Kind, Offer, Provenance, Usage
 from amaru.protocols.continuing import continuation_of, may_be_continued, repeats_its_prompt
 from amaru.protocols.joining import Joint, closing_events, continued_part
@@ -118,7 +118,8 @@ class Broken:
             content, source = count_sent(offer.model, text, sent.events)
             reasoning = count_sent(offer.model, sent.reasoning, sent.reasoning_events)[0] if sent.reasoning else 0
             joint = Joint(self._head, sent, continues=True, retell=functools.partial(_shifted, content, reasoning))
-            asked = continuation_of(request, text, content + reasoning, offer.prefill_style)
+            spent = surely_spent(content + reasoning, source, sent.events + sent.reasoning_events)
+            asked = continuation_of(request, text, spent, offer.prefill_style)
             return Ask(asked, Join.CONTINUED, joint, SentTokens(content, reasoning, source))
         joint = Joint(self._head, sent, continues=False, retell=_as_told)
         return Ask(request, Join.REPEATED if sent.content or sent.reasoning else Join.UNSEEN, joint)
