@@ -21,6 +21,7 @@ def _clients(report: DemoReport) -> Table:
     table = _table("", "through amaru", f"bound to {report.favourite} alone")
     table.add_row("whole answers", _served(amaru), _served(alone))
     table.add_row("of these saved by failover", Text(str(amaru.saved_by_failover), style="green"), "")
+    table.add_row("of these rescued half-way", Text(str(sum(amaru.joined.values())), style="green"), "")
     if amaru.unfinished or alone.unfinished:
         table.add_row("still open when it ended", str(amaru.unfinished), str(alone.unfinished))
     table.add_row("broken after their first token", str(amaru.broken_streams), str(alone.broken_streams))
