@@ -86,7 +86,7 @@ class PrefillStyle(enum.StrEnum):
     """How an offer wants to be told that a trailing assistant message is to be continued."""
 
     PLAIN = "plain"
-    """It continues one by itself (Anthropic's models before Claude 4.6)."""
+    """It continues one by itself (OpenRouter, Anthropic's models before Claude 4.6)."""
     PREFIX = "prefix"
     """``"prefix": true`` in the message (Mistral, and DeepSeek's ``/beta``)."""
     CONTINUE_FINAL_MESSAGE = "continue_final_message"
