@@ -77,7 +77,8 @@ def _goodput(figure: Figure, compared: Comparison) -> None:
         end_s = max(end_s, series.interval_s * len(series.sent))
     percent_axis(axes)
     run_axis(axes, end_s)
-    axes.set_ylabel("good, by when requests were due")
+    dropped = any(side.report.summary.dropped for side in (compared.a, compared.b))
+    axes.set_ylabel("good of those sent, by when due" if dropped else "good, by when requests were due")
     axes.legend(loc="lower left")
 
 
