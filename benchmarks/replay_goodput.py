@@ -1,12 +1,13 @@
 """Real traces at 20x through seven simulated providers that fall ill in turns: what a buyer gets of them, and how.
 
 python benchmarks/replay_goodput.py [--trace azure,mooncake] [--speed 20] [--seconds 60] [--offset-s 0]
-                                    [--slo-ttft-ms 800] [--only amaru,cobalt] [--headroom 2] [--out DIR]
+                                    [--slo-ttft-ms 800] [--only amaru,cobalt] [--headroom 2] [--calm] [--out DIR]
+                                    [--write docs/explanation/performance.md]
 
-The contenders: amaru (its defaults; also told what this buyer wants, and choosing by lot), each of the providers alone,
-a client that takes turns (round robin), and nginx with weights. Requests leave at the trace's own times, whatever
-became of the ones before (`amaru.readiness.player`); every client has the ``openai`` library's habit of two retries.
-`replay_world` has the providers, the incidents and the contenders.
+The contenders: amaru (with its defaults; told that this buyer wants quick answers; choosing by lot), each provider
+alone, a client that takes turns (round robin), and nginx with weights, by turns and by fewest connections. Requests
+leave at the trace's own times, whatever became of the ones before (`amaru.readiness.player`); every client has the
+``openai`` library's habit of two retries. `replay_world` has the providers, the incidents and the contenders.
 
 Goodput counts answers that are whole and whose first token came within the objective, per second of the run. Latencies
 are of whole answers alone, so one that serves few can look quick. The cost is what the providers bill in all, also for
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import tempfile
@@ -49,17 +51,19 @@ TRACES = {
     "azure": DATA / "azure/AzureLLMInferenceTrace_conv.csv",
     "mooncake": DATA / "mooncake/conversation_trace.jsonl",
 }
-WANTED = {"price": 0.2, "latency": 0.5, "reputation": 0.1, "availability": 0.2}
-"""The weights of a tenant with an objective for its first token; amaru's defaults give price the most."""
 SINGLE = tuple(profile.name for profile in w.SEVEN)
-CONTENDERS = ("amaru", "amaru tuned", "amaru:random", *SINGLE, "round robin", "nginx")
+BASELINES = ("round-robin", "nginx", "nginx-least-conn")
+CONTENDERS = (*w.AMARUS, *SINGLE, *BASELINES)
 NAMES = {
     "amaru": "amaru",
-    "amaru tuned": "amaru, weights for latency",
-    "amaru:random": "amaru, policy `random`",
-    "nginx": "nginx, weighted",
+    "amaru-latency": "amaru, weights for latency",
+    "amaru-random": "amaru, policy `random`",
     **{name: f"{name} alone" for name in SINGLE},
+    "round-robin": "round robin",
+    "nginx": "nginx, weighted",
+    "nginx-least-conn": "nginx, weighted, `least_conn`",
 }
+BEGIN, END = "<!-- replay goodput: begin -->", "<!-- replay goodput: end -->"
 GRACE_S = 30.0
 MOST_IN_FLIGHT = 6000
 LATEST_S = 0.1
@@ -102,21 +106,22 @@ def main() -> int:
     parser.add_argument("--headroom", type=float, default=2.0, help="what the seven sustain, over the mean load")
     parser.add_argument("--calm", action="store_true", help="without incidents")
     parser.add_argument("--out", type=Path, help="a folder for each run's replay report, and goodput.json")
+    parser.add_argument("--write", type=Path, help="the page whose tables are to be replaced")
     arguments = parser.parse_args()
     unknown = set(arguments.only.split(",")) - set(CONTENDERS) | set(arguments.trace.split(",")) - set(TRACES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    rig.clean_up_on_sigterm()
     room_for_connections(MOST_IN_FLIGHT)
-    cores = sorted(w.ALL_CORES)
-    print(f"Machine: {rig.machine()}")
-    print(f"Cores: the load generator on {cores[0]}; providers and gateway on {cores[1 % len(cores)]}.\n", flush=True)
-    os.sched_setaffinity(0, {cores[0]})
+    os.sched_setaffinity(0, {sorted(w.ALL_CORES)[w.LOAD_CORE]})
     return run_until_signalled(lambda stop: compare(arguments, stop))
 
 
 async def compare(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     """Every trace through every contender."""
+    cores = sorted(w.ALL_CORES)
+    where = f"The load generator has core {cores[w.LOAD_CORE]} to itself; providers and gateway share core "
+    said = [f"Machine: {rig.machine()}, {time.strftime('%B %Y')}. {where}{cores[w.WORLD_CORE % len(cores)]}.\n"]
+    print(said[0], flush=True)
     found: dict[str, list[Result]] = {}
     for trace in arguments.trace.split(","):
         if not TRACES[trace].exists():
@@ -124,22 +129,33 @@ async def compare(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             continue
         requests, seconds = window(TRACES[trace], arguments.offset_s, arguments.seconds, arguments.speed)
         sizing = w.sized(requests, seconds, arguments.headroom)
-        print(described(trace, requests, seconds, sizing, arguments), flush=True)
+        said.append(described(trace, requests, seconds, sizing, arguments))
+        print(said[-1], flush=True)
         results = found[trace] = []
         for contender in arguments.only.split(","):
             if stop.is_set():
                 break
-            if contender == "nginx" and not w.has_nginx():
-                print("nginx: skipped, it is not installed")
+            if contender.startswith("nginx") and not w.has_nginx():
+                print(f"{contender}: skipped, nginx is not installed\n")
                 continue
             result = await run(contender, trace, requests, seconds, sizing, arguments, stop)
             results.append(result)
             print(f"  {progress(result)}", file=sys.stderr, flush=True)
-        print(rendered(results, arguments.slo_ttft_ms), flush=True)
+        said.append(rendered(results, arguments.slo_ttft_ms))
+        print(said[-1], flush=True)
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
             (arguments.out / "goodput.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    if arguments.write and not stop.is_set():
+        write_between_markers(arguments.write, "\n".join(said))
     return int(stop.is_set())
+
+
+def write_between_markers(page: Path, text: str) -> None:
+    """Replace what stands between the markers of ``page``."""
+    old = page.read_text()
+    begin, end = old.index(BEGIN) + len(BEGIN), old.index(END)
+    page.write_text(f"{old[:begin]}\n\n{text}\n{old[end:]}")
 
 
 def window(path: Path, offset_s: float, seconds: float, speed: float) -> tuple[list[TraceRequest], float]:
@@ -153,7 +169,7 @@ def window(path: Path, offset_s: float, seconds: float, speed: float) -> tuple[l
             found.append(msgspec.structs.replace(request, at_s=at_s))
     if not found:
         raise SystemExit(f"{path.name}: nothing stands {offset_s:g} s into it; choose a smaller --offset-s")
-    return found, seconds or found[-1].at_s / speed + 0.001
+    return found, min(seconds or math.inf, found[-1].at_s / speed + 0.001)
 
 
 async def run(
@@ -170,9 +186,7 @@ async def run(
     striking: list[asyncio.Task[None]] = []
     cores: list[list[tuple[int, int]]] = []
     with tempfile.TemporaryDirectory(prefix="amaru-bench-") as name:
-        kind = contender.replace(" tuned", "")
-        weights = WANTED if contender != kind else None
-        async with w.World(kind, sizing, Path(name), weights=weights) as world:
+        async with w.World(contender, sizing, Path(name)) as world:
             lane = Lane(contender, world.caller, max_in_flight=MOST_IN_FLIGHT)
 
             def begun(start: float) -> None:
@@ -213,11 +227,11 @@ async def run(
             speed=arguments.speed,
             slo_first_token_s=slo_s,
             started_at=started_at,
-            command=f"python benchmarks/replay_goodput.py --only '{contender}'",
+            command=f"python benchmarks/replay_goodput.py --only {contender}",
             machine={"machine": rig.machine()},
             client=msgspec.to_builtins(w.HABITS),
         )
-        write_report(report, arguments.out / trace / contender.replace(" ", "-").replace(":", "-"))
+        write_report(report, arguments.out / trace / contender)
     return Result(
         contender=contender,
         summary=summarize(lane.samples, duration_s=played.duration_s, slo_first_token_s=slo_s, dropped=lane.dropped),
@@ -258,7 +272,7 @@ def described(
     most = ", ".join(f"{name} {per_s:.0f}" for name, per_s in sizing.sustained_per_s.items())
     from_s = f", from {arguments.offset_s:g} s into it" if arguments.offset_s else ""
     return (
-        f"## {TRACES[trace].name} at {arguments.speed:g}x{from_s}\n\n"
+        f"### {TRACES[trace].name} at {arguments.speed:g}x{from_s}\n\n"
         f"{len(requests):,} requests in {seconds:.0f} s ({sizing.requests_per_s:.1f} a second), on average "
         f"{inputs / len(requests):,.0f} tokens in and {outputs / len(requests):,.0f} out.\n"
         f"Full, the providers sustain so many of them a second: {most}; together "
@@ -308,8 +322,7 @@ def rendered(results: Sequence[Result], slo_ms: float) -> str:
         (lambda r: r.usd_per_1k, False, lambda v: "-" if v is None else usd(v)),
     )
     cells: list[list[str]] = [
-        [NAMES.get(r.contender, r.contender) + ("" if r.valid else " (not valid)"), f"{r.summary.sent:,}"]
-        for r in results
+        [NAMES[r.contender] + ("" if r.valid else " (not valid)"), f"{r.summary.sent:,}"] for r in results
     ]
     for figure, more, written in columns:
         values = [figure(r) for r in results]
@@ -330,14 +343,17 @@ def ratios(results: Sequence[Result]) -> list[str]:
     """amaru's goodput over that of the best provider alone, and of the others."""
     goodput = {result.contender: result.summary.goodput_per_s for result in results}
     ours = [contender for contender in goodput if contender.startswith("amaru")]
-    theirs = {contender: goodput[contender] for contender in ("round robin", "nginx") if contender in goodput}
+    theirs = {contender: goodput[contender] for contender in BASELINES if contender in goodput}
     alone = [contender for contender in SINGLE if contender in goodput]
     if alone:
         best = max(alone, key=goodput.__getitem__)
         theirs = {f"{best}, the best alone": goodput[best], **theirs}
     return [
         f"- {NAMES[contender]}: "
-        + ", ".join(f"{goodput[contender] / max(per_s, 1e-9):.2f} times {name}" for name, per_s in theirs.items())
+        + ", ".join(
+            f"{goodput[contender] / max(per_s, 1e-9):.2f} times {NAMES.get(name, name)}"
+            for name, per_s in theirs.items()
+        )
         for contender in ours
         if theirs
     ]

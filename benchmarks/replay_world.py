@@ -42,6 +42,18 @@ HABITS = Habits(patience_s=PATIENCE_S)
 START_LIMIT_S = 90.0
 
 
+AMARUS: dict[str, dict[str, Any]] = {  # Any: as in YAML
+    "amaru": {},
+    "amaru-latency": {
+        "tenants": {
+            "anonymous": {"weights": {"price": 0.2, "latency": 0.5, "reputation": 0.1, "availability": 0.2}},
+        },
+    },
+    "amaru-random": {"routing": {"policy": "random"}},
+}
+"""amaru's contenders, and what their configuration says beyond its defaults."""
+
+
 class Strike(msgspec.Struct, frozen=True):
     """One incident; begin and length are shares of the run."""
 
@@ -162,20 +174,15 @@ class World:
     Parameters
     ----------
     contender
-        ``amaru``, ``amaru:POLICY``, ``round robin``, ``nginx``, or a provider's name.
-    weights
-        Of the tenant at amaru; ``None``: its defaults.
+        One of `AMARUS`, ``round-robin``, ``nginx``, ``nginx-least-conn``, or a provider's name.
     """
 
-    def __init__(
-        self, contender: str, sizing: Sizing, directory: Path, *, weights: dict[str, float] | None = None
-    ) -> None:
+    def __init__(self, contender: str, sizing: Sizing, directory: Path) -> None:
         self.contender = contender
         self._alone = contender in {profile.name for profile in sizing.profiles}
         self._profiles = [p for p in sizing.profiles if not self._alone or p.name == contender]
         self._sizing = sizing
         self._directory = directory
-        self._weights = weights
         self._stack = AsyncExitStack()
         self._urls: dict[str, str] = {}
         self._controls: dict[str, JsonClient] = {}
@@ -235,11 +242,11 @@ class World:
     async def _make_caller(self) -> Caller:
         if self._alone:
             return _caller(self._urls[self.contender], self.contender)
-        if self.contender == "round robin":
+        if self.contender == "round-robin":
             turns = [_caller(url, name, max_retries=0) for name, url in self._urls.items()]
             return RoundRobin(turns)
-        if self.contender == "nginx":
-            return _caller(await self._nginx(), "")
+        if self.contender.startswith("nginx"):
+            return _caller(await self._nginx("least_conn" if "least" in self.contender else ""), "")
         url = await self._amaru()
         self.gateway = self._closed(JsonClient(url))
         return _caller(url, "")
@@ -251,25 +258,26 @@ class World:
         return line.removeprefix("amaru serves at ").split("/v1")[0]
 
     def _write_config(self, prices: dict[str, Price]) -> None:
-        """amaru's configuration: its defaults but for the policy and the tenant's weights."""
+        """amaru's configuration: what the providers are, and this contender's own."""
         named = [
             (msgspec.structs.replace(p, price=prices.get(p.name, p.price)), f"{self._urls[p.name]}/v1")
             for p in self._profiles
         ]
-        policy = self.contender.partition(":")[2] or "rules"
-        text = gateway_config(named, port=0, storage_path="amaru.db", routing={"policy": policy})
-        if self._weights is not None:
-            text += yaml.safe_dump({"tenants": {"anonymous": {"weights": self._weights}}})
+        text = gateway_config(named, port=0, storage_path="amaru.db")
+        own = AMARUS[self.contender]
+        text += yaml.safe_dump(own) if own else ""
         half = self._directory / "amaru.yaml.new"
         half.write_text(text)
         half.replace(self._directory / "amaru.yaml")
 
-    async def _nginx(self) -> str:
-        """nginx as a buyer would set it up: smooth round robin weighted by places, the next provider where one fails
-        before its answer began, three tries at most; one that failed rests for 10 s, as is its default."""
+    async def _nginx(self, method: str) -> str:
+        """nginx as a buyer would set it up: turns (or fewest connections) weighted by what each provider sustains, the
+        next one where one fails before its answer began, three tries at most; one that failed rests for 10 s, as is its
+        default."""
         port = _free_port()
+        weights = {name: max(1, round(10 * per_s)) for name, per_s in self._sizing.sustained_per_s.items()}
         servers = "\n".join(
-            f"    server {self._urls[p.name].removeprefix('http://')} weight={p.capacity};" for p in self._profiles
+            f"    server {url.removeprefix('http://')} weight={weights[name]};" for name, url in self._urls.items()
         )
         folder = self._directory
         (folder / "nginx.conf").write_text(
@@ -280,6 +288,7 @@ http {{
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; tcp_nodelay on; keepalive_requests 100000000;
   client_max_body_size 64m; client_body_buffer_size 1m;
   upstream seven {{
+    {f"{method};" if method else ""}
 {servers}
     keepalive 512;
   }}
