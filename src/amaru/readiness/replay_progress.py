@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 
 import msgspec
@@ -17,6 +16,9 @@ from amaru.readiness.views import Lines, Picture, title
 
 RATE_OVER_S = 10.0
 """The last so many seconds make the rate."""
+RECENT = 10_000
+"""The first tokens of the last so many whole answers are looked at: sorting those of a million takes as long as the
+load generator must never stand still."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -51,17 +53,15 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """Counts what a lane finishes; looking costs as much as came since the last look, and one pass over first tokens.
-
-    The median and the 95th percentile are those of all whole answers so far, in single precision.
-    """
+    """Counts what a lane finishes; looking costs as much as came since the last look, and a pass over ``RECENT`` first
+    tokens."""
 
     def __init__(self, lane: Lane, planned: int | None, planned_s: float | None) -> None:
         self._lane = lane
         self._planned = planned
         self._planned_s = planned_s
         self._seen = self._served = 0
-        self._first_tokens = array("f")
+        self._first_tokens: deque[float] = deque(maxlen=RECENT)
         self._sent: deque[tuple[float, int]] = deque([(0.0, 0)])
 
     def look(self, elapsed_s: float) -> Progress:
@@ -96,8 +96,7 @@ class Tally:
     def _quantiles(self) -> tuple[float | None, float | None]:
         if not self._first_tokens:
             return None, None
-        # A copy: an array that is looked at cannot grow.
-        p50, p95 = np.quantile(np.array(self._first_tokens), (0.5, 0.95), method="inverted_cdf")
+        p50, p95 = np.quantile(np.fromiter(self._first_tokens, np.float64), (0.5, 0.95), method="inverted_cdf")
         return float(p50), float(p95)
 
 
