@@ -98,6 +98,23 @@ def test_what_is_asked_of_whom(board: Board) -> None:
     assert some.joint is not None
 
 
+def test_what_stood_in_the_prompt_of_a_continuation_is_told_as_answer(board: Board) -> None:
+    ask = broken(chat(max_tokens=10)).ask(board.offers[0], 0, board)
+    assert ask.joint is not None
+    assert ask.tokens is not None
+    sent = ask.tokens.content
+    usage = {"prompt_tokens": 7 + sent, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 7 + sent}}
+    told = ask.joint.take(b"data: %b\n\n" % msgspec.json.encode({"choices": [], "usage": usage}))
+    told += ask.joint.take(b'data: {"choices":[{"index":0,"delta":{"content":" five"},"finish_reason":"stop"}]}\n\n')
+    first = msgspec.json.decode(told.split(b"\n\n")[0].removeprefix(b"data: "))
+    assert first["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 3 + sent,
+        "total_tokens": 10 + sent,
+        "prompt_tokens_details": {"cached_tokens": 7},
+    }
+
+
 def test_an_offers_style_of_continuing_is_kept(board: Board) -> None:
     offer = msgspec.structs.replace(board.offers[0], prefill_style=PrefillStyle.PREFIX)
     asked = broken(chat()).ask(offer, 0, board).request

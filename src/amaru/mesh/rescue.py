@@ -155,6 +155,9 @@ def _shifted(content: int, reasoning: int, wire: dict[str, Any]) -> dict[str, An
         wire["prompt_tokens"] = max(prompt - content, 0)
         wire["completion_tokens"] = completion + content + reasoning
         wire["total_tokens"] = wire["prompt_tokens"] + wire["completion_tokens"]
+        details = wire.get("prompt_tokens_details")
+        if isinstance(details, dict) and isinstance(cached := details.get("cached_tokens"), int):
+            details["cached_tokens"] = min(cached, wire["prompt_tokens"])
     return wire
 
 
