@@ -57,8 +57,8 @@ class Sample(msgspec.Struct, gc=False):
     """As the server reports it; ``None``: it does not."""
     decision: str = ""
     joined: str = ""
-    """How a break was rescued, where the server says: ``continued``, ``repeated``, ``unseen`` or ``complete``; empty: no
-    break."""
+    """How a break was rescued, where the server says: ``continued``, ``repeated``, ``unseen`` or ``complete``; empty:
+    no break."""
     content_events: int = 0
     """Events that carried content."""
     gaps_s: array[float] = msgspec.field(default_factory=_no_gaps)
