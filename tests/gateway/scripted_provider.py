@@ -152,6 +152,8 @@ class Received:
 
     status: int
     body: bytes
+    provider: str = ""
+    """Whose head it is."""
     lines: list[str] = field(default_factory=list)
     joined: str = ""
     """What the closing comment says about a break."""
@@ -223,7 +225,8 @@ class Caller:
             head_kind=FailureKind.NO_ANSWER,
         )
         response.set_deadline(asyncio.get_running_loop().time() + limit_s, FailureKind.NO_ANSWER, "no answer in time")
-        return Received(response.status, await response.read(2**24))
+        provider = response.headers.get(b"x-amaru-provider", b"").decode()
+        return Received(response.status, await response.read(2**24), provider)
 
     async def close(self) -> None:
         await self.transport.aclose()
