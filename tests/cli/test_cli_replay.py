@@ -164,6 +164,7 @@ async def test_what_cannot_work_is_told_before_anything_is_sent(refused: Refused
         error = await refused("--target", provider.url, "--key-env", "RIGHT_KEY", env=environment)
         assert "lists 2 models; name one with --model: sim-model, sim-embed" in error
         assert "the environment has no ABSENT_KEY" in await refused("--target", provider.url, "--key-env", "ABSENT_KEY")
+        assert "secret" not in await refused("--target", provider.url, "--key-env", "sk-proj-secretsecret1")
         assert provider.requests == 2  # the trials without the right key
         url = provider.url
     assert "cannot be reached" in await refused("--target", url)

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from amaru.cli.reports import obstacle_to
 from amaru.errors import AmaruError, ReportError
+from amaru.telemetry.redaction import redact_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -200,7 +201,8 @@ def _key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise AmaruError(f"the environment has no {variable}, which --key-env names: export it first")
+        name = redact_text(variable)  # it may be the key itself, by mistake
+        raise AmaruError(f"the environment has no {name}, which --key-env names: export it first")
     return key
 
 
