@@ -139,7 +139,7 @@ class Attempts:
                     attempt.started_at,
                     self.deadline_at,
                     input_tokens=self.workload.input_tokens,
-                    alone=self._is_alone(candidates, attempt.row),
+                    alone=not self.call.request.stream or self._is_alone(candidates, attempt.row),
                 )
                 try:
                     reply = await plan.providers[offer.provider].call(offer, attempt.ask.request, timing)
