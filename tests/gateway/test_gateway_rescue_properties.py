@@ -17,7 +17,7 @@ import pytest
 from gateway_world import KEY, PROVIDER_KEY, MakeWorld, World
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from rescue_casts import NAMES, SAME, Part, Told, call_events, casts, choices_stream, cuts, speaks, texts
+from rescue_casts import NAMES, SAME, Part, Told, Writer, call_events, casts, choices_stream, cuts, speaks, texts
 from scripted_provider import Caller, Cut, Received, ScriptedProvider, Stream, scripted_providers
 
 from amaru.config import load
@@ -243,3 +243,58 @@ async def test_calls_of_tools_come_whole_or_not_at_all(stage: Stage, cast: list[
     if all(part.kind in SAME for part in cast) and any(part.holds for part in cast):
         assert received.done, "one of them would have given the whole answer"
     note(received)
+
+
+# ---- given cases ----------------------------------------------------------------------------------------------------
+
+FOX = "The quick brown fox jumps over the lazy dog."
+
+
+def letters(text: str, cut: Cut | None = None) -> Stream:
+    """A letter to an event; all of them are handed on before the cut."""
+    writer = Writer(random.Random(1))
+    for letter in text:
+        writer.say({"content": letter})
+    writer.say({}, "stop")
+    return Stream(writer.end(), cut)
+
+
+@pytest.mark.parametrize(("share", "doubted"), [(130, True), (600, False)], ids=["short", "long"])
+async def test_who_seems_to_have_begun_anew_is_asked_again_and_remembered_only_if_it_is_certain(
+    stage: Stage, share: int, doubted: bool
+) -> None:
+    def breaks(body: dict[str, Any]) -> Stream:
+        return letters(FOX, Cut(share, on_event=True, how="close"))
+
+    def ignores(body: dict[str, Any]) -> Stream:
+        asked.append(body["messages"][-1])
+        return letters(FOX)
+
+    asked: list[dict[str, str]] = []
+    stage.set([breaks, ignores, ignores], [False, True, False])
+    received = await stage.ask()
+    assert received.done
+    assert received.text() == FOX
+    assert received.joined == "repeated"
+    assert [message["role"] for message in asked] == ["assistant", "user"]
+    assert asked[0]["content"] in ("The q", "The quick brown fox jumps o")
+    health = {entry.offer: entry for entry in stage.world.mesh.offer_health()}
+    assert health[f"beta/{stage.resource}"].continues is doubted
+
+
+async def test_letters_are_not_taken_for_tokens(stage: Stage) -> None:
+    """Or an answer of 44 letters would be over, or be limited, at its 16th."""
+    limits: list[int] = []
+
+    def breaks(body: dict[str, Any]) -> Stream:
+        return letters(FOX, Cut(700, on_event=True, how="close"))
+
+    def continues(body: dict[str, Any]) -> Stream:
+        limits.append(body["max_tokens"])
+        return letters(FOX.removeprefix(body["messages"][-1]["content"]))
+
+    stage.set([breaks, continues, continues], [False, True, True])
+    received = await stage.ask(max_tokens=16)
+    assert received.done
+    assert (received.text(), received.reasons(), received.joined) == (FOX, {0: "stop"}, "continued")
+    assert limits[0] >= 16 - len(FOX) / 4
