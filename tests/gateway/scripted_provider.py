@@ -213,7 +213,7 @@ class Caller:
         self._headers = [(b"authorization", b"Bearer " + key.encode()), (b"content-type", b"application/json")]
 
     async def ask(
-        self, headers: tuple[tuple[bytes, bytes], ...] = (), *, limit_s: float = 20.0, **body: Any
+        self, headers: tuple[tuple[bytes, bytes], ...] = (), *, limit_s: float = 60.0, **body: Any
     ) -> Received:
         """The answer to one chat. A stream that does not end by the rules of HTTP fails the test."""
         response = await self.transport.send(

@@ -115,7 +115,7 @@ async def fall_and_come_back(world: World, rate_per_s: float, scale: float) -> N
 def settings(scale: float) -> dict[str, Any]:
     """The breaker as it comes, and limits that are short for a hang, at this scale of time."""
     return {
-        "first_token_ms": 20_000 * scale,
+        "first_token_ms": 10_000 * scale,
         "least_first_token_ms": 2_000 * scale,
         "breaker": {"cool_down_s": 5.0 * scale, "max_cool_down_s": 25.0 * scale, "window_s": 60.0 * scale},
     }

@@ -139,7 +139,8 @@ async def test_sigterm_lets_streams_end_and_refuses_new_traffic(served: Served) 
 
 
 async def test_second_signal_ends_at_once(served: Served) -> None:
-    async with served.client.stream("POST", "/v1/chat/completions", json=stream_request(4000)) as response:
+    endless = {**stream_request(4000), "ignore_eos": True}
+    async with served.client.stream("POST", "/v1/chat/completions", json=endless) as response:
         rest = response.aiter_lines()
         await anext(rest)
         served.process.send_signal(signal.SIGTERM)
