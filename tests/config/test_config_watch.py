@@ -174,3 +174,29 @@ async def test_run_looks_once_an_interval(watched: Watched) -> None:
         await watcher.run()
     assert waits == [3] * 5
     assert [config.server.port for config, _ in watched.changes] == [22]
+
+
+async def test_what_takes_time_to_apply_is_waited_for_and_refused_where_it_fails(watched: Watched) -> None:
+    applied: list[int] = []
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def apply(config: Config, _: tuple[str, ...]) -> None:
+        entered.set()
+        await go_on.wait()
+        applied.append(config.server.port)
+        if config.server.port == 33:
+            raise ValueError("nothing there")
+
+    watcher = ConfigWatcher(load(watched.path, {}), apply, watched.refusals.append, env={})
+    watched.path.write_text(TEXT.format(port=22))
+    looking = asyncio.create_task(watcher.reload())
+    await entered.wait()
+    assert applied == []
+    assert watcher.current.server.port == 1
+    go_on.set()
+    assert await looking
+    assert watcher.current.server.port == 22
+    watched.path.write_text(TEXT.format(port=33))
+    assert not await watcher.reload()
+    assert watcher.current.server.port == 22
+    assert "nothing there" in watched.refusals[-1][0]

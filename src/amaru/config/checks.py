@@ -6,12 +6,15 @@ import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from amaru.config.demand import LimitSettings
 from amaru.config.fields import KeyReference
 from amaru.config.models import ConfigFile
-from amaru.config.problems import Loc, Problem, shown, suggest
-from amaru.config.supply import OfferSettings, PriceSettings
+from amaru.config.supply import OfferSettings
 from amaru.domain import GLOBAL_REGION, Kind
+from amaru.errors import ArtifactError
+from amaru.files.problems import Loc, Problem, shown, suggest
+from amaru.files.settings import LimitSettings, PriceSettings
+from amaru.learning.artifacts import parse_reference
+from amaru.routing.policies import make_policy
 
 _TOKEN_KINDS = frozenset({Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING})
 
@@ -80,8 +83,36 @@ def check(
     yield from _check_offers(file, offer_indices, names, refused)
     yield from _check_aliases(file, names)
     yield from _check_tenants(file, names)
+    if not _within(("routing", "policy"), refused) and not _within(("routing", "policy_settings"), refused):
+        yield from _check_policy(file)
     if not _within(("routing", "breaker"), refused):
         yield from _check_breaker(file)
+
+
+def _check_policy(file: ConfigFile) -> Iterable[Problem]:
+    routing = file.routing
+    try:
+        policy = make_policy(routing.policy, **routing.policy_settings)
+    except (TypeError, ValueError) as error:
+        yield Problem(("routing", "policy_settings"), str(error), "leave it out for the policy's own defaults")
+        return
+    if routing.policy_settings and not policy.learns:
+        yield Problem(("routing", "policy_settings"), f"policy {routing.policy} has none", "leave it out")
+    if routing.policy_artifact is not None:
+        loc = ("routing", "policy_artifact")
+        if not policy.learns:
+            yield Problem(loc, f"policy {routing.policy} learns nothing, so it has no artifact", "leave it out")
+        if routing.policy_settings:
+            yield Problem(loc, "brings the settings that it was trained with", "leave policy_settings out")
+        try:
+            url = parse_reference(routing.policy_artifact).url
+        except ArtifactError as error:
+            yield Problem(loc, str(error))
+        else:
+            if "://" in url and "@" in url.partition("://")[2].partition("/")[0]:
+                yield Problem(
+                    loc, "holds a user or a password", "leave them to the environment, as the store's own tools do"
+                )
 
 
 def _within(loc: Loc, refused: Collection[Loc]) -> bool:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
-from amaru.config.fields import KeyReference, Milliseconds, Name, Region, Section, Weight
+from amaru.config.fields import KeyReference
 from amaru.domain import Rescue
+from amaru.files.fields import Identifier, Milliseconds, Name, Section
+from amaru.files.settings import LimitSettings, WeightSettings
+from amaru.routing.policies import POLICIES
 
 
-class WeightSettings(Section):
-    """What a tenant prefers. Only ratios count; one that is left out keeps its default."""
-
-    price: Weight = Field(default=0.4, description="Low price.")
-    latency: Weight = Field(default=0.3, description="Low latency.")
-    reputation: Weight = Field(default=0.15, description="High reputation.")
-    availability: Weight = Field(default=0.15, description="Free capacity and health.")
+def _known_policy(name: str) -> str:
+    if name not in POLICIES:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(f"'{known}'" for known in POLICIES)})
+    return name
 
 
-class LimitSettings(Section):
-    """Hard limits: an offer that breaks one is never chosen, by any policy."""
-
-    max_price: float | None = Field(
-        default=None,
-        ge=0,
-        description="USD per GPU-hour, or per million tokens at the request's mix of input and output.",
-    )
-    max_latency_ms: Milliseconds | None = Field(default=None, description="Longest expected time to the first token.")
-    min_reputation: float | None = Field(default=None, ge=0, le=100, description="Lowest reputation.")
-    regions: tuple[Region, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="Regions that may serve; an offer in `global` passes only where `global` is listed.",
-    )
+PolicyName = Annotated[str, AfterValidator(_known_policy), WithJsonSchema({"type": "string", "enum": list(POLICIES)})]
 
 
 class TenantSettings(Section):
@@ -78,8 +66,18 @@ class BreakerSettings(Section):
 class RoutingSettings(Section):
     """How a request finds its offer, and for how long."""
 
-    policy: Literal["rules", "rules_classic", "cheapest", "fastest", "random"] = Field(
-        default="rules", description="How offers are ranked. rules weighs price, latency, reputation and availability."
+    policy: PolicyName = Field(
+        default="rules",
+        description="How offers are ranked. rules weighs price, latency, reputation and availability as posted and "
+        "lately seen; qlearning, thompson and hybrid learn from what becomes of requests.",
+    )
+    policy_settings: Mapping[Identifier, int | float] = Field(
+        default={}, description="Knobs of a policy that learns, by name; left out: its own defaults."
+    )
+    policy_artifact: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None,
+        description="Trained state to begin with: URL@version, or URL@promoted for whichever version is promoted.",
+        examples=["s3://amaru-artifacts/chat@promoted"],
     )
     exploration: float = Field(
         default=0.0,

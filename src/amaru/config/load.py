@@ -14,15 +14,18 @@ from amaru.accounts.keys import ANONYMOUS
 from amaru.config import overrides
 from amaru.config.checks import Names, check, check_shared_keys, offer_id, references
 from amaru.config.demand import RoutingSettings
-from amaru.config.document import MAX_BYTES, Document, read_document
 from amaru.config.models import ConfigFile
-from amaru.config.problems import MAX_PROBLEMS, Loc, Problem, dotted
 from amaru.config.secrets import Secrets
 from amaru.config.settings import Config, Provider, RefusedConfigError
-from amaru.config.supply import CAPABILITIES, OfferSettings, ProviderSettings
-from amaru.config.translate import validate
+from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.domain import Capability, Limits, Offer, PrefillStyle, Price, Tenant, Weights
 from amaru.errors import ConfigError
+from amaru.files.document import MAX_BYTES, Document, read_document
+from amaru.files.problems import MAX_PROBLEMS, Loc, Problem, dotted
+from amaru.files.settings import CAPABILITIES
+from amaru.files.translate import validate
+
+INIT = "write one with: amaru init"
 
 
 def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
@@ -46,7 +49,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
             # One byte more than allowed is enough to refuse it; /dev/zero has no end.
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        remedy = "write one with: amaru init" if isinstance(error, FileNotFoundError) else "check the path"
+        remedy = INIT if isinstance(error, FileNotFoundError) else "check the path"
         raise ConfigError([Problem((), error.strerror or "cannot be read", remedy).render(str(path))]) from None
     return parse(content, path, env)
 
@@ -56,17 +59,17 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
     raw = content.encode() if isinstance(content, str) else content
     path = Path(path)
     file = parts = None
-    document = read_document(raw)
+    document = read_document(raw, INIT)
     data, sources, problems = overrides.apply(document.data, env)
     problems += document.problems
     secrets = Secrets(path.parent, env)
     # With no values at all, what is missing says nothing: the one mistake is in the syntax.
     if document.data or not document.problems:
-        file, offer_indices, mistakes = validate(data)
+        file, indices, mistakes = validate(ConfigFile, data, elements_of=("offers",))
         problems += mistakes
         if file is not None:
             refused = [mistake.loc for mistake in mistakes]
-            problems += islice(check(file, offer_indices, Names(data), refused), MAX_PROBLEMS)
+            problems += islice(check(file, indices["offers"], Names(data), refused), MAX_PROBLEMS)
             parts = _fetch(file, secrets, problems)
     if problems or file is None or parts is None:
         raise RefusedConfigError(_render(problems, document, sources, str(path)), (path, *sorted(secrets.files)))

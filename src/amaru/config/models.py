@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from amaru.config.demand import RoutingSettings, TenantSettings
-from amaru.config.fields import RESTART, FilePath, Identifier, KeyReference, Name, Section
+from amaru.config.fields import RESTART, KeyReference
 from amaru.config.supply import OfferSettings, ProviderSettings
+from amaru.files.fields import FilePath, Identifier, Name, Section
 
 
 def _one_or_many(value: Any) -> Any:  # Any: raw YAML, typed right after

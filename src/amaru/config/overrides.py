@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from amaru.config.models import ConfigFile
-from amaru.config.problems import Loc, Problem, suggest
+from amaru.files.problems import Loc, Problem, suggest
 
 PREFIX = "AMARU_"
 SECTIONS = ("server", "routing", "storage", "logging")

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from amaru.config.checks import is_loopback
 from amaru.config.fields import KeyReference
-from amaru.config.problems import dotted
 from amaru.config.settings import Config
 from amaru.config.supply import ProviderSettings
 from amaru.domain import Capability, Kind, Offer
+from amaru.files.problems import dotted
 
 
 def summary(config: Config) -> list[tuple[str, list[str]]]:

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from amaru.accounts.keys import hash_key
 from amaru.config.fields import KeyReference
-from amaru.config.problems import Loc, Problem, looks_secret, shown
 from amaru.config.supply import ProviderSettings
+from amaru.files.problems import Loc, Problem, looks_secret, shown
 
 _MAX_FILE_BYTES = 1024 * 1024
 _MIN_CALLER_KEY_CHARACTERS = 16

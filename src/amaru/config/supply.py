@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from amaru.config.fields import EnvName, FilePath, Milliseconds, Name, Region, Section, UsdPerMtok, mistake
-from amaru.domain import GLOBAL_REGION, Capability, Kind, PrefillStyle
+from amaru.config.fields import EnvName
+from amaru.domain import GLOBAL_REGION, Kind, PrefillStyle
+from amaru.files.fields import FilePath, Milliseconds, Name, Region, Section, mistake
+from amaru.files.settings import CapabilityName, PriceSettings
 
 
 def _base_url(value: str) -> str:
@@ -73,33 +75,6 @@ class ProviderSettings(Section):
     verify_tls: bool = Field(
         default=True, description="false: accept any certificate. For tests on your own machine only."
     )
-
-
-class PriceSettings(Section):
-    """What an offer charges. Token prices are USD per million tokens. A free offer says 0."""
-
-    input_usd_per_mtok: UsdPerMtok | None = Field(
-        default=None, description="Per million input tokens.", examples=[0.15]
-    )
-    cached_input_usd_per_mtok: UsdPerMtok | None = Field(
-        default=None, description="Per million input tokens that the provider had cached; left out: what input costs."
-    )
-    output_usd_per_mtok: UsdPerMtok | None = Field(
-        default=None, description="Per million output tokens.", examples=[0.6]
-    )
-    usd_per_gpu_hour: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
-        default=None, description="Per GPU-hour, for offers of kind gpu_job.", examples=[2.49]
-    )
-
-
-CapabilityName = Literal["stream", "tools", "vision", "json_schema", "prefill"]
-CAPABILITIES: dict[CapabilityName, Capability] = {
-    "stream": Capability.STREAM,
-    "tools": Capability.TOOLS,
-    "vision": Capability.VISION,
-    "json_schema": Capability.JSON_SCHEMA,
-    "prefill": Capability.PREFILL,
-}
 
 
 class OfferSettings(Section):

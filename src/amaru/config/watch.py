@@ -16,8 +16,8 @@ from amaru.config.load import load
 from amaru.config.settings import Config, RefusedConfigError, needs_restart
 from amaru.errors import ConfigError
 
-OnChange = Callable[[Config, tuple[str, ...]], None]
-"""Gets the new configuration, and the dotted paths of changes that only a restart brings."""
+OnChange = Callable[[Config, tuple[str, ...]], Awaitable[None] | None]
+"""Gets the new configuration, and the dotted paths of changes that only a restart brings. What it gives is awaited."""
 OnRefused = Callable[[list[str]], None]
 """Gets every problem of a changed file that cannot be used; the old configuration serves on."""
 
@@ -109,7 +109,9 @@ class ConfigWatcher:
             new = await asyncio.to_thread(self.check, settled=settled)
             if new is None:
                 return False
-            self._on_change(new, needs_restart(self.current, new))
+            applying = self._on_change(new, needs_restart(self.current, new))
+            if applying is not None:
+                await applying
         except ConfigError as error:
             self._on_refused(error.problems)
             return False

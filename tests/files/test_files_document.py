@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amaru.config import parse
-from amaru.config.document import MAX_BYTES, read_document, scalar
-from amaru.config.problems import looks_secret
 from amaru.errors import ConfigError
+from amaru.files.document import MAX_BYTES, read_document, scalar, write_document
+from amaru.files.problems import looks_secret
 
 
 def bomb(levels: int = 12) -> bytes:
@@ -96,6 +96,13 @@ def test_no_bytes_raise_anything_else(content: bytes) -> None:
     read_document(content)
 
 
+@pytest.mark.parametrize("text", ["1e3", "0o17", "no", "12:30", "5", "", "~", "a\x85b", "\u2028", "- a", "x: y", " z "])
+def test_texts_are_written_so_that_they_stay_texts(text: str) -> None:
+    document = read_document(write_document({"a": text, "b": [text, 2.0, 0.5, True, None]}).encode())
+    assert document.problems == []
+    assert document.data == {"a": text, "b": [text, 2, 0.5, True, None]}
+
+
 _plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -104,6 +111,7 @@ _plain = st.recursive(
 _sections = ["version", "server", "providers", "offers", "aliases", "tenants", "routing", "storage", "logging", "x"]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(st.dictionaries(st.sampled_from(_sections), _plain, max_size=6))
 def test_any_values_give_a_configuration_or_problems(data: dict[str, object]) -> None:
     import yaml

@@ -11,18 +11,19 @@ import copy
 import re
 import types
 import typing
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from amaru.config.fields import MISTAKE
-from amaru.config.models import ConfigFile
-from amaru.config.problems import MAX_PROBLEMS, Loc, Problem, shown, suggest
+from amaru.files.fields import MISTAKE
+from amaru.files.problems import MAX_PROBLEMS, Loc, Problem, shown, suggest
 
 _KEY_LIKE = re.compile(r"(?i)(^|[_-])(key|keys|apikey|token|secret|password|passwd|authorization|bearer|credentials)$")
 _NEVER_SHOWN = ("key_env", "env", "sha256", "headers", "base_url")
+_Model = TypeVar("_Model", bound=BaseModel)
 _MAX_ROUNDS = 8
 """Taking a broken value out can leave a required field missing, whose holder goes next: few rounds end it."""
 
@@ -56,34 +57,45 @@ _TYPES = {
 }
 
 
-def validate(data: dict[str, Any]) -> tuple[ConfigFile | None, tuple[int, ...], list[Problem]]:  # Any: raw YAML
+def validate(
+    model: type[_Model],
+    data: dict[str, Any],  # Any: raw YAML
+    *,
+    elements_of: Collection[str] = (),
+) -> tuple[_Model | None, dict[str, tuple[int, ...]], list[Problem]]:
     """Validates raw values.
+
+    Parameters
+    ----------
+    model
+        What the whole file is.
+    elements_of
+        Its fields that are lists whose broken elements are taken out one by one; other lists go whole.
 
     Returns
     -------
     file
         The settings, without the values that were refused; ``None`` where nothing could be kept.
-    offer_indices
-        For each offer kept, its index in the file.
+    indices
+        By field of ``elements_of``: for each element kept, its index in the file.
     problems
         Every mistake; none when ``file`` is all that was written.
     """
     try:
-        file = ConfigFile.model_validate(data)
+        file = model.model_validate(data)
     except ValidationError as error:
         # The inputs are needed to quote them; `shown` decides which may be.
         errors = error.errors(include_url=False)
-        kept, indices = _salvage(data, errors)
-        return kept, indices, _problems(errors)
-    return file, tuple(range(len(file.offers))), []
+        return *_salvage(model, data, errors, elements_of), _problems(model, errors)
+    return file, {name: tuple(range(len(getattr(file, name)))) for name in elements_of}, []
 
 
-def _problems(errors: list[ErrorDetails]) -> list[Problem]:
+def _problems(model: type[BaseModel], errors: list[ErrorDetails]) -> list[Problem]:
     # A list whose every element was refused is reported once more as too short.
     errors = errors[:MAX_PROBLEMS]
     locs = [error["loc"] for error in errors]
     return [
-        _problem(error)
+        _problem(model, error)
         for error in errors
         if not (
             error["type"] == "too_short"
@@ -92,7 +104,7 @@ def _problems(errors: list[ErrorDetails]) -> list[Problem]:
     ]
 
 
-def _problem(error: ErrorDetails) -> Problem:
+def _problem(model: type[BaseModel], error: ErrorDetails) -> Problem:
     is_key = error["loc"][-1:] == ("[key]",)
     loc: Loc = error["loc"][:-1] if is_key else error["loc"]
     value: object = error["input"]
@@ -106,14 +118,14 @@ def _problem(error: ErrorDetails) -> Problem:
         safe = isinstance(value, str) and not re.search(r"[@?#]", value)
         return Problem(loc, context["problem"] + (f": {shown(value)}" if safe else ""), context["remedy"])
     if kind == "missing":
-        return Problem(loc, "missing", _how_to_write(loc))
+        return Problem(loc, "missing", _how_to_write(model, loc))
     if kind == "extra_forbidden":
-        return _unknown_field(loc)
+        return _unknown_field(model, loc)
     if kind in _COMPARISONS:
         words, bound = _COMPARISONS[kind]
-        return Problem(loc, f"{words} {_number(context[bound])}, not {shown(value)}", _range(loc))
+        return Problem(loc, f"{words} {_number(context[bound])}, not {shown(value)}", _range(model, loc))
     if kind in _TYPES:
-        return Problem(loc, f"not {_TYPES[kind]}{quoted}", _how_to_write(loc))
+        return Problem(loc, f"not {_TYPES[kind]}{quoted}", _how_to_write(model, loc))
     if kind in ("enum", "literal_error"):
         return _not_one_of(loc, value, str(context["expected"]))
     if kind == "string_pattern_mismatch":
@@ -121,19 +133,19 @@ def _problem(error: ErrorDetails) -> Problem:
         what, remedy = _PATTERNS.get(leaf, identifier)
         return Problem(loc, what + quoted, remedy)
     if kind == "string_type":
-        remedy = "put it in quotes" if isinstance(value, int | float) else _how_to_write(loc)
+        remedy = "put it in quotes" if isinstance(value, int | float) else _how_to_write(model, loc)
         return Problem(loc, f"not a text{quoted}", remedy)
     if value is None:
-        return Problem(loc, "is empty", _how_to_write(loc))
+        return Problem(loc, "is empty", _how_to_write(model, loc))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(loc, f"must hold `name: value` lines, not {_shape(value, hidden)}", _how_to_write(loc))
+        return Problem(loc, f"must hold `name: value` lines, not {_shape(value, hidden)}", _how_to_write(model, loc))
     if kind in ("tuple_type", "list_type"):
         return Problem(loc, f"must be a list, not {_shape(value, hidden)}", "write [a, b], or one `- a` a line")
     if kind in ("too_short", "string_too_short"):
         return Problem(loc, "is empty", "give a value, or remove the line")
     if kind in ("too_long", "string_too_long"):
         return Problem(loc, "is too long", "shorten it")
-    return Problem(loc, error["msg"][:1].lower() + error["msg"][1:], _how_to_write(loc))
+    return Problem(loc, error["msg"][:1].lower() + error["msg"][1:], _how_to_write(model, loc))
 
 
 def _shape(value: object, hidden: bool) -> str:
@@ -144,10 +156,10 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _unknown_field(loc: Loc) -> Problem:
+def _unknown_field(model: type[BaseModel], loc: Loc) -> Problem:
     name = str(loc[-1])
-    model, _ = _schema_of(loc[:-1])
-    known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    holder, _ = _schema_of(model, loc[:-1])
+    known = list(holder.model_fields) if isinstance(holder, type) and issubclass(holder, BaseModel) else []
     if _KEY_LIKE.search(name) and name not in known:
         if "key_env" in known:
             remedy = "set it as an environment variable and name that in key_env, or put it in a file named in key_file"
@@ -160,22 +172,23 @@ def _unknown_field(loc: Loc) -> Problem:
 
 
 def _not_one_of(loc: Loc, value: object, expected: str) -> Problem:
-    words = re.findall(r"'([^']*)'", expected)
-    if loc == ("version",):
-        return Problem(loc, f"this amaru reads version 1, not {shown(value)}", "write version: 1")
+    words = re.findall(r"'([^']*)'", expected) or [expected]
+    if len(words) == 1:
+        what = f"this amaru reads {loc[-1]} {expected}, not {shown(value)}"
+        return Problem(loc, what, f"write {loc[-1]}: {expected}")
     choices = f"one of: {', '.join(words)}"
     guess = suggest(value, words, choices) if isinstance(value, str) else choices
     return Problem(loc, f"not one of {', '.join(words)}: {shown(value)}", guess if "did you" in guess else "")
 
 
-def _range(loc: Loc) -> str:
-    _, info = _schema_of(loc)
+def _range(model: type[BaseModel], loc: Loc) -> str:
+    _, info = _schema_of(model, loc)
     return f"e.g. {info.default}" if info and isinstance(info.default, int | float) else ""
 
 
-def _how_to_write(loc: Loc) -> str:
+def _how_to_write(model: type[BaseModel], loc: Loc) -> str:
     """An example line for a field, from the models."""
-    annotation, info = _schema_of(loc)
+    annotation, info = _schema_of(model, loc)
     name = loc[-1] if loc else ""
     if info is not None and isinstance(name, str):
         if info.examples:
@@ -189,9 +202,9 @@ def _how_to_write(loc: Loc) -> str:
     return ""
 
 
-def _schema_of(loc: Loc) -> tuple[Any, FieldInfo | None]:  # Any: a type annotation
+def _schema_of(model: type[BaseModel], loc: Loc) -> tuple[Any, FieldInfo | None]:  # Any: a type annotation
     """The annotation and, where the last step is a model's field, the field at a place in the file."""
-    annotation: Any = ConfigFile
+    annotation: Any = model
     info: FieldInfo | None = None
     for part in loc:
         info = None
@@ -214,35 +227,41 @@ def _bare(annotation: Any) -> Any:  # Any: a type annotation
     return annotation
 
 
-def _salvage(data: dict[str, Any], errors: list[ErrorDetails]) -> tuple[ConfigFile | None, tuple[int, ...]]:
+def _salvage(
+    model: type[_Model],
+    data: dict[str, Any],  # Any: raw YAML
+    errors: list[ErrorDetails],
+    elements_of: Collection[str],
+) -> tuple[_Model | None, dict[str, tuple[int, ...]]]:
     kept = copy.deepcopy(data)
-    offers = kept.get("offers")
-    indices = list(range(len(offers))) if isinstance(offers, list) else []
+    elements = {name: kept.get(name) for name in elements_of}
+    indices = {name: list(range(len(e))) if isinstance(e, list) else [] for name, e in elements.items()}
     for _ in range(_MAX_ROUNDS):
-        for loc in sorted({_removable(error) for error in errors}, key=_offers_last_first):
-            if _remove(kept, loc) and len(loc) == 2 and loc[0] == "offers" and isinstance(loc[1], int):
-                del indices[loc[1]]
+        removable = {_removable(error, elements_of) for error in errors}
+        for loc in sorted(removable, key=_last_first):
+            if _remove(kept, loc) and len(loc) == 2 and loc[0] in indices and isinstance(loc[1], int):
+                del indices[str(loc[0])][loc[1]]
         try:
-            return ConfigFile.model_validate(kept), tuple(indices)
+            return model.model_validate(kept), {name: tuple(left) for name, left in indices.items()}
         except ValidationError as error:
             errors = error.errors(include_url=False)
-    return None, ()
+    return None, dict.fromkeys(elements_of, ())
 
 
-def _removable(error: ErrorDetails) -> Loc:
-    """What to take out for an error: the value, or what cannot do without it. Lists other than offers go whole."""
+def _removable(error: ErrorDetails, elements_of: Collection[str]) -> Loc:
+    """What to take out for an error: the value, or what cannot do without it. Other lists go whole."""
     loc: Loc = error["loc"]
     if loc[-1:] == ("[key]",) or error["type"] == "missing":
         loc = loc[:-1]
     for position, part in enumerate(loc):
-        if isinstance(part, int) and loc[:position] != ("offers",):
+        if isinstance(part, int) and (position != 1 or loc[0] not in elements_of):
             return loc[:position]
     return loc
 
 
-def _offers_last_first(loc: Loc) -> tuple[int, int]:
-    """Order of removal: what is inside of offers before whole offers, and those from the last, so no index shifts."""
-    index = loc[1] if len(loc) > 1 and loc[0] == "offers" and isinstance(loc[1], int) else -1
+def _last_first(loc: Loc) -> tuple[int, int]:
+    """Order of removal: what is inside of elements before whole ones, and those from the last, so no index shifts."""
+    index = loc[1] if len(loc) > 1 and isinstance(loc[1], int) else -1
     return (-len(loc), -index)
 
 

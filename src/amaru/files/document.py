@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from amaru.config.problems import Loc, Problem, shown
+from amaru.files.problems import Loc, Problem, shown
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
@@ -61,16 +61,19 @@ class _Refused(Exception):
         self.problem = problem
 
 
-def read_document(content: bytes) -> Document:
-    """Parses a file's bytes. Never raises for what is in them: every mistake is in ``Document.problems``."""
+def read_document(content: bytes, example: str = "") -> Document:
+    """Parses a file's bytes. Never raises for what is in them: every mistake is in ``Document.problems``.
+
+    ``example`` says where to find a file as it should be; it is the remedy for one that holds something else.
+    """
     document = Document()
     try:
         root = _compose(_decode(content))
         if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
-            raise _Refused(Problem((), "the file is empty", "write one with: amaru init"))
+            raise _Refused(Problem((), "the file is empty", example))
         if not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-            raise _Refused(Problem((), f"must hold `name: value` lines, not {kind}", "see: amaru init", _line(root)))
+            raise _Refused(Problem((), f"must hold `name: value` lines, not {kind}", example, _line(root)))
         document.data = _Walk(document).value(root, ())
     except _Refused as refused:
         document.data = {}
@@ -204,3 +207,31 @@ def scalar(text: str) -> str | int | float | bool | None:
     if _FLOAT.fullmatch(text):
         return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes no anchors, and quotes what only YAML 1.2 takes for a number (``1e3``, ``0o17``)."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class asks about a value
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes U+0085 as it is, which YAML 1.1 readers, itself among them, take for the end of a line.
+    style = '"' if not text.isprintable() else None if scalar(text) == text else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
+    whole = number.is_integer() and abs(number) < 1e15
+    return dumper.represent_int(int(number)) if whole else dumper.represent_float(number)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_number)
+
+
+def write_document(values: dict[str, Any]) -> str:  # Any: plain values
+    """The YAML that ``read_document`` reads as these values; what holds no list or mapping stands on one line."""
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 110}
+    return str(yaml.dump(values, Dumper=_Dumper, **style))
