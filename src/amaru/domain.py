@@ -202,6 +202,8 @@ class ScoreParts(msgspec.Struct, frozen=True, gc=False):
     latency: float
     reputation: float
     availability: float
+    draw: float = 0.0
+    """What a policy that tries what is uncertain drew for it; 0 by rules."""
 
 
 class RankedOffer(msgspec.Struct, frozen=True, gc=False):
@@ -275,6 +277,10 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     bytes_received: int = 0
     joined: Join | None = None
     """How it was joined to an answer that had broken before it; ``None``: nothing had begun before it."""
+    load: float = 0.0
+    """Share of the offer's capacity that was taken when it was chosen, 0 to 1; 0 where the capacity has no bound."""
+    out_of_time: bool = False
+    """The request's own deadline ended it, not a limit of the offer's."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -294,3 +300,45 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     attempts: tuple[Attempt, ...] = ()
     reported: bool = False
     """True where a caller reported it through the agent API, False where amaru saw it."""
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """What a decision saw of one offer, and of the best of its pool: the state that a choice was made in."""
+
+    unit_price: float
+    """Posted, in USD per GPU-hour, or per million tokens at the workload's mix."""
+    latency_ms: float
+    """Expected: posted, blended with what was observed."""
+    posted_ms: float
+    reputation: float
+    success: float
+    """Recent share of successes, 0 to 1."""
+    best_price: float
+    """Lowest posted of the pool, as is ``best_ms``."""
+    best_ms: float
+
+
+class Experience(msgspec.Struct, frozen=True, gc=False):
+    """What one attempt showed of an offer: what policies learn from."""
+
+    at: float
+    """When it ended, in Unix seconds. What is learned fades by this clock, not by that of whoever reads it."""
+    ok: bool
+    failure: FailureKind | None = None
+    latency_ms: float | None = None
+    """Of a stream its first token, of a GPU job its acceptance, else the whole answer; ``None`` where it failed, or
+    where nobody measured it."""
+    cost_usd: float = 0.0
+    """What was billed."""
+    expected_cost_usd: float | None = None
+    """What the offer's posted price gives for the usage that was billed; ``None``: unknown."""
+    load: float = 0.0
+    """Share of the offer's capacity that was taken when it was chosen, 0 to 1."""
+    blame: bool = True
+    """False where a failure says nothing about the offer: the request was at fault, or its caller went away."""
+    ended: bool = True
+    """False: the answer has only begun; its latency is known, whether it will succeed is not."""
+    begun: bool = False
+    """There was an experience of its beginning, with the same latency."""
+    seen: Seen | None = None
+    """What the decision saw of the offer; ``None``: not known, then what was advertised stands for it."""

@@ -24,7 +24,7 @@ from routing_samples import (
     run,
 )
 
-from amaru.domain import FailureKind, Price, Weights
+from amaru.domain import Capability, FailureKind, Price, Weights
 from amaru.routing import kernels as k
 from amaru.routing.board import Board
 from amaru.routing.kernels import Code
@@ -326,7 +326,7 @@ def test_whole_answers_are_compared_with_whole_answers() -> None:
         admission = admit(on)
         on.observe(admission, NOW, None, None, 3_000.0, stream=False)
         on.release(admission)
-    whole = decide(on, chat(needs=0, weights=Weights(0.0, 1.0, 0.0, 0.0)))
+    whole = decide(on, chat(needs=Capability.NONE, weights=Weights(0.0, 1.0, 0.0, 0.0)))
     assert whole.table[:, k.LATENCY] == pytest.approx([3_000.0, 6_000.0], rel=0.02)
     assert whole.order == [0, 1]
     assert decide(on, chat()).table[:, k.LATENCY] == pytest.approx([200.0, 400.0])

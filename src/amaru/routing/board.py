@@ -213,6 +213,12 @@ class Board:
             where.state.settle(where.tokens, tokens_used, self._static_rows[where.row][k.TOKEN_INTERVAL_S])
             where.tokens = tokens_used
 
+    def load(self, row: int) -> float:
+        """Share of the offer's capacity that is taken now, 0 to 1; 0 where the capacity has no bound."""
+        capacity = self._static_rows[row][k.CAPACITY]
+        taken = self.slab.cells[self._states[row].base + k.IN_FLIGHT]
+        return min(taken / capacity, 1.0) if capacity > 0.0 else 1.0
+
     def probe_due(self, row: int, now_s: float) -> bool:
         """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
 

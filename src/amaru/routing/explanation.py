@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from amaru.domain import Capability, Decision, Kind, Offer, RankedOffer, Refusal, ScoreParts, Workload
 from amaru.errors import RequestError
 from amaru.routing import kernels as k
+from amaru.routing.explanation_learned import is_learned, learned_reasons
 from amaru.routing.kernels import Code
 from amaru.routing.ranking import Figures, Ranking, unpack
 
@@ -130,23 +131,31 @@ def why_none(ranking: Ranking, soonest_s: float | None = None) -> RequestError:
 def _ranked_without_words(
     offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]
 ) -> list[RankedOffer]:
-    ranked: list[RankedOffer] = []
-    for row in figures.order:
-        offer = offers[row]
-        score, price, latency, reputation, availability, usd, cost, ms, trust, share, _ = figures_of[row]
-        parts = ScoreParts(price, latency, reputation, availability)
-        ranked.append(RankedOffer(offer.id, offer.provider, offer.model, score, parts, usd, cost, ms, trust, share))
-    return ranked
+    return [_rank(offers[row], figures_of[row], "") for row in figures.order]
+
+
+def _rank(offer: Offer, found: list[float], reason: str) -> RankedOffer:
+    score, price, latency, reputation, availability, usd, cost, ms, trust, share = found[: k.FIGURE]
+    draw, parts_sum = found[k.DRAW], price + latency + reputation + availability
+    # Q-learning's score is the value of a state; the parts share in it as they do in the rule's expectation.
+    scale = (score - draw) / parts_sum if parts_sum > 0.0 else 1.0
+    if abs(scale - 1.0) < 1e-6:
+        scale = 1.0
+    parts = ScoreParts(price * scale, latency * scale, reputation * scale, availability * scale, draw)
+    return RankedOffer(offer.id, offer.provider, offer.model, score, parts, usd, cost, ms, trust, share, reason)
 
 
 def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, list[float]]) -> list[RankedOffer]:
     """Every rank with its reason: what the first is best at, and where each other loses most against it."""
     if not figures.order:
         return []
+    if is_learned(figures, figures_of):
+        reasons = learned_reasons(figures, figures_of, _unit(figures.workload), _strengths(figures, figures_of))
+        return [_rank(offers[row], figures_of[row], why) for row, why in zip(figures.order, reasons, strict=True)]
     # Twenty offers a decision, thousands of decisions a second: what is the same for all is worked out once.
-    score_1, price_1, latency_1, reputation_1, availability_1, usd_1, _, ms_1, trust_1, share_1, _ = figures_of[
+    score_1, price_1, latency_1, reputation_1, availability_1, usd_1, _, ms_1, trust_1, share_1 = figures_of[
         figures.order[0]
-    ]
+    ][: k.FIGURE]
     best_score = max([figures_of[row][k.SCORE] for row in figures.order])
     than_price = f" against {usd_1:.4g} {_unit(figures.workload)}"
     than_latency = f" against {ms_1:.0f} ms"
@@ -154,7 +163,7 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
     reason = _why_first(figures, figures_of)
     for row in figures.order:
         offer = offers[row]
-        score, price, latency, reputation, availability, usd, cost, ms, trust, share, _ = figures_of[row]
+        score, price, latency, reputation, availability, usd, _, ms, trust, share = figures_of[row][: k.FIGURE]
         if ranked:
             behind = score_1 - score
             by_price = price_1 - price
@@ -171,10 +180,7 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
                 reason = f"{behind:.3g} behind the first, most by reputation: {trust:g} against {trust_1:g}"
             else:
                 reason = f"{behind:.3g} behind the first, most by availability: {share:.1%} against {share_1:.1%}"
-        parts = ScoreParts(price, latency, reputation, availability)
-        ranked.append(
-            RankedOffer(offer.id, offer.provider, offer.model, score, parts, usd, cost, ms, trust, share, reason)
-        )
+        ranked.append(_rank(offer, figures_of[row], reason))
     return ranked
 
 
@@ -186,13 +192,18 @@ def _why_first(figures: Figures, figures_of: dict[int, list[float]]) -> str:
         return f"drawn among {n} by the exploration floor"
     if figures.tied > 1:
         return f"drawn by lot among {figures.tied} of {n} with the same score"
+    return f"first of {n}: {_strengths(figures, figures_of) or 'best in sum'}"
+
+
+def _strengths(figures: Figures, figures_of: dict[int, list[float]]) -> str:
+    """What the first of several is best at."""
     first, *others = (figures_of[row] for row in figures.order)
     strengths = []
-    for part, word in _TERMS:
+    for part, word in _TERMS if others else ():
         rivals = [other[part] for other in others]
         if first[part] >= max(rivals) and first[part] > min(rivals):
             strengths.append(word)
-    return f"first of {n}: {', '.join(strengths) or 'best in sum'}"
+    return ", ".join(strengths)
 
 
 def _why_not_first(figures: Figures, score: float, behind: float, best_score: float) -> str:

@@ -1,30 +1,25 @@
-"""The compiled decision: which offers may serve, what each is expected to cost and take, how they score, in what order.
+"""The arrays of a decision, and the filter: which offers may serve, what each is expected to cost and take.
 
-The live router and the simulator call this same code on the same arrays (law 5). It touches no Python object and holds
-no state; randomness comes in as one number.
+The live router and the war-game call this same code on the same arrays (law 5). It touches no Python object and holds
+no state; randomness comes in as one number. How the offers that may serve are scored: ``score_kernels``.
 
 Arrays, all C-contiguous: ``static`` float64 [offers, N_STATIC], what the configuration says; ``live`` float64
 [slots, N_LIVE], what is known from outcomes (``static[:, SLOT]`` says where); ``ask`` float64 [N_ASK], the workload;
 ``table`` float64 [rows asked about, N_TABLE], the answer's figures. Instants are seconds of the caller's clock.
-
-Everything the kernel calls is in this file, because Numba's cache on disk only notices changes of this file.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
-from typing import TypeVar, cast
 
-import numba
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
+
+from amaru.routing.compiling import inlined
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_F = TypeVar("_F", bound=Callable[..., object])
 
 # Columns of `static`. Bit sets are integers below 2**53, which float64 holds exactly.
 (
@@ -83,12 +78,16 @@ N_LIVE = 15
     MIN_REPUTATION,  # -inf: no limit
     ALLOWED_REGIONS,  # bits, or ANYWHERE: no limit
     ALLOWS_GLOBAL,
-    LOT,  # in [0, 1), drawn anew per decision: breaks ties
-) = range(15)
-N_ASK = 15
+    LOT,  # in [0, 1), drawn anew per decision: breaks ties, explores, samples
+    POSTED_LIMITS,  # 1: MAX_LATENCY binds what is posted, whatever was observed (the same for every policy)
+    WALL,  # NOW in Unix seconds, by which what was learned fades
+) = range(17)
+N_ASK = 17
 ANYWHERE = -1.0
 
-# Columns of `table`. The four parts add up to the score. Refused rows have no score; FIGURE holds what refused them.
+# Columns of `table`. The four parts and DRAW add up to the score. (Q-learning scores by the value of a state; its parts
+# are those of the rule's expectation.) Refused rows have no score; FIGURE holds what refused them. What the policy does
+# not predict is as posted and observed.
 (
     SCORE,
     PRICE_PART,
@@ -99,10 +98,18 @@ ANYWHERE = -1.0
     COST,  # USD, expected for this workload
     LATENCY,  # ms expected: first token for streams, acceptance for GPU jobs, else the whole answer
     TRUST,  # the offer's reputation
-    AVAILABILITY,  # in [0, 1]
+    AVAILABILITY,  # share of capacity that is free, times SUCCESS_SEEN; by `rules_classic` without that
     FIGURE,  # by code: USD, ms, tokens in the window, reputation, room left, or seconds until free
-) = range(11)
-N_TABLE = 11
+    POSTED_MS,  # as LATENCY, but advertised
+    LOAD,  # share of its capacity in use, in [0, 1]
+    SUCCESS_SEEN,  # share of recent attempts that succeeded, faded towards 1
+    PREDICTED_SUCCESS,  # in [0, 1]; 0 where the policy predicts nothing, as the next four
+    PREDICTED_MS,
+    PREDICTED_PRICE,  # unit price that will be charged, USD
+    EVIDENCE,  # outcomes behind the prediction, after forgetting
+    DRAW,  # what the draw added to the score
+) = range(19)
+N_TABLE = 19
 
 
 class Code(enum.IntEnum):
@@ -136,43 +143,35 @@ _KIND, _CAPABILITY, _REGION, _REGION_LIMIT, _CONTEXT_WINDOW, _MAX_PRICE = (int(c
 _MIN_REPUTATION, _MAX_LATENCY, _TOO_LARGE, _EXCLUDED, _BROKEN, _SLOWED = (int(code) for code in list(Code)[7:13])
 _COOLING_DOWN, _THROTTLED, _RATE_LIMIT, _CAPACITY = (int(code) for code in list(Code)[13:17])
 
-NORMALISED = 0
-"""Each term is its ratio to the best feasible offer of this decision, weights sum to 1: scores lie in [0, 1]."""
-CLASSIC = 1
-"""w_price/price + w_latency/latency_ms + w_reputation·reputation/100 + w_availability·remaining/total, as they are."""
-
 HALF_LIFE_S = 60.0
 """The weight of live observations against the advertisement halves in this time without a new one."""
 FLOOR = 1e-9
 """Prices and latencies below this count as this, so that a free offer beats every other instead of dividing by zero."""
 
+GAIN = 0.2
+"""Weight of one observation in its moving average."""
+
 _DECAY_PER_S = math.log(2.0) / HALF_LIFE_S
 
 
-def _compiled(signature: str) -> Callable[[_F], _F]:
-    """Compile for exactly ``signature``, now or from the cache on disk; without a cache where no place is writable."""
-
-    def compile_it(function: _F) -> _F:
-        try:
-            return cast(_F, numba.njit(signature, cache=True, nogil=True)(function))
-        except RuntimeError:
-            return cast(_F, numba.njit(signature, nogil=True)(function))
-
-    return compile_it
-
-
-def _inlined(function: _F) -> _F:
-    """Callable from compiled code and, as it is, from Python."""
-    return register_jitable(function)
-
-
-@_inlined
+@inlined
 def faded(weight: float, seen_at: float, now: float) -> float:
     """The weight that an estimate last updated at ``seen_at`` has left."""
-    return weight * math.exp(-_DECAY_PER_S * max(now - seen_at, 0.0)) if weight > 0.0 else 0.0
+    if weight <= 0.0:
+        return 0.0
+    return weight * math.exp(-_DECAY_PER_S * (now - seen_at)) if now > seen_at else weight
 
 
-@_inlined
+@inlined
+def blend(live: Floats, slot: int, column: int, observed: float, now: float) -> None:
+    """Take ``observed`` into the estimate at ``column``: a moving average whose memory also fades with time."""
+    kept = faded(live[slot, column + 1], live[slot, column + 2], now) * (1.0 - GAIN)
+    live[slot, column] = (kept * live[slot, column] + GAIN * observed) / (kept + GAIN)
+    live[slot, column + 1] = kept + GAIN
+    live[slot, column + 2] = now
+
+
+@inlined
 def gcra_free_at(tat: float, cost_s: float, burst_s: float) -> float:
     """Instant from which a request of ``cost_s`` conforms, given the theoretical arrival time (see ``limits``).
 
@@ -181,112 +180,103 @@ def gcra_free_at(tat: float, cost_s: float, burst_s: float) -> float:
     return tat + min(cost_s, burst_s) - burst_s
 
 
-@_inlined
-def _lot(seed: float, row: int) -> np.uint64:
-    """A pseudo-random number of this decision and row (SplitMix64; Steele, Lea, Flood, 2014)."""
-    z = np.uint64(int(seed * 9007199254740992.0)) + np.uint64(row + 1) * np.uint64(0x9E3779B97F4A7C15)
+@inlined
+def lot_of(seed: float, row: int) -> np.uint64:
+    """A pseudo-random number, 64 bits, of this decision and row (SplitMix64; Steele, Lea, Flood, 2014)."""
+    z = np.uint64(int(seed * 9007199254740992.0)) + np.uint64(np.int64(row + 1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-@_inlined
+@inlined
+def unit_of(bits: np.uint64) -> float:
+    """The bits as a number in [0, 1)."""
+    return float(bits >> np.uint64(11)) * 1.1102230246251565e-16
+
+
+@inlined
+def serves_region(static: Floats, row: int, region: float) -> bool:
+    """Whether the offer serves the region (a bit, or ``ANYWHERE``)."""
+    return bool(region == ANYWHERE or static[row, IS_GLOBAL] != 0.0 or int(static[row, REGIONS]) & int(region) != 0)
+
+
+@inlined
 def _refusal(
-    offer: Floats, state: Floats, ask: Floats, excluded: bool, unit_price: float, first_token_ms: float
+    static: Floats, row: int, live: Floats, slot: int, ask: Floats, excluded: bool, unit_price: float, seen_ms: float
 ) -> tuple[int, float]:
     """The first constraint that the offer breaks, and its figure; (0, 0) where it is feasible. Bits become integers."""
-    if int(offer[KINDS]) & int(ask[KIND]) == 0:
+    if int(static[row, KINDS]) & int(ask[KIND]) == 0:
         return _KIND, 0.0
-    missing = int(ask[NEEDS]) & ~int(offer[CAPABILITIES])
+    missing = int(ask[NEEDS]) & ~int(static[row, CAPABILITIES])
     if missing != 0:
         return _CAPABILITY, float(missing)
-    is_global = offer[IS_GLOBAL] != 0.0
-    named = int(offer[REGIONS])
+    if not serves_region(static, row, ask[REGION]):
+        return _REGION, 0.0
+    is_global = static[row, IS_GLOBAL] != 0.0
+    named = int(static[row, REGIONS])
     if ask[REGION] != ANYWHERE:
         named &= int(ask[REGION])
-        if named == 0 and not is_global:
-            return _REGION, 0.0
     if ask[ALLOWED_REGIONS] != ANYWHERE:
         by_name = named & int(ask[ALLOWED_REGIONS]) != 0
         if not by_name and not (is_global and ask[ALLOWS_GLOBAL] != 0.0):
             return _REGION_LIMIT, 0.0
-    if ask[INPUT_TOKENS] + ask[OUTPUT_TOKENS] > offer[CONTEXT_WINDOW]:
-        return _CONTEXT_WINDOW, offer[CONTEXT_WINDOW]
+    if ask[INPUT_TOKENS] + ask[OUTPUT_TOKENS] > static[row, CONTEXT_WINDOW]:
+        return _CONTEXT_WINDOW, static[row, CONTEXT_WINDOW]
     if unit_price > ask[MAX_PRICE]:
         return _MAX_PRICE, unit_price
-    if offer[REPUTATION] < ask[MIN_REPUTATION]:
-        return _MIN_REPUTATION, offer[REPUTATION]
-    too_slow = first_token_ms > ask[MAX_LATENCY]
-    if too_slow and offer[ADVERTISED_MS] > ask[MAX_LATENCY]:
-        return _MAX_LATENCY, first_token_ms
+    if static[row, REPUTATION] < ask[MIN_REPUTATION]:
+        return _MIN_REPUTATION, static[row, REPUTATION]
+    advertised = static[row, ADVERTISED_MS]
+    bound_ms = advertised if ask[POSTED_LIMITS] != 0.0 else seen_ms
+    too_slow = bound_ms > ask[MAX_LATENCY]
+    if too_slow and advertised > ask[MAX_LATENCY]:
+        return _MAX_LATENCY, bound_ms
     place = ask[GPU_HOURS] if ask[IS_GPU_JOB] != 0.0 else 1.0
-    if place > offer[CAPACITY]:
-        return _TOO_LARGE, offer[CAPACITY]
+    if place > static[row, CAPACITY]:
+        return _TOO_LARGE, static[row, CAPACITY]
     if excluded:
         return _EXCLUDED, 0.0
     now = ask[NOW]
-    if state[REFUSES_UNTIL] > now and state[IS_BROKEN] != 0.0:
-        return _BROKEN, state[REFUSES_UNTIL] - now
+    if live[slot, REFUSES_UNTIL] > now and live[slot, IS_BROKEN] != 0.0:
+        return _BROKEN, live[slot, REFUSES_UNTIL] - now
     if too_slow:
-        return _SLOWED, first_token_ms
-    if state[REFUSES_UNTIL] > now:
-        return _COOLING_DOWN, state[REFUSES_UNTIL] - now
-    if state[THROTTLED_UNTIL] > now:
-        return _THROTTLED, state[THROTTLED_UNTIL] - now
+        return _SLOWED, seen_ms
+    if live[slot, REFUSES_UNTIL] > now:
+        return _COOLING_DOWN, live[slot, REFUSES_UNTIL] - now
+    if live[slot, THROTTLED_UNTIL] > now:
+        return _THROTTLED, live[slot, THROTTLED_UNTIL] - now
     free_at = now
-    if offer[REQUEST_INTERVAL_S] > 0.0:
-        free_at = max(free_at, gcra_free_at(state[REQUEST_TAT], offer[REQUEST_INTERVAL_S], offer[BURST_S]))
-    if offer[TOKEN_INTERVAL_S] > 0.0:
-        cost_s = (ask[INPUT_TOKENS] + ask[OUTPUT_TOKENS]) * offer[TOKEN_INTERVAL_S]
-        free_at = max(free_at, gcra_free_at(state[TOKEN_TAT], cost_s, offer[BURST_S]))
+    if static[row, REQUEST_INTERVAL_S] > 0.0:
+        free_at = gcra_free_at(live[slot, REQUEST_TAT], static[row, REQUEST_INTERVAL_S], static[row, BURST_S])
+    if static[row, TOKEN_INTERVAL_S] > 0.0:
+        cost_s = (ask[INPUT_TOKENS] + ask[OUTPUT_TOKENS]) * static[row, TOKEN_INTERVAL_S]
+        free_at = max(free_at, gcra_free_at(live[slot, TOKEN_TAT], cost_s, static[row, BURST_S]))
     if free_at > now:
         return _RATE_LIMIT, free_at - now
-    if state[IN_FLIGHT] + place > offer[CAPACITY]:
-        return _CAPACITY, max(offer[CAPACITY] - state[IN_FLIGHT], 0.0)
+    if live[slot, IN_FLIGHT] + place > static[row, CAPACITY]:
+        return _CAPACITY, max(static[row, CAPACITY] - live[slot, IN_FLIGHT], 0.0)
     return 0, 0.0
 
 
-@_compiled(
-    "UniTuple(int64, 3)(int64[::1], float64[:, ::1], float64[:, ::1], float64[::1], int64[::1], int64,"
-    " float64, float64, float64, float64, float64[:, ::1], int64[::1], int64[::1])"
-)
-def rank(
-    rows: Ints,
-    static: Floats,
-    live: Floats,
-    ask: Floats,
-    excluded: Ints,
-    mode: int,
-    weight_price: float,
-    weight_latency: float,
-    weight_reputation: float,
-    weight_availability: float,
-    table: Floats,
-    codes: Ints,
-    order: Ints,
-) -> tuple[int, int, int]:
-    """Filter, score and order the offers ``rows`` for the workload ``ask``.
+@inlined
+def look(
+    rows: Ints, static: Floats, live: Floats, ask: Floats, excluded: Ints, table: Floats, codes: Ints, order: Ints
+) -> tuple[int, int]:
+    """Hold the offers ``rows`` against the constraints of ``ask``, and work out what each is expected to cost and take.
 
     Parameters
     ----------
     rows, excluded
         [n] rows of ``static`` that are asked about; [m] rows that must not serve (tried already).
-    mode
-        ``NORMALISED`` or ``CLASSIC``.
-    weight_…
-        At least 0. In ``NORMALISED`` mode all zero means that every feasible offer ties: a draw.
     table, codes, order
-        Written: [n, N_TABLE] figures and [n] ``Code`` by position in ``rows``; the feasible rows, best first.
+        Written: [n, N_TABLE] figures, the scores and predictions of the feasible left to ``score``, and [n] ``Code`` by
+        position in ``rows``; the positions that are feasible, in the order of ``rows``.
 
     Returns
     -------
-    feasible, tied, transient
-        How many offers are feasible; how many share the best score (the first was drawn among them); how many were
-        refused only for a cause that passes by itself.
-
-    Terms in ``NORMALISED`` mode are best/value for price and latency, value/best for reputation and availability, so
-    the best feasible offer has 1 in each, a term on which all agree adds the same to all, and "twice as dear" costs as
-    much as "twice as slow". Min-max scaling was rejected: with it a difference of 1 % fills the whole range.
+    feasible, transient
+        How many offers are feasible; how many were refused only for a cause that passes by itself.
 
     An expected latency is the advertised one blended with observations by their weight. Whole answers take longer
     than the first token that is advertised, so for them the advertised figures are first scaled by the ratio of
@@ -303,97 +293,58 @@ def rank(
     if whole_answer:
         observed = advertised = 0.0
         for i in range(n):
-            state = live[int(static[rows[i], SLOT])]
-            weight = faded(state[ANSWER_WEIGHT], state[ANSWER_AT], now)
-            observed += weight * state[ANSWER]
+            slot = int(static[rows[i], SLOT])
+            weight = faded(live[slot, ANSWER_WEIGHT], live[slot, ANSWER_AT], now)
+            observed += weight * live[slot, ANSWER]
             advertised += weight * max(static[rows[i], ADVERTISED_MS], FLOOR)
         if advertised > 0.0:
             answer_ratio = observed / advertised
 
     feasible = transient = 0
-    best_price = best_latency = math.inf
-    best_reputation = best_availability = 0.0
     for i in range(n):
         row = rows[i]
-        offer = static[row]
-        state = live[int(offer[SLOT])]
+        slot = int(static[row, SLOT])
         if is_gpu_job:
-            price = offer[PRICE_GPU_HOUR]
+            price = static[row, PRICE_GPU_HOUR]
             cost = ask[GPU_HOURS] * price
         else:
             # Written so that equal prices for input and output give exactly that price.
-            price = offer[PRICE_IN] + (offer[PRICE_OUT] - offer[PRICE_IN]) * output_share
-            cost = (ask[INPUT_TOKENS] * offer[PRICE_IN] + ask[OUTPUT_TOKENS] * offer[PRICE_OUT]) * 1e-6
-        weight = faded(state[FIRST_TOKEN_WEIGHT], state[FIRST_TOKEN_AT], now)
-        first_token = offer[ADVERTISED_MS] + weight * (state[FIRST_TOKEN] - offer[ADVERTISED_MS])
+            price = static[row, PRICE_IN] + (static[row, PRICE_OUT] - static[row, PRICE_IN]) * output_share
+            cost = (ask[INPUT_TOKENS] * static[row, PRICE_IN] + ask[OUTPUT_TOKENS] * static[row, PRICE_OUT]) * 1e-6
+        posted = static[row, ADVERTISED_MS]
+        weight = faded(live[slot, FIRST_TOKEN_WEIGHT], live[slot, FIRST_TOKEN_AT], now)
+        first_token = posted + weight * (live[slot, FIRST_TOKEN] - posted)
         latency = first_token
         if whole_answer:
-            weight = faded(state[ANSWER_WEIGHT], state[ANSWER_AT], now)
-            prior = offer[ADVERTISED_MS] * answer_ratio
-            latency = prior + weight * (state[ANSWER] - prior)
-        availability = 1.0
-        if offer[CAPACITY] < math.inf:
-            availability = max(1.0 - state[IN_FLIGHT] / offer[CAPACITY], 0.0) if offer[CAPACITY] > 0.0 else 0.0
-        if mode == NORMALISED:
-            weight = faded(state[SUCCESS_WEIGHT], state[SUCCESS_AT], now)
-            availability *= 1.0 - weight * (1.0 - state[SUCCESS])
+            weight = faded(live[slot, ANSWER_WEIGHT], live[slot, ANSWER_AT], now)
+            posted *= answer_ratio
+            latency = posted + weight * (live[slot, ANSWER] - posted)
+        load = 0.0
+        if static[row, CAPACITY] < math.inf:
+            load = min(live[slot, IN_FLIGHT] / static[row, CAPACITY], 1.0) if static[row, CAPACITY] > 0.0 else 1.0
+        weight = faded(live[slot, SUCCESS_WEIGHT], live[slot, SUCCESS_AT], now)
         is_excluded = False
         for k in range(excluded.shape[0]):
             is_excluded = is_excluded or excluded[k] == row
-        code, figure = _refusal(offer, state, ask, is_excluded, price, first_token)
+        code, figure = _refusal(static, row, live, slot, ask, is_excluded, price, first_token)
         codes[i] = code
-        table[i, :] = 0.0
         table[i, UNIT_PRICE] = price
         table[i, COST] = cost
         table[i, LATENCY] = latency
-        table[i, TRUST] = offer[REPUTATION]
-        table[i, AVAILABILITY] = availability
+        table[i, TRUST] = static[row, REPUTATION]
+        seen = 1.0 - weight * (1.0 - live[slot, SUCCESS])
+        table[i, AVAILABILITY] = (1.0 - load) * seen
         table[i, FIGURE] = figure
+        table[i, POSTED_MS] = posted
+        table[i, LOAD] = load
+        table[i, SUCCESS_SEEN] = seen
         if code == 0:
             order[feasible] = i
             feasible += 1
-            best_price = min(best_price, max(price, FLOOR))
-            best_latency = min(best_latency, max(latency, FLOOR))
-            best_reputation = max(best_reputation, offer[REPUTATION])
-            best_availability = max(best_availability, availability)
-        elif code >= _SLOWED:
-            transient += 1
-
-    if mode == NORMALISED:
-        total = weight_price + weight_latency + weight_reputation + weight_availability
-        scale = 1.0 / total if total > 0.0 else 0.0
-        weight_price *= scale * best_price
-        weight_latency *= scale * best_latency
-        weight_reputation *= scale / best_reputation if best_reputation > 0.0 else 0.0
-        weight_availability *= scale / best_availability if best_availability > 0.0 else 0.0
-    else:
-        weight_reputation /= 100.0
-    for place in range(feasible):
-        figures = table[order[place]]
-        figures[PRICE_PART] = weight_price / max(figures[UNIT_PRICE], FLOOR)
-        figures[LATENCY_PART] = weight_latency / max(figures[LATENCY], FLOOR)
-        figures[REPUTATION_PART] = weight_reputation * figures[TRUST]
-        figures[AVAILABILITY_PART] = weight_availability * figures[AVAILABILITY]
-        figures[SCORE] = (
-            figures[PRICE_PART] + figures[LATENCY_PART] + figures[REPUTATION_PART] + figures[AVAILABILITY_PART]
-        )
-
-    # Insertion sort: pools hold a handful of offers. Equal offers take turns by lot, so that they share the load.
-    for place in range(1, feasible):
-        i = order[place]
-        j = place
-        while j > 0:
-            before = order[j - 1]
-            if table[before, SCORE] > table[i, SCORE]:
-                break
-            if table[before, SCORE] == table[i, SCORE] and _lot(ask[LOT], rows[before]) < _lot(ask[LOT], rows[i]):
-                break
-            order[j] = before
-            j -= 1
-        order[j] = i
-    tied = 0
-    while tied < feasible and table[order[tied], SCORE] == table[order[0], SCORE]:
-        tied += 1
-    for place in range(feasible):
-        order[place] = rows[order[place]]
-    return feasible, tied, transient
+            continue
+        transient += code >= _SLOWED
+        for column in range(AVAILABILITY_PART + 1):
+            table[i, column] = 0.0
+        for column in range(PREDICTED_SUCCESS, N_TABLE):
+            table[i, column] = 0.0
+    return feasible, transient

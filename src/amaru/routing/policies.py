@@ -1,91 +1,52 @@
-"""Policies: what to prefer among the offers that may serve.
+"""The policies by name: what to prefer among the offers that may serve.
 
 A policy is asked to fill in a ``Ranking`` (filter, score, pick) and is told what came of it. The filter is not the
-policy's: hard limits are applied by the kernel that every policy calls, so they bind all of them alike (law 10). The
-policies here are a line each over the kernel; learned ones bring predictions of their own and state to save.
+policy's: hard limits are applied by the kernel that every policy calls, so they bind all of them alike (law 10).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from amaru.domain import Offer, Outcome, Weights, Workload
-from amaru.routing import kernels as k
+from amaru.domain import Experience, Offer, Workload
+from amaru.routing import score_kernels as s
+from amaru.routing.knobs import Knobs, knobs_from
+from amaru.routing.learned import BeliefPolicy, QPolicy
+from amaru.routing.mind import Mind
+from amaru.routing.policies_base import KernelPolicy, Policy, Preferences, of_tenant
 from amaru.routing.ranking import Ranking
 
+__all__ = ["LEARNED", "POLICIES", "LearnedPolicy", "Policy", "RulePolicy", "make_policy"]
 
-class Policy(Protocol):
-    """Ranks feasible offers for a workload, and learns from outcomes."""
-
-    @property
-    def name(self) -> str:
-        """As ``routing.policy`` names it; stored with every decision."""
-        ...
-
-    @property
-    def learns(self) -> bool:
-        """Whether ``learn`` needs to be called at all."""
-        ...
-
-    def rank(self, ranking: Ranking, order: k.Ints) -> tuple[int, int, int]:
-        """Fill ``ranking.codes``, ``ranking.table`` and ``order``; return what ``kernels.rank`` returns."""
-        ...
-
-    def learn(self, workload: Workload, offer: Offer, outcome: Outcome) -> None:
-        """Take in what came of serving ``workload`` by ``offer``. Called after the answer, never on the hot path."""
-        ...
-
-    def state(self) -> bytes:
-        """All that was learned; ``restore`` of it gives the same policy again."""
-        ...
-
-    def restore(self, state: bytes) -> None:
-        """Take over a saved state. Raises ValueError where it is not this policy's."""
-        ...
+LearnedPolicy = BeliefPolicy | QPolicy
 
 
-Preferences = Callable[[Weights], tuple[float, float, float, float]]
-"""A tenant's weights → the weights to score by: price, latency, reputation, availability."""
-
-
-class RulePolicy:
+class RulePolicy(KernelPolicy):
     """Scores by the offers' figures alone; learns nothing beyond the board's own averages."""
 
-    __slots__ = ("_mode", "_preferences", "name")
+    __slots__ = ()
 
-    def __init__(self, name: str, mode: int, preferences: Preferences) -> None:
-        self.name = name
-        self._mode = mode
-        self._preferences = preferences
+    def __init__(self, name: str, kind: int, preferences: Preferences = of_tenant) -> None:
+        super().__init__(name, kind, Mind(Knobs()), preferences)
+
+    def share(self, ranking: Ranking, place: int) -> float:
+        """Equal scores take turns by lot."""
+        return 1.0 / ranking.tied if place < ranking.tied else 0.0
 
     @property
     def learns(self) -> bool:
         """A rule does not."""
         return False
 
-    def rank(self, ranking: Ranking, order: k.Ints) -> tuple[int, int, int]:
-        """See ``Policy.rank``."""
-        board = ranking.board
-        price, latency, reputation, availability = self._preferences(ranking.workload.weights)
-        return k.rank(
-            ranking.rows,
-            board.static,
-            board.slab.values,
-            ranking.ask,
-            ranking.excluded,
-            self._mode,
-            price,
-            latency,
-            reputation,
-            availability,
-            ranking.table,
-            ranking.codes,
-            order,
-        )
-
-    def learn(self, workload: Workload, offer: Offer, outcome: Outcome) -> None:
+    def learn(self, workload: Workload, offer: Offer, experience: Experience) -> None:
         """Nothing to learn."""
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def table_size(self) -> int:
+        """Nothing was learned."""
+        return 0
 
     def state(self) -> bytes:
         """Empty."""
@@ -97,24 +58,29 @@ class RulePolicy:
             raise ValueError(f"policy {self.name!r} has no state, but {len(state)} bytes were given")
 
 
-def _of_tenant(weights: Weights) -> tuple[float, float, float, float]:
-    return weights.price, weights.latency, weights.reputation, weights.availability
-
-
-POLICIES: Mapping[str, Callable[[], Policy]] = {
-    "rules": lambda: RulePolicy("rules", k.NORMALISED, _of_tenant),
-    "rules_classic": lambda: RulePolicy("rules_classic", k.CLASSIC, _of_tenant),
-    "cheapest": lambda: RulePolicy("cheapest", k.NORMALISED, lambda _: (1.0, 0.0, 0.0, 0.0)),
-    "fastest": lambda: RulePolicy("fastest", k.NORMALISED, lambda _: (0.0, 1.0, 0.0, 0.0)),
+POLICIES: Mapping[str, Callable[[Knobs], RulePolicy | LearnedPolicy]] = {
+    "rules": lambda _: RulePolicy("rules", s.NORMALISED),
+    "rules_classic": lambda _: RulePolicy("rules_classic", s.CLASSIC),
+    "cheapest": lambda _: RulePolicy("cheapest", s.NORMALISED, lambda _: (1.0, 0.0, 0.0, 0.0)),
+    "fastest": lambda _: RulePolicy("fastest", s.NORMALISED, lambda _: (0.0, 1.0, 0.0, 0.0)),
     # Without weights every feasible offer ties, and ties are drawn by lot.
-    "random": lambda: RulePolicy("random", k.NORMALISED, lambda _: (0.0, 0.0, 0.0, 0.0)),
+    "random": lambda _: RulePolicy("random", s.NORMALISED, lambda _: (0.0, 0.0, 0.0, 0.0)),
+    "qlearning": lambda knobs: QPolicy("qlearning", knobs),
+    "thompson": lambda knobs: BeliefPolicy("thompson", s.THOMPSON, knobs),
+    "hybrid": lambda knobs: BeliefPolicy("hybrid", s.HYBRID, knobs),
 }
 """Name → factory, as ``routing.policy`` in the configuration."""
 
+LEARNED = ("qlearning", "thompson", "hybrid")
+"""The names of those that learn."""
 
-def make_policy(name: str) -> Policy:
-    """The policy of that name. Raises ValueError, which lists the names, where there is none."""
+
+def make_policy(name: str, **knobs: float) -> RulePolicy | LearnedPolicy:
+    """The policy of that name, with these of its ``Knobs``.
+
+    Raises ValueError, which lists the names, where there is no such policy or knob, or a knob is out of bounds.
+    """
     factory = POLICIES.get(name)
     if factory is None:
         raise ValueError(f"there is no policy {name!r}; choose one of {', '.join(POLICIES)}")
-    return factory()
+    return factory(knobs_from(knobs))

@@ -35,18 +35,27 @@ class Router:
         so that every feasible offer keeps being seen and logged decisions can be evaluated.
     rng
         Draws ties and explorations.
+    wall_offset_s
+        Unix seconds less those of the clock that ``decide`` is asked with: what was learned fades by event time.
     """
 
-    __slots__ = ("_ask", "_order", "_rng", "board", "exploration", "policy")
+    __slots__ = ("_ask", "_order", "_rng", "board", "exploration", "policy", "wall_offset_s")
 
     def __init__(
-        self, board: Board, policy: Policy, *, exploration: float = 0.0, rng: random.Random | None = None
+        self,
+        board: Board,
+        policy: Policy,
+        *,
+        exploration: float = 0.0,
+        rng: random.Random | None = None,
+        wall_offset_s: float = 0.0,
     ) -> None:
         if not 0.0 <= exploration <= 1.0:
             raise ValueError(f"exploration is a probability between 0 and 1, not {exploration}")
         self.board = board
         self.policy = policy
         self.exploration = exploration
+        self.wall_offset_s = wall_offset_s
         self._rng = rng or random.Random()  # noqa: S311 - lots, not secrets
         # Written and read within one decision; made once, since four arrays cost as much as the compiled pass.
         self._ask: k.Floats = np.empty(k.N_ASK)
@@ -81,7 +90,7 @@ class Router:
         ranking.order = order[:feasible].tolist()
         ranking.tied = tied
         ranking.transient = transient > 0
-        ranking.propensity = self._explore(ranking) if self.exploration > 0.0 else 1.0 / max(tied, 1)
+        ranking.propensity = self._explore(ranking)
         return ranking
 
     def explain(self, ranking: Ranking, decision_id: str, at: float, *, words: bool = True) -> Decision:
@@ -115,6 +124,8 @@ class Router:
             allowed,
             allows_global,
             self._rng.random(),
+            0.0,
+            now_s + self.wall_offset_s,
         )
 
     def _explore(self, ranking: Ranking) -> float:
@@ -122,13 +133,14 @@ class Router:
         feasible = len(ranking.order)
         if feasible == 0:
             return 1.0
-        chosen = 0
-        if self._rng.random() < self.exploration:
-            chosen = self._rng.randrange(feasible)
+        floor, place = self.exploration, 0
+        if floor > 0.0 and self._rng.random() < floor:
             ranking.explored = True
-            ranking.order.insert(0, ranking.order.pop(chosen))
-        by_policy = 1.0 / ranking.tied if chosen < ranking.tied else 0.0
-        return self.exploration / feasible + (1.0 - self.exploration) * by_policy
+            place = self._rng.randrange(feasible)
+        by_policy = self.policy.share(ranking, place)
+        if place > 0:
+            ranking.order.insert(0, ranking.order.pop(place))
+        return floor / feasible + (1.0 - floor) * by_policy
 
 
 def model_not_found(resource: str, names: Iterable[str]) -> RequestError:
