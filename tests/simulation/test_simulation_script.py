@@ -62,7 +62,12 @@ def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("providers: {}", "no list `providers:`"), ("[", "not YAML"), ("", "no list"), ("providers: []", "no providers")],
+    [
+        ("providers: {}", "no list `providers:`"),
+        ("[", "not valid YAML"),
+        ("", "the file is empty"),
+        ("providers: []", "no providers"),
+    ],
 )
 def test_files_without_providers(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):

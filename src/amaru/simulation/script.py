@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from amaru.errors import ConfigError
+from amaru.files.document import MAX_BYTES, read_document
 from amaru.simulation.faults import Incident, checked
 from amaru.simulation.profiles import SEVEN, ProviderProfile
 
@@ -76,15 +76,13 @@ def _laid_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _entries(path: Path, name: str) -> list[tuple[int, Any]]:  # Any: raw YAML
     """The entries of the list called ``name``, each with its line."""
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        with path.open("rb") as file:
+            document = read_document(file.read(MAX_BYTES + 1))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); check the path"]) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(data, dict) or not isinstance(data.get(name), list):
+    if document.problems:
+        raise ConfigError([problem.render(str(path)) for problem in document.problems])
+    entries = document.data.get(name)
+    if not isinstance(entries, list):
         raise ConfigError([f"{path}:1: no list `{name}:`; write `{name}:` and below it one `- …` for each"])
-    assert isinstance(root, yaml.MappingNode)
-    node = next(value for key, value in root.value if key.value == name)
-    return [(item.start_mark.line + 1, value) for item, value in zip(node.value, data[name], strict=True)]
+    return [(document.line_of((name, index)) or 1, entry) for index, entry in enumerate(entries)]
