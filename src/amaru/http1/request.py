@@ -181,6 +181,10 @@ class Request:
         connection = self.connection
         if connection.congested:
             await connection.wait_writable()
+        elif connection.transport.is_closing():
+            # What is written now is dropped without becoming congested: a writer that never waits elsewhere would keep
+            # the loop from ever telling it that the client has gone.
+            await asyncio.sleep(0)
 
     def write_nowait(self, data: bytes) -> None:
         """Send one piece of the body without waiting; for a few small pieces only, since it buffers without bound."""
