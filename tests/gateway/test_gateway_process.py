@@ -136,6 +136,7 @@ async def test_sigterm_lets_streams_end_and_refuses_new_traffic(served: Served) 
     assert "data: [DONE]" in lines
     assert text_of(lines)
     assert await served.ended() == 0
+    assert [line for line in served.logs if line["level"] == "error"] == []
 
 
 async def test_second_signal_ends_at_once(served: Served) -> None:

@@ -186,6 +186,9 @@ def openapi_document() -> Json:
         "/status": {
             "get": _get("Traffic, spend, offers, store, configuration", "status", "Status", 401, 403, security=OPERATOR)
         },
+        "/policy": {
+            "get": _get("The policy, and what it has learned", "policy", "Policy", 401, 403, security=OPERATOR)
+        },
         "/metrics": {"get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)},
         "/openapi.json": {"get": _get("This document", "openapi", "Document", security=[])},
     }

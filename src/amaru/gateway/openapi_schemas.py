@@ -101,6 +101,7 @@ def component_schemas() -> Json:
         "DecisionDetail": _DECISION_DETAIL,
         "Health": _HEALTH,
         "Status": _OVERVIEW,
+        "Policy": _POLICY,
         "Alive": obj({"status": {"enum": ["live", "ready", "draining"]}}),
     }
 
@@ -135,6 +136,35 @@ _MODEL: Json = {
     "description": "A resource or alias of the configuration; GET /v1/models lists them.",
 }
 _COUNT: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_TOKENS}
+_POLICY: Json = obj(
+    {
+        "policy": STRING,
+        "learns": BOOLEAN,
+        "settings": {
+            "type": "object",
+            "additionalProperties": NUMBER,
+            "description": "The knobs that were set; the others have their defaults.",
+        },
+        "exploration": NUMBER,
+        "outcomes": {**INTEGER, "description": "Learned from, on top of the artifact; restarts do not reset it."},
+        "outcomes_lost": {**INTEGER, "description": "That could not be learned from, since the start."},
+        "artifact": nullable({**STRING, "description": "On which it stands: version and digest; null: none."}),
+        "artifact_source": nullable(
+            obj(
+                {
+                    "store": nullable(STRING),
+                    "version": nullable({**STRING, "description": "As configured: vN, promoted or latest."}),
+                    "failure": nullable({**STRING, "description": "Why the last look or load failed."}),
+                    "failures": INTEGER,
+                }
+            )
+        ),
+        "snapshot_age_s": nullable({**NUMBER, "description": "Since what it learned was last handed to the store."}),
+        "snapshot_bytes": INTEGER,
+        "snapshot_ms": {**NUMBER, "description": "How long the last copy of its state took."},
+        "snapshot_failure": nullable(STRING),
+    }
+)
 _OBJECTS: Json = {"type": ["array", "null"], "items": {"type": "object"}}
 _TOKEN_IDS: Json = array({"type": "integer"})
 _GENERATED: Json = {

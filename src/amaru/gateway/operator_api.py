@@ -51,6 +51,7 @@ class OperatorApi:
             Route("/health", self.health),
             Route("/status", self.status),
             Route("/metrics", self.metrics),
+            Route("/policy", self.policy),
             Route("/providers", self.providers),
             Route("/providers/{id}", self.provider),
             Route("/decisions", self.decisions),
@@ -82,6 +83,11 @@ class OperatorApi:
         """Everything an operator asks first: traffic, spend, offers, the store, the configuration."""
         self._require_operator(request)
         return _json(self._views.status())
+
+    async def policy(self, request: Request) -> Response:
+        """The policy that ranks: its settings, its artifact, what it has learned from, and when that was last kept."""
+        self._require_operator(request)
+        return _json(self._views.policy())
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics where the scraper asks for it."""

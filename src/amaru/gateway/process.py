@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from amaru import __version__
 from amaru.accounts.tokens import load_vocabularies
@@ -15,7 +15,7 @@ from amaru.config import Config
 from amaru.config.watch import ConfigWatcher
 from amaru.gateway.server import Gateway
 from amaru.http1 import ServerSettings
-from amaru.mesh import Mesh
+from amaru.mesh import ArtifactSource, Mesh
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.logs import LineWriter, get_logger
 from amaru.telemetry.metrics import Metrics
@@ -60,7 +60,9 @@ async def run(
     try:
         metrics = Metrics()
         metrics.watch(log_lines_dropped=lambda: log_writer.dropped)
-        mesh = Mesh(config, store, metrics)
+        artifacts = ArtifactSource(store)
+        mesh = Mesh(config, store, metrics, origin=await artifacts.find(config))
+        mesh.artifacts = artifacts
         mesh.plan.warm()
         settings = ServerSettings(
             max_body_bytes=int(server.max_body_mb * 1024 * 1024),
@@ -69,8 +71,8 @@ async def run(
         )
         gateway = Gateway(mesh, settings, host=server.host)
         await gateway.start(server.port)
-        watcher = ConfigWatcher(config, _applier(mesh), _on_refused, env=environment)
-        watching = asyncio.create_task(watcher.run())
+        watcher = ConfigWatcher(config, _applier(mesh, artifacts), _on_refused, env=environment)
+        watching = asyncio.gather(watcher.run(), artifacts.follow(mesh))
         gc.collect()
         gc.freeze()  # what is alive now lives as long as the process: never look at it again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
@@ -83,6 +85,7 @@ async def run(
             await stop.wait()
             watching.cancel()
             cut = await _drain(gateway, watcher.current.server.drain_s, hurry)
+            await asyncio.gather(watching, return_exceptions=True)  # asyncio logs an error where nobody takes note
             await mesh.aclose()
             await store.close()  # still under the signal handlers: a third signal must not lose records
     finally:
@@ -126,9 +129,9 @@ def _signals(watcher: ConfigWatcher) -> Iterator[tuple[asyncio.Event, asyncio.Ev
             loop.remove_signal_handler(number)
 
 
-def _applier(mesh: Mesh) -> Callable[[Config, tuple[str, ...]], None]:
-    def apply(config: Config, need_restart: tuple[str, ...]) -> None:
-        mesh.reload(config)
+def _applier(mesh: Mesh, artifacts: ArtifactSource) -> Callable[[Config, tuple[str, ...]], Awaitable[None]]:
+    async def apply(config: Config, need_restart: tuple[str, ...]) -> None:
+        mesh.reload(config, await artifacts.find(config))
         log.info("configuration_reloaded", digest=config.digest.hex()[:16])
         if need_restart:
             log.warning("restart_needed", fields=list(need_restart), remedy="these take effect at the next start")

@@ -5,10 +5,11 @@ serve; ``Execution`` is one request's single passage through the loop; ``Views``
 amaru decides, calls a provider or learns.
 """
 
+from amaru.mesh.artifact import ArtifactSource
 from amaru.mesh.call import Call
 from amaru.mesh.execution import Execution
 from amaru.mesh.mesh import Mesh
 from amaru.mesh.plan import Plan
 from amaru.mesh.views import Views
 
-__all__ = ["Call", "Execution", "Mesh", "Plan", "Views"]
+__all__ = ["ArtifactSource", "Call", "Execution", "Mesh", "Plan", "Views"]

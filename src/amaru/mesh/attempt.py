@@ -19,10 +19,15 @@ DIVERGED = "its answer did not repeat what was sent already, so it could not be 
 class OpenAttempt:
     """An attempt under way: what must be released and measured when it ends."""
 
-    __slots__ = ("admission", "ask", "offer", "reply", "row", "started_at")
+    __slots__ = ("admission", "ask", "begun", "ended", "load", "offer", "reply", "row", "started_at")
 
-    def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, ask: Ask) -> None:
+    def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, ask: Ask, load: float) -> None:
         self.row = row
+        self.ended = False
+        self.begun = False
+        """Its first token was learned from."""
+        self.load = load
+        """Share of the offer's capacity that others had taken."""
         self.offer = offer
         self.admission = admission
         self.started_at = started_at
@@ -55,9 +60,16 @@ class OpenAttempt:
         return (self.reply.facts.first_token_at - self.started_at) * 1e3
 
     def record(
-        self, arrived_at: float, now: float, failure: Failure | None, usage: Usage | None, detail: str
+        self,
+        arrived_at: float,
+        now: float,
+        failure: Failure | None,
+        usage: Usage | None,
+        detail: str,
+        *,
+        out_of_time: bool,
     ) -> Attempt:
-        """What is kept of it."""
+        """What is kept of it. ``out_of_time``: the request's own deadline ended it."""
         reply = self.reply
         received = reply.facts.bytes_received if reply is not None else failure.bytes_received if failure else 0
         return Attempt(
@@ -73,4 +85,6 @@ class OpenAttempt:
             cost_usd=cost_usd(self.offer.price, usage) if usage is not None else 0.0,
             bytes_received=received,
             joined=Join.DIVERGED if detail == DIVERGED else self.ask.join,
+            load=self.load,
+            out_of_time=out_of_time,
         )

@@ -157,6 +157,7 @@ class Attempts:
         else:
             self.fresh = True
             plan.board.answering(attempt.admission, self.mesh.clock())
+            self.mesh.learner.attempt_began(self.ranking, attempt)
             if self.broken is not None:
                 self._learn_form(attempt)
         return reply
@@ -206,15 +207,17 @@ class Attempts:
         board, now = self.plan.board, self.mesh.clock()
         for place, row in enumerate(candidates):
             if board.probe_due(row, now):
+                self.ranking.propensity = 0.0  # no draw: nobody can say how probable this first attempt was
                 return [row, *candidates[:place], *candidates[place + 1 :]]
         return candidates
 
     def _admit(self, row: int, *, again: bool = False, last_resort: bool = False) -> bool:
         plan, now = self.plan, self.mesh.clock()
+        load = plan.board.load(row)
         admission = plan.board.admit(row, self.tokens, now, again=again, last_resort=last_resort)
         if admission is None:
             return False
-        self.open = OpenAttempt(row, plan.board.offers[row], admission, now, self._ask)
+        self.open = OpenAttempt(row, plan.board.offers[row], admission, now, self._ask, load)
         return True
 
     async def _wait_for_an_offer(self) -> list[int]:
@@ -349,9 +352,11 @@ class Attempts:
                 longest_gap_ms=None if gap_s is None else gap_s * 1e3,
             )
         board.release(attempt.admission)
+        attempt.ended = True
         self.open = None
-        kept = attempt.record(self.call.arrived_at, now, failure, usage, detail)
+        kept = attempt.record(self.call.arrived_at, now, failure, usage, detail, out_of_time=impatient)
         self.attempts.append(kept)
+        self.mesh.learner.attempt_ended(self.ranking, kept, self.at, begun=attempt.begun)
         if failure is None and detail != DIVERGED and usage is not None:  # failed attempts are accounted apart
             self.usage = usage if self.broken is None else delivered_usage(attempt.ask, usage, self.broken)
             self.cost = kept.cost_usd
@@ -360,6 +365,7 @@ class Attempts:
         """Give a place back without an outcome."""
         if self.open is not None:
             self.plan.board.release(self.open.admission)
+            self.open.ended = True
             self.open = None
 
     # ---- giving up ----------------------------------------------------------------------------------------------

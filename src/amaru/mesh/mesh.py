@@ -8,20 +8,24 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from amaru.accounts.keys import KeyRing
 from amaru.config import Config
-from amaru.domain import Decision, FailureKind, Kind, Offer, Outcome, Tenant, Workload
+from amaru.domain import Decision, FailureKind, Kind, Outcome, Tenant, Workload
 from amaru.errors import Failure, RequestError
 from amaru.mesh.call import Call
 from amaru.mesh.execution import Execution
+from amaru.mesh.learner import Learner
+from amaru.mesh.origin import Origin, used_of
 from amaru.mesh.plan import Plan
-from amaru.mesh.records import outcome_of, record_of_execution, record_of_recommendation
+from amaru.mesh.records import record_of_execution, record_of_recommendation
+from amaru.mesh.reports import no_such_decision, offer_meant
 from amaru.routing.board import OfferHealth
+from amaru.routing.experience import REPORT_BOUND
 from amaru.routing.explanation import why_none
 from amaru.routing.ranking import Figures, Ranking, unpack
 from amaru.routing.reactions import Health, reaction_to
@@ -29,6 +33,9 @@ from amaru.routing.router import model_not_found
 from amaru.storage import DecisionStore, StoredDecision, UnknownDecisionError
 from amaru.telemetry.logs import get_logger
 from amaru.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from amaru.mesh.artifact import ArtifactSource
 
 log = get_logger("mesh")
 
@@ -64,6 +71,8 @@ class Mesh:
         Draws ties, exploration, back-off and ids.
     sleep
         Waits between attempts; for tests.
+    origin
+        Where the policy's state comes from (see ``origin_of``); left out, it begins untrained.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class Mesh:
         wall: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        origin: Origin | None = None,
     ) -> None:
         self.store = store
         self.metrics = metrics
@@ -85,7 +95,12 @@ class Mesh:
         self.sleep = sleep
         self.salt = secrets.token_bytes(32)
         """Of the session hashes: conversations can be told apart within one run, and not traced back."""
-        self.plan = Plan(config, self.rng)
+        self.learner = Learner(used_of(config, origin or Origin(), None), store, wall=wall)
+        """The policy in use, and what it learns."""
+        self.artifacts: ArtifactSource | None = None
+        """What finds and follows the policy's artifact, where someone does."""
+        self.plan = Plan(config, self.rng, policy=self.learner.policy)
+        self._tell_time()
         self.in_flight = 0
         self._ended: list[Execution | Recommendation] = []
         self._waiting = 0
@@ -94,7 +109,13 @@ class Mesh:
         self._retirement: asyncio.Task[None] | None = None
         self._retiring: list[Plan] = []
         store.remember_board(self.plan.board.version, self.plan.board.offers)
-        metrics.watch(in_flight=lambda: self.in_flight, offers=self.offer_health, store=store.status)
+        metrics.watch(
+            in_flight=lambda: self.in_flight,
+            offers=self.offer_health,
+            store=store.status,
+            policy=lambda: self.learner,
+            artifact_failures=lambda: 0 if self.artifacts is None else self.artifacts.failures,
+        )
 
     @property
     def keyring(self) -> KeyRing:
@@ -137,6 +158,8 @@ class Mesh:
 
     def record_ended(self) -> None:
         """Count what ended, hand its records to the store, and let the policy learn from it."""
+        self._tell_time()
+        self.learner.catch_up()
         ended, self._ended = self._ended, []
         for what in ended:
             try:
@@ -148,6 +171,10 @@ class Mesh:
                     self.store.record(record_of_recommendation(what.ranking, what.decision_id, what.at))
             except Exception as error:  # one that cannot be recorded must not take the others with it
                 log.error("record_lost", error=type(error).__name__, exc_info=error)
+
+    def _tell_time(self) -> None:
+        """Tell the router what the time is in Unix seconds, now and then, since people set their clocks."""
+        self.plan.router.wall_offset_s = self.wall() - self.clock()
 
     def _record(self, execution: Execution) -> None:
         workload, duration_s = execution.workload, execution.duration_s
@@ -163,11 +190,6 @@ class Mesh:
             metrics.observe_rescue(execution.rescued)
         metrics.observe_decision(execution.decision_s)
         self.store.record(record_of_execution(execution))
-        policy = execution.plan.router.policy
-        if policy.learns and execution.attempts:
-            offers, rows = execution.plan.board.offers, execution.plan.board.row_of
-            outcome = outcome_of(execution)
-            policy.learn(workload, offers[rows[execution.attempts[-1].offer]], outcome)
 
     async def wait_for_change(self, resource: str, timeout_s: float, *, again: bool) -> None:
         """Until it is this request's turn to try for a place that became free, or ``timeout_s`` passes.
@@ -250,7 +272,7 @@ class Mesh:
         """
         stored = await self.find(decision_id)
         if stored is None or stored.record.tenant != tenant.id:
-            raise _no_such_decision()
+            raise no_such_decision()
         if stored.record.ok is not None:
             raise RequestError(
                 409,
@@ -260,28 +282,30 @@ class Mesh:
         figures = unpack(stored.record.ranking)
         offers = await self.store.board(figures.version)
         if offers is None:
-            raise _no_such_decision()
-        outcome = msgspec.structs.replace(outcome, offer=_offer_meant(outcome.offer, offers, figures))
+            raise no_such_decision()
+        outcome = msgspec.structs.replace(outcome, offer=offer_meant(outcome.offer, offers, figures))
         try:
             if not await self.store.add_feedback(decision_id, outcome):
                 raise RequestError(409, "The outcome of this decision was already reported.", code="already_reported")
         except UnknownDecisionError:
-            raise _no_such_decision() from None
-        self._learn(figures.workload, outcome)
+            raise no_such_decision() from None
+        self._learn(figures, [offer.id for offer in offers].index(outcome.offer or ""), outcome)
 
     async def find(self, decision_id: str) -> StoredDecision | None:
         """A decision with its outcome, also when it ended just now. Raises ``StorageError``."""
         self.record_ended()
         return await self.store.get(decision_id)
 
-    def _learn(self, workload: Workload, outcome: Outcome) -> None:
+    def _learn(self, figures: Figures, was: int, outcome: Outcome) -> None:
         """Feed an outcome that amaru did not see itself into the policy, and into the health of what it cannot call.
+
+        ``figures`` are the decision's, and ``was`` the offer's row in its board, which may be an earlier one.
 
         GPU jobs are placed by the callers, so their reports are all there is; one report moves an offer's expected
         latency by no more than a tenfold advertisement would, and a caller's own key or quota says nothing about it.
         What amaru calls itself it judges by its own calls: one tenant's word must not close an offer to the others.
         """
-        plan = self.plan
+        plan, workload = self.plan, figures.workload
         row = plan.board.row_of.get(outcome.offer or "")
         if row is None:  # the offer is no longer configured
             return
@@ -292,21 +316,26 @@ class Mesh:
                 failure = Failure(outcome.failure or FailureKind.SERVER_ERROR, "reported by the caller")
             if failure is None or reaction_to(failure).health in (Health.FAILING, Health.SUSPECT):
                 first_token_ms = outcome.latency_ms if outcome.first_token_ms is None else outcome.first_token_ms
-                first_token_ms = min(first_token_ms, 10.0 * offer.latency_ms)
+                first_token_ms = min(first_token_ms, REPORT_BOUND * offer.latency_ms)
                 plan.board.observe(row, self.clock(), failure, first_token_ms)
-        if plan.router.policy.learns:
-            plan.router.policy.learn(workload, offer, outcome)
+        self.learner.learn_from_report(figures, was, offer, outcome)
 
     # ---- the configuration --------------------------------------------------------------------------------------
 
-    def reload(self, config: Config) -> None:
+    def reload(self, config: Config, origin: Origin | None = None) -> None:
         """Serve ``config`` from the next request on; requests under way end under the old one.
 
         Offers that remain keep what is known of them, and providers whose settings did not change keep their
-        connections. Raises what ``Plan`` raises; then the old configuration serves on.
+        connections. The policy goes on with what it has learned where it is the same one, with the same settings and
+        on top of the same artifact; else it begins as ``origin`` says. Raises what ``Plan`` raises; then the old
+        configuration serves on.
         """
         old = self.plan
-        new = self.plan = Plan(config, self.rng, previous=old)
+        used = used_of(config, origin or Origin(version=self.learner.used.artifact), self.learner.used)
+        new = Plan(config, self.rng, previous=old, policy=used.policy)
+        self.learner.use(used)
+        self.plan = new
+        self._tell_time()
         self.store.remember_board(new.board.version, new.board.offers)
         self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
         earlier = self._retirement
@@ -321,8 +350,9 @@ class Mesh:
         self._retirement = asyncio.create_task(retire())
 
     async def aclose(self) -> None:
-        """Record what ended, and close every provider's connections."""
+        """Record what ended, keep what was learned, and close every provider's connections."""
         self.record_ended()
+        await self.learner.aclose()
         if self._retirement is not None:
             self._retirement.cancel()
         for plan in (*self._retiring, self.plan):
@@ -352,25 +382,3 @@ class Mesh:
             code="resource_not_allowed",
             param="model",
         )
-
-
-def _no_such_decision() -> RequestError:
-    return RequestError(
-        404, "No such decision: the id is unknown, or the decision is no longer kept.", code="not_found"
-    )
-
-
-def _offer_meant(named: str | None, offers: Sequence[Offer], figures: Figures) -> str:
-    """The offer that a report is about: the one it names, which must have been asked about, or the best-ranked one."""
-    asked_about = [offers[row].id for row in figures.rows.tolist()]
-    if named is None:
-        if not figures.order:
-            raise RequestError(
-                400, "No offer was feasible in this decision: name the one that was used.", param="offer"
-            )
-        return offers[figures.order[0]].id
-    if named not in asked_about:
-        raise RequestError(
-            400, f"Offer {named[:200]!r} was not part of this decision; it was about {asked_about}.", param="offer"
-        )
-    return named

@@ -20,14 +20,20 @@ from amaru.routing.board import Board
 from amaru.routing.breaker import BreakerSettings
 from amaru.routing.patience import PatienceSettings
 from amaru.routing.policies import make_policy
+from amaru.routing.policies_base import Policy
 from amaru.routing.retries import RetryBudget
 from amaru.routing.router import Router
 
 
 class Plan:
-    """A configuration with its board, router, providers and limits; read-only but for its count of users."""
+    """A configuration with its board, router, providers and limits; read-only but for its count of users.
 
-    def __init__(self, config: Config, rng: random.Random, previous: Plan | None = None) -> None:
+    ``policy`` ranks; left out, an untrained one of the configuration's name.
+    """
+
+    def __init__(
+        self, config: Config, rng: random.Random, previous: Plan | None = None, policy: Policy | None = None
+    ) -> None:
         routing = config.routing
         self.config = config
         self.keyring: KeyRing = config.key_ring()
@@ -55,7 +61,9 @@ class Plan:
             carry=previous.board if previous is not None else None,
             rng=rng,
         )
-        self.router = Router(self.board, make_policy(routing.policy), exploration=routing.exploration, rng=rng)
+        self.router = Router(
+            self.board, policy or make_policy(routing.policy), exploration=routing.exploration, rng=rng
+        )
         self.retries: RetryBudget = (
             previous.retries
             if previous is not None and previous.config.routing.retry_budget == routing.retry_budget

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amaru.domain import Decision, Offer, Outcome
+from amaru.domain import Decision, Offer
 from amaru.routing.explanation import explain_packed
 from amaru.routing.ranking import Ranking, pack
 from amaru.storage import DecisionRecord, StoredDecision
@@ -52,22 +52,6 @@ def record_of_execution(execution: Execution) -> DecisionRecord:
         session=session_hash(execution.mesh.salt, call.session),
         stream=call.request.stream,
         request_bytes=call.request_bytes,
-        attempts=tuple(execution.attempts),
-    )
-
-
-def outcome_of(execution: Execution) -> Outcome:
-    """What became of a request that amaru served, for policies that learn."""
-    return Outcome(
-        decision=execution.id,
-        at=execution.at,
-        ok=execution.ok,
-        offer=execution.offer,
-        failure=execution.failed_by,
-        latency_ms=execution.duration_s * 1e3,
-        first_token_ms=execution.first_token_ms,
-        usage=execution.usage,
-        cost_usd=execution.cost,
         attempts=tuple(execution.attempts),
     )
 

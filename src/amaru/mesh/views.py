@@ -106,6 +106,13 @@ class Views:
             "providers": self.providers(),
         }
 
+    def policy(self) -> Json:
+        """The policy that ranks, and what it has learned."""
+        mesh = self._mesh
+        mesh.record_ended()
+        artifact = mesh.artifacts.view(mesh.plan.config) if mesh.artifacts is not None else None
+        return {**mesh.learner.view(), "exploration": mesh.plan.router.exploration, "artifact_source": artifact}
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition of all metrics and its content type, as ``Metrics.render``."""
         self._mesh.record_ended()

@@ -4,13 +4,22 @@
 the store cannot keep up or cannot write, records are dropped and counted, and ``status()`` says so (laws 8 and 9).
 """
 
-from amaru.storage.records import DecisionRecord, Page, StoredDecision, StoreSettings, StoreStatus, UnknownDecisionError
+from amaru.storage.records import (
+    DecisionRecord,
+    Page,
+    PolicyState,
+    StoredDecision,
+    StoreSettings,
+    StoreStatus,
+    UnknownDecisionError,
+)
 from amaru.storage.store import DecisionStore
 
 __all__ = [
     "DecisionRecord",
     "DecisionStore",
     "Page",
+    "PolicyState",
     "StoreSettings",
     "StoreStatus",
     "StoredDecision",

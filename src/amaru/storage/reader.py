@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, func, select
 
 from amaru.errors import StorageError
 from amaru.storage.database import Database
-from amaru.storage.records import DecisionRecord, Page
-from amaru.storage.schema import boards, decisions, feedback, record_of
+from amaru.storage.records import DecisionRecord, Page, PolicyState
+from amaru.storage.schema import boards, decisions, digest_of, feedback, policy_states, record_of
 
 MAX_PAGE = 1_000
 ROWS_SCANNED_PER_PAGE = 20_000
@@ -74,6 +74,30 @@ def read_board(database: Database, version: str) -> str | None:
     """The offers' JSON of a board. Raises StorageError."""
     with database.reading() as connection:
         return connection.execute(select(boards.c.offers).where(boards.c.version == version)).scalar()
+
+
+def read_policy(database: Database, name: str) -> PolicyState | None:
+    """The kept state of a policy; ``None`` where there is none. Raises StorageError, also where it is damaged."""
+    columns = policy_states.c
+    query = select(columns.at, columns.state, columns.digest, columns.settings, columns.artifact, columns.outcomes)
+    with database.reading() as connection:
+        row = connection.execute(query.where(columns.name == name)).first()
+    if row is None:
+        return None
+    at, state, digest, settings, artifact, outcomes = row
+    if not isinstance(state, bytes) or digest_of(state) != digest:
+        raise StorageError(f"{database.path}: the kept state of policy {name!r} is damaged (its digest differs).")
+    try:
+        return PolicyState(
+            policy=name,
+            at=float(at),
+            state=state,
+            settings=msgspec.json.decode(str(settings), type=dict[str, int | float]),
+            artifact=str(artifact),
+            outcomes=int(outcomes),
+        )
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise StorageError(f"{database.path}: the kept state of policy {name!r} cannot be read: {error}") from error
 
 
 def count_decisions(database: Database, at_most: int) -> int:

@@ -15,9 +15,16 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from amaru.domain import Offer
 from amaru.errors import StorageError
 from amaru.storage.database import Database, storage_error
-from amaru.storage.records import DecisionRecord, StoreSettings, StoreStatus
+from amaru.storage.records import DecisionRecord, PolicyState, StoreSettings, StoreStatus
 from amaru.storage.retention import Retention
-from amaru.storage.schema import ROWS_PER_STATEMENT, DecisionInsert, Values, encode_offers, values_of
+from amaru.storage.schema import (
+    ROWS_PER_STATEMENT,
+    DecisionInsert,
+    Values,
+    encode_offers,
+    insert_policy,
+    values_of,
+)
 from amaru.telemetry.logs import get_logger
 
 T = TypeVar("T")
@@ -79,6 +86,8 @@ class Recorder:
         self._moving = threading.Lock()  # between the writer and readers of `pending`; the event loop never takes it
         self._boards: dict[str, tuple[float, str]] = {}
         self._unwritten_boards: list[str] = []
+        self._policies: dict[str, PolicyState] = {}  # the newest of each; never emptied, so that no lock is needed
+        self._written_policies: dict[str, PolicyState] = {}
         self._jobs: deque[tuple[Job[object], Future[object]]] = deque()
         self._wake = threading.Event()
         self._closing = False
@@ -126,6 +135,14 @@ class Recorder:
         """The offers' JSON of a board that this process remembered, written or not."""
         found = self._boards.get(version)
         return None if found is None else found[1]
+
+    def remember_policy(self, policy: PolicyState) -> None:
+        """Keep a policy's state, in place of the one before it; written after the records queued before this call."""
+        self._policies[policy.policy] = policy
+
+    def policy(self, name: str) -> PolicyState | None:
+        """The state of a policy that this process remembered, written or not."""
+        return self._policies.get(name)
 
     def pending(self, decision_id: str) -> DecisionRecord | None:
         """A record that is not committed yet."""
@@ -206,6 +223,7 @@ class Recorder:
         if not self._database.is_open or self._database.was_replaced():
             self._open()
         jobs = len(self._jobs)
+        policies = self._policies.copy()  # before the records are counted: a state holds what was learned from them
         due = len(self._in_hand) + len(self._queue)
         while due > 0:
             taken = self._write_batch()
@@ -213,6 +231,7 @@ class Recorder:
                 break
             due -= taken
         self._write_batch()  # boards alone, where there are any
+        self._write_policies(policies)
         self._recovered()
         for _ in range(jobs):
             self._run_job()
@@ -226,6 +245,7 @@ class Recorder:
             self._insert = DecisionInsert(connection)
         with self._moving:
             self._unwritten_boards = list(self._boards)
+        self._written_policies = {}
         if replaced:
             self._last_error = f"{self._database.path}: the file was deleted or replaced while in use; opened anew."
             self._last_error_at = self._clock()
@@ -271,6 +291,17 @@ class Recorder:
     def _in_a_hurry(self) -> bool:
         """Somebody waits, or the queue fills faster than it is emptied."""
         return self._closing or bool(self._jobs) or len(self._queue) + len(self._in_hand) > self._queue_size // 4
+
+    def _write_policies(self, policies: dict[str, PolicyState]) -> None:
+        for name, policy in policies.items():
+            if self._written_policies.get(name) is policy:
+                continue
+            try:
+                with self._database.writing() as connection:
+                    insert_policy(connection, policy)
+            except _UNSTORABLE as error:
+                _log.error("policy_unstorable", policy=name, error=str(storage_error(self._database.path, error)))
+            self._written_policies[name] = policy
 
     def _insert_board(self, connection: Connection, version: str) -> None:
         if version in self._boards:

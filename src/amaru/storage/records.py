@@ -58,6 +58,23 @@ class DecisionRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
 
 
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a policy has learned."""
+
+    policy: str
+    """Its name; the store keeps the newest state of each."""
+    at: float
+    """When it was copied, in Unix seconds."""
+    state: bytes
+    """Opaque here: as ``Policy.state`` gave it."""
+    settings: dict[str, int | float] = {}
+    """The knobs that the policy was made with."""
+    artifact: str = ""
+    """The version of the artifact on top of which it was learned; empty: none."""
+    outcomes: int = 0
+    """How many outcomes were learned from, on top of that artifact."""
+
+
 class StoredDecision(msgspec.Struct, frozen=True, kw_only=True):
     """A record as read back.
 

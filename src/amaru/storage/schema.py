@@ -6,6 +6,7 @@ sort by time, so the key serves paging and retention, and each further index wou
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -16,7 +17,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import insert
 
 from amaru.domain import Attempt, Offer
-from amaru.storage.records import DecisionRecord
+from amaru.storage.records import DecisionRecord, PolicyState
 
 SCHEMA_VERSION = 1
 
@@ -82,6 +83,18 @@ feedback = Table(
     sqlite_with_rowid=False,
 )
 
+policy_states = Table(
+    "policy_states",
+    metadata,
+    Column("name", Text, primary_key=True, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("digest", Text, nullable=False),  # BLAKE2b-256 of the state, in hex
+    Column("settings", Text, nullable=False),  # JSON
+    Column("artifact", Text, nullable=False),
+    Column("outcomes", Integer, nullable=False),
+)
+
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(DecisionRecord))
 _json = msgspec.json.Encoder()
 _attempts_decoder = msgspec.json.Decoder(tuple[Attempt, ...])
@@ -139,6 +152,29 @@ def encode_offers(offers: Iterable[Offer]) -> str:
 def decode_offers(text: str) -> tuple[Offer, ...]:
     """The offers of a board."""
     return _offers_decoder.decode(text)
+
+
+def digest_of(state: bytes) -> str:
+    """By which a damaged state is known: BLAKE2b (RFC 7693) with 256 bits, in hex."""
+    return hashlib.blake2b(state, digest_size=32).hexdigest()
+
+
+def insert_policy(connection: Connection, policy: PolicyState) -> None:
+    """Keep a policy's state in place of the one before it."""
+    connection.exec_driver_sql(
+        "INSERT INTO policy_states (name, at, state, digest, settings, artifact, outcomes) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET at = excluded.at, state = excluded.state, digest = excluded.digest,"
+        " settings = excluded.settings, artifact = excluded.artifact, outcomes = excluded.outcomes",
+        (
+            policy.policy,
+            policy.at,
+            policy.state,
+            digest_of(policy.state),
+            _json.encode(policy.settings).decode(),
+            policy.artifact,
+            policy.outcomes,
+        ),
+    )
 
 
 class DecisionInsert:

@@ -17,6 +17,7 @@ from amaru.storage.recorder import Recorder
 from amaru.storage.records import (
     DecisionRecord,
     Page,
+    PolicyState,
     StoredDecision,
     StoreSettings,
     StoreStatus,
@@ -90,6 +91,20 @@ class DecisionStore:
         if text is None:
             text = await asyncio.to_thread(reader.read_board, self._database, version)
         return None if text is None else decode_offers(text)
+
+    def remember_policy(self, policy: PolicyState) -> None:
+        """Keep what a policy has learned, in place of what it had; written after every record queued before.
+
+        From the event loop's thread; takes no lock and does no I/O.
+        """
+        self._recorder.remember_policy(policy)
+
+    async def policy(self, name: str) -> PolicyState | None:
+        """What the policy of that name had learned; ``None``: nothing. Raises StorageError, also if it is damaged."""
+        waiting = self._recorder.policy(name)
+        if waiting is not None:
+            return waiting
+        return await asyncio.to_thread(reader.read_policy, self._database, name)
 
     async def get(self, decision_id: str) -> StoredDecision | None:
         """One decision with its feedback, also while it waits to be written; ``None``: unknown. Raises StorageError."""
