@@ -47,6 +47,47 @@ def test_a_short_demo_serves_nearly_all_and_reports_what_it_measured(tmp_path: P
 
 
 @pytest.mark.slow
+def test_two_policies_get_the_same_traffic_and_both_are_measured(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *COMMAND,
+            "--compare",
+            "--policy",
+            "thompson",
+            "--duration-s",
+            "12",
+            "--speed",
+            "3",
+            "--report",
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    report = json.loads((tmp_path / "compare.json").read_text())
+    rules, learned = report["sides"]
+    assert (rules["policy"], learned["policy"]) == ("rules", "thompson")
+    assert rules["summary"]["sent"] == learned["summary"]["sent"] > 100
+    assert rules["outcomes_learned"] == 0
+    assert learned["outcomes_learned"] > 100
+    assert min(side["summary"]["success_share"] for side in report["sides"]) > 0.85
+    whole = report["comparison"]["phases"][0]
+    assert all(0.3 < utility < 1.0 for utility in whole["utility"])
+    assert (tmp_path / "compare.md").exists()
+
+
+def test_an_unknown_policy_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--policy", "clever", "--report", str(tmp_path / "r")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "--policy clever: there is no such policy; choose one of rules, " in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_a_report_and_leaves_nothing_running(tmp_path: Path) -> None:
     command = [*COMMAND, "--report", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

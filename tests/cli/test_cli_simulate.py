@@ -80,7 +80,10 @@ def test_nothing_of_a_long_name_is_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("providers:\n  - {name: a, capacity: 0}\n", "capacity must be at least 1"), ("x", "no list `providers:`")],
+    [
+        ("providers:\n  - {name: a, capacity: 0}\n", "capacity must be at least 1"),
+        ("x", "must hold `name: value` lines"),
+    ],
 )
 def test_a_wrong_file_is_named(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(text)

@@ -27,6 +27,28 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "amaru.cli.replay:app",
         "Play a trace of LLM traffic against an endpoint, amaru or not, and measure what its callers get.",
     ),
+    "train": (
+        "amaru.cli.train:train",
+        "Train a swarm of policies in the war-game, or go on from a checkpoint.",
+    ),
+    "evaluate": (
+        "amaru.cli.evaluate:evaluate",
+        "Judge policies in held-out worlds: beside the best rule, and the best that was possible.",
+    ),
+    "pareto": (
+        "amaru.cli.pareto:pareto",
+        "Ask one learned model for cost against latency against success.",
+    ),
+    "visualize": (
+        "amaru.cli.visualize:visualize",
+        "Draw what a training learned: curves, service, exploration, beside the best rule.",
+    ),
+    "dataset": ("amaru.cli.dataset:app", "Make Parquet of stored decisions and outcomes: to train on, and to look at."),
+    "artifacts": (
+        "amaru.cli.artifacts:app",
+        "Keep trained policies in versions: publish, list, promote, roll back.",
+    ),
+    "wargame": ("amaru.cli.wargame:app", "List, check and show scenarios of the war-game."),
     "demo": ("amaru.cli.demo:demo", "Two minutes of traffic over seven simulated providers that break on the way."),
 }
 """Name → where the command lives (a function or a Typer app), and its line in ``amaru --help``."""

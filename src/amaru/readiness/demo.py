@@ -43,6 +43,8 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 5.0
     duration_s: float = 120.0
     seed: int = 7
+    policy: str = "rules"
+    """By which amaru ranks."""
     command: str = "amaru demo"
 
 
@@ -72,7 +74,7 @@ async def run_demo(
     next(open_trace(trace).requests)  # a wrong file is told before anything starts
     with tempfile.TemporaryDirectory(prefix="amaru-demo-") as directory:
         say("Starting seven simulated providers, amaru, and one provider alone ...")
-        stage = Stage(Path(directory), SEVEN, options.seed)
+        stage = Stage(Path(directory), SEVEN, options.seed, policy=options.policy)
         if await unless_stopped(stage.__aenter__(), stop) is None:
             return None
         try:
@@ -173,6 +175,7 @@ class _Performance:
             written_at=now_text(),
             machine=this_machine(),
             command=options.command,
+            policy=options.policy,
             trace="bundled, generated" if options.trace is None else options.trace.name,
             speed=options.speed,
             seed=options.seed,

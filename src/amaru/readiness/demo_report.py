@@ -41,6 +41,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     written_at: str
     machine: Machine
     command: str
+    policy: str = "rules"
+    """By which amaru ranked."""
     trace: str
     speed: float
     seed: int
@@ -171,7 +173,8 @@ def _setting(report: DemoReport) -> str:
         f"{machine.system}, {machine.python}.\n\n"
         f"Seven simulated providers, amaru, both clients and the measuring all ran on this machine, over loopback. "
         f"Trace: {report.trace}, played open-loop at {report.speed:g}x for {report.through_amaru.duration_s:.0f} s of "
-        f"{report.planned_s:g} s planned; {ended}. Measure it yourself: `{report.command}`."
+        f"{report.planned_s:g} s planned; {ended}. amaru's policy: {report.policy}. Measure it yourself: "
+        f"`{report.command}`."
     )
 
 
@@ -248,7 +251,7 @@ def _notes(report: DemoReport) -> str:
     weights = Weights()
     notes = (
         (
-            f"The lone client is bound to a twin of {report.favourite}, the provider that amaru ranked first: same "
+            f"The lone client is bound to a twin of {report.favourite}, the provider that the rules rank first: same "
             "speed, capacity and price, and the same incidents at the same instants, on a server of its own, so that "
             "neither client's load slows the other."
         ),

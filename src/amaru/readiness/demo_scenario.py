@@ -1,4 +1,4 @@
-"""The incidents of the demo: aimed at the providers that amaru likes best, since those hurt most."""
+"""The incidents of the demo: aimed at the providers that the rules like best, since those hurt most."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LENGTH_S = 120.0
 
 class _Strike(msgspec.Struct, frozen=True):
     place: int
-    """Of the provider struck, in amaru's order of preference; 0 is the favourite."""
+    """Of the provider struck, in the rules' order of preference; 0 is the favourite."""
     at_s: float
     for_s: float
     fault: Fault
@@ -36,12 +36,22 @@ _STRIKES = (
     _Strike(1, 98, 10, Fault(kind="status", status=503, retry_after="ms", retry_after_s=0.5, probability=0.5)),
 )
 
+_GRAY = (
+    # A part of the requests fails, and slowly, for long: too few for a breaker, and only a time limit notices.
+    _Strike(1, 50, 36, Fault(kind="hang", at="head", probability=0.3)),
+    _Strike(2, 60, 36, Fault(kind="stall", at="first_byte", probability=0.3)),
+    _Strike(3, 90, 24, Fault(kind="hang", at="head", probability=0.3)),
+)
 
-def scenario(ranking: Sequence[str], duration_s: float) -> list[Incident]:
-    """The incidents of a run of ``duration_s``, for providers in amaru's order of preference, in order of time."""
+
+def scenario(ranking: Sequence[str], duration_s: float, *, gray: bool = False) -> list[Incident]:
+    """The incidents of a run of ``duration_s``, for providers in the rules' order of preference, in order of time.
+
+    ``gray``: with gray failures besides, which no breaker notices.
+    """
     stretch = duration_s / LENGTH_S
     incidents = []
-    for strike in _STRIKES:
+    for strike in (*_STRIKES, *(_GRAY if gray else ())):
         if strike.place < len(ranking):
             fields = {name: getattr(strike.fault, name) for name in Fault.__struct_fields__}
             fields |= {"provider": ranking[strike.place], "duration_s": strike.for_s * stretch}

@@ -11,9 +11,14 @@ from typing import Any
 import msgspec
 import yaml
 
+from amaru.config import Config, parse
+from amaru.domain import Capability, Kind, Workload
 from amaru.errors import AmaruError
 from amaru.readiness.children import Child, ChildError
-from amaru.readiness.json_client import CallError, JsonClient
+from amaru.readiness.json_client import JsonClient
+from amaru.routing.board import Board
+from amaru.routing.policies import make_policy
+from amaru.routing.router import Router
 from amaru.simulation.faults import Fault
 from amaru.simulation.gateway_config import gateway_config
 from amaru.simulation.profiles import ProviderProfile
@@ -21,7 +26,9 @@ from amaru.simulation.profiles import ProviderProfile
 START_LIMIT_S = 90.0
 """For a process to be ready; compiling the kernels for the first time takes most of it."""
 MODEL = "llama-70b"
-TYPICAL = {"workload_type": "chat", "model": MODEL, "input_tokens": 1000, "output_tokens": 130, "needs": ["stream"]}
+TYPICAL = Workload(
+    tenant="", kind=Kind.CHAT, resource=MODEL, input_tokens=1000, output_tokens=130, needs=Capability.STREAM
+)
 """The workload by which the providers are ranked before the run: the trace's medians."""
 
 ROUTING: dict[str, object] = {"first_token_ms": 4000, "idle_ms": 4000, "deadline_ms": 60000}
@@ -31,15 +38,33 @@ ROUTING: dict[str, object] = {"first_token_ms": 4000, "idle_ms": 4000, "deadline
 class Stage:
     """Starts everything, in a directory of its own; leaves nothing running.
 
+    Parameters
+    ----------
+    policy
+        By which amaru ranks.
+    twin
+        Whether a lone provider stands beside it.
+
     Attributes
     ----------
     ranking
-        Providers in amaru's order of preference for a typical request, before any traffic.
+        Providers in the order in which the rules prefer them for a typical request, before any traffic. Incidents aim
+        by it, so that every policy meets the same ones.
     gateway_url, alone_url
         Where clients call amaru, and the lone twin of the favourite, without ``/v1``.
     """
 
-    def __init__(self, directory: Path, profiles: Sequence[ProviderProfile], seed: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        profiles: Sequence[ProviderProfile],
+        seed: int,
+        *,
+        policy: str = "rules",
+        twin: bool = True,
+    ) -> None:
+        self.policy = policy
+        self._twin = twin
         self.profiles = tuple(profiles)
         self.ranking: list[str] = []
         self.gateway_url = ""
@@ -66,7 +91,7 @@ class Stage:
 
     @property
     def favourite(self) -> ProviderProfile:
-        """The provider that amaru ranks first; the lone client is bound to its twin."""
+        """The provider that the rules rank first; the lone client is bound to its twin."""
         return next(profile for profile in self.profiles if profile.name == self.ranking[0])
 
     async def died(self) -> ChildError:
@@ -92,6 +117,12 @@ class Stage:
         answer: dict[str, Any] = await self._gateway.call("GET", "/status")
         return answer
 
+    async def policy_page(self) -> dict[str, Any]:  # Any: JSON
+        """amaru's own ``/policy``."""
+        assert self._gateway is not None
+        answer: dict[str, Any] = await self._gateway.call("GET", "/policy")
+        return answer
+
     async def decision(self, id: str) -> dict[str, Any]:  # Any: JSON
         """One stored decision."""
         assert self._gateway is not None
@@ -101,11 +132,11 @@ class Stage:
     async def bills(self) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """What each provider charges, and what the lone twin charges. A bill that cannot be read is left out."""
         names = list(self._controls)
-        assert self._alone is not None
-        clients = [*(self._controls[name] for name in names), self._alone]
+        clients = [*(self._controls[name] for name in names), *([self._alone] if self._alone is not None else [])]
         answers = await asyncio.gather(*(client.call("GET", "/sim/bill") for client in clients), return_exceptions=True)
         totals = [{} if isinstance(answer, BaseException) else answer["total"] for answer in answers]
-        return {name: total for name, total in zip(names, totals, strict=False) if total}, totals[-1]
+        alone = totals[-1] if self._alone is not None else {}
+        return {name: total for name, total in zip(names, totals, strict=False) if total}, alone
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -116,16 +147,15 @@ class Stage:
             [(profile, f"{urls[profile.name]}/v1") for profile in self.profiles],
             port=0,
             storage_path="demo.db",
-            routing=ROUTING,
+            routing={**ROUTING, "policy": self.policy},
         )
         (self._directory / "amaru.yaml").write_text(config, encoding="utf-8")
+        self.ranking = ranking_of(parse(config, env={}))
         self.gateway_url = await self._serve()
         self._gateway = JsonClient(self.gateway_url)
         await self._gateway.call("GET", "/health/ready")
-        decision = await self._gateway.call("POST", "/agent/route", TYPICAL)
-        self.ranking = [offer["provider"] for offer in decision["ranked"]]
-        if not self.ranking:
-            raise CallError("amaru ranked no provider; this is a defect of the demo")
+        if not self._twin:
+            return
         twin = await self._simulate("the lone provider", [self.favourite], self._seed)
         self.alone_url = twin[self.ranking[0]]
         self._alone = JsonClient(self.alone_url)
@@ -153,6 +183,13 @@ class Stage:
         clients = [*self._controls.values(), *(client for client in (self._gateway, self._alone) if client)]
         await asyncio.gather(*(client.aclose() for client in clients), return_exceptions=True)
         await asyncio.gather(*(child.stop() for child in self._children), return_exceptions=True)
+
+
+def ranking_of(config: Config) -> list[str]:
+    """The providers in the order in which the rules prefer them for a typical request."""
+    board = Board(config.offers(), config.aliases)
+    order = Router(board, make_policy("rules")).decide(TYPICAL, 0.0).order
+    return [board.offers[row].provider for row in order]
 
 
 def told(error: BaseException) -> str:

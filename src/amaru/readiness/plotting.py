@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from amaru.readiness.markdown import chosen_seconds
 
@@ -56,7 +56,7 @@ STYLE: dict[RcKeyType, Any] = {  # Any: matplotlib's word
 
 
 @contextmanager
-def canvas(path: Path) -> Iterator[Figure]:
+def canvas(path: Path | IO[bytes]) -> Iterator[Figure]:
     """An empty figure, written to ``path`` when the block ends. It touches no global state but warnings."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

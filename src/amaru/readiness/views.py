@@ -49,7 +49,7 @@ class Lines:
         """Whether it is time to tell how things stand."""
         if elapsed_s < self._next_s:
             return False
-        self._next_s += PLAIN_EVERY_S
+        self._next_s += PLAIN_EVERY_S * (1 + (elapsed_s - self._next_s) // PLAIN_EVERY_S)  # nothing is caught up
         return True
 
     def _say(self, words: str) -> None:
