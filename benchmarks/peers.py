@@ -34,6 +34,7 @@ def amaru(
     offers: int = 3,
     ca: Path | None = None,
     source: Path | None = None,
+    policy: str = "rules",
 ) -> Peer:
     """amaru with authentication, decisions over ``offers`` offers, recording and metrics on.
 
@@ -54,6 +55,7 @@ def amaru(
         for i in range(offers)
     ]
     lines += [
+        f"routing: {{policy: {policy}}}",
         "tenants:",
         "  bench:",
         f"    keys: [{{sha256: {hashlib.sha256(KEY.encode()).hexdigest()}}}]",

@@ -1,7 +1,7 @@
 """The gateway beside its peers, on the same machine, in the same run.
 
 python benchmarks/serving.py [--rounds 3] [--seconds 4] [--only whole,stream,tls,latency] [--peers amaru,nginx,…]
-                             [--before CHECKOUT]
+                             [--before CHECKOUT] [--policies hybrid]
 
 With --before another checkout of amaru (git worktree add /somewhere COMMIT) runs as the peer "amaru before", so that a
 change is measured beside what it changes.
@@ -49,10 +49,14 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(BUILDERS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--policies", default="", help="also amaru by these, such as hybrid,thompson")
     arguments = parser.parse_args()
     if arguments.before is not None:
         BUILDERS["amaru before"] = functools.partial(p.amaru, name="amaru before", source=arguments.before)
         arguments.peers += ",amaru before"
+    for policy in filter(None, arguments.policies.split(",")):
+        BUILDERS[f"amaru {policy}"] = functools.partial(p.amaru, name=f"amaru {policy}", policy=policy)
+        arguments.peers += f",amaru {policy}"
     rig.clean_up_on_sigterm()
     print(f"Machine: {rig.machine()}")
     print("Gateway pinned to core 0; wrk and the fixed-answer upstream (nginx) share core 1.\n")
@@ -79,7 +83,7 @@ def measure(scenario: str, arguments: argparse.Namespace, folder: Path) -> dict[
     found: dict[str, list[rig.Load]] = {}
     names = arguments.peers.split(",")
     if scenario == "tls":
-        names = [n for n in names if n in ("nginx", "amaru", "amaru before")]
+        names = [n for n in names if n == "nginx" or n.split()[0] == "amaru"]
     for _ in range(arguments.rounds):
         if connections == 1:
             bare = p.Peer("bare upstream", [], port)
