@@ -5,7 +5,7 @@ from __future__ import annotations
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from reference import cli, configuration, failures, http_api, metrics
+from reference import cli, configuration, failures, http_api, metrics, scenarios
 
 PAGES = {
     "reference/cli.md": cli.page,
@@ -13,6 +13,7 @@ PAGES = {
     "reference/failures.md": failures.page,
     "reference/http-api.md": http_api.page,
     "reference/metrics.md": metrics.page,
+    "reference/scenarios.md": scenarios.page,
 }
 
 
