@@ -34,8 +34,25 @@ class TraceError(AmaruError):
     """A trace file cannot be read; the message names the file, the line and the column."""
 
 
+class ScenarioError(AmaruError):
+    """A scenario of the war-game that cannot be used; ``problems`` lists every mistake with file, place and remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
 class ReportError(AmaruError):
     """A report of a replay cannot be read or written; the message names the file and what to do."""
+
+
+class ArtifactError(AmaruError):
+    """A store of artifacts, or an artifact in one, cannot be used; the message names both and what to do."""
+
+
+class CheckpointError(AmaruError):
+    """A swarm's file or a checkpoint of a training cannot be used; the message names the file, the place in it and the
+    reason."""
 
 
 class Failure(AmaruError):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from amaru.config import parse
+from amaru.simulation.scenario_files import load_scenario
 from amaru.simulation.script import read_incidents, read_profiles
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,8 @@ def reader_of(text: str) -> Callable[[str, Path], object] | None:
         return None
     if {"providers", "offers"} <= content.keys():
         return lambda text, file: parse(text, file, ENVIRONMENT).offers
+    if "name" in content and {"extends", "tenants"} & content.keys():
+        return lambda _, file: load_scenario(file).offers
     if "faults" in content:
         return lambda _, file: read_incidents(file, ["anvil", "birch", "cobalt"])
     if isinstance(content.get("providers"), list):
@@ -52,4 +55,6 @@ def test_an_example_can_be_used(name: str, tmp_path: Path) -> None:
 
 
 def test_every_sort_of_file_has_an_example() -> None:
-    assert all(any(word in text for text in EXAMPLES.values()) for word in ("offers:", "faults:", "like: anvil"))
+    assert all(
+        any(word in text for text in EXAMPLES.values()) for word in ("offers:", "faults:", "like: anvil", "extends:")
+    )

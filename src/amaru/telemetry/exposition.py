@@ -181,6 +181,25 @@ class MetricsCollector(Collector):
             yield _gauge("amaru_store_queue_records", "Decisions waiting to be written.", (), {(): store.queue_depth})
             size = store.file_bytes + store.wal_bytes
             yield _gauge("amaru_store_size_bytes", "The store's file and its log on disk.", (), {(): size})
+        policy = _ask(m.policy, "policy")
+        if policy is not None:
+            label, key = ("policy",), (policy.name,)
+            yield _counter(
+                "amaru_policy_outcomes", "Outcomes that the policy learned from.", label, {key: policy.outcomes}
+            )
+            yield _counter("amaru_policy_outcomes_lost", "Outcomes it could not learn from.", label, {key: policy.lost})
+            if policy.saved_at is not None:
+                yield _gauge(
+                    "amaru_policy_saved_timestamp_seconds",
+                    "When what it learned was last handed to the store, in Unix seconds.",
+                    label,
+                    {key: policy.saved_at},
+                )
+        failures = _ask(m.artifact_failures, "artifact_failures")
+        if failures is not None:
+            yield _counter(
+                "amaru_policy_artifact_failures", "Artifacts that could not be looked up or loaded.", (), {(): failures}
+            )
         dropped = _ask(m.log_lines_dropped, "log_lines_dropped")
         if dropped is not None:
             yield _counter("amaru_log_lines_dropped", "Log lines lost to a slow or broken stream.", (), {(): dropped})

@@ -59,6 +59,19 @@ class StoreState(Protocol):
     def wal_bytes(self) -> int: ...
 
 
+class PolicyState(Protocol):
+    """What is shown of the policy; ``mesh``'s Learner has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def outcomes(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def saved_at(self) -> float | None: ...
+
+
 class Names:
     """The values that a label may take: first come, first served, up to a limit."""
 
@@ -136,6 +149,8 @@ class Metrics:
         self.offers: Callable[[], Sequence[OfferState]] | None = None
         self.store: Callable[[], StoreState] | None = None
         self.log_lines_dropped: Callable[[], int] | None = None
+        self.policy: Callable[[], PolicyState] | None = None
+        self.artifact_failures: Callable[[], int] | None = None
         self._tenants, self._resources, self._offers = Names(), Names(), Names()
         self.registry = CollectorRegistry()
         self.registry.register(MetricsCollector(self))
@@ -149,12 +164,16 @@ class Metrics:
         offers: Callable[[], Sequence[OfferState]] | None = None,
         store: Callable[[], StoreState] | None = None,
         log_lines_dropped: Callable[[], int] | None = None,
+        policy: Callable[[], PolicyState] | None = None,
+        artifact_failures: Callable[[], int] | None = None,
     ) -> None:
         """Ask these at scrape time; what is left out stays as it was."""
         self.in_flight = in_flight or self.in_flight
         self.offers = offers or self.offers
         self.store = store or self.store
         self.log_lines_dropped = log_lines_dropped or self.log_lines_dropped
+        self.policy = policy or self.policy
+        self.artifact_failures = artifact_failures or self.artifact_failures
 
     # ---- observing ----------------------------------------------------------------------------------------------
 
