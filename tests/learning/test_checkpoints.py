@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from amaru.errors import CheckpointError
+from amaru.files.whole import put_whole, write_whole
 from amaru.learning import swarm_files
 from amaru.learning.checkpoints import (
     AgentState,
@@ -22,7 +23,6 @@ from amaru.learning.checkpoints import (
 )
 from amaru.learning.crew import learner
 from amaru.learning.swarm_files import SwarmFile, TrainedAgent, load_swarm_file, save_swarm_file
-from amaru.learning.whole_files import put_whole, write_whole
 from amaru.routing import q_kernels as q
 
 

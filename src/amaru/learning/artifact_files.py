@@ -28,7 +28,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from amaru.errors import ArtifactError
-from amaru.learning.whole_files import write_whole
+from amaru.files.whole import write_whole
 from amaru.telemetry.redaction import redact_text
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}

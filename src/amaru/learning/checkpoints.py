@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from amaru.errors import CheckpointError
-from amaru.learning.whole_files import write_whole
+from amaru.files.whole import write_whole
 
 NAME = "checkpoint.bin"
 MAGIC = b"AMARUTR1"

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from amaru.files.whole import put_whole, write_whole
 from amaru.learning.dataset_schema import (
     FORMAT,
     DatasetError,
@@ -25,7 +26,6 @@ from amaru.learning.dataset_schema import (
     to_frame,
 )
 from amaru.learning.dataset_source import PAGE_ROWS, StoredRows
-from amaru.learning.whole_files import put_whole, write_whole
 
 PART_ROWS = 20_000
 ROW_GROUP_ROWS = 10_000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from amaru.learning.whole_files import put_whole
+from amaru.files.whole import put_whole
 from amaru.simulation import world_kernels as w
 from amaru.simulation.play import Played
 from amaru.simulation.world import Chunk, World

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from amaru.errors import AmaruError, ReportError
+from amaru.files.whole import write_whole
 from amaru.learning.envelope import Envelope, envelope
 from amaru.learning.evaluation import REFERENCES, RULES, WORLDS, Games, Played
 from amaru.learning.intervals import CONFIDENCE, RESAMPLES, Estimate, Floats, Resampling
-from amaru.learning.whole_files import write_whole
 
 SCHEMA = "amaru-evaluation-1"
 DATA, TEXT = "evaluation.json", "evaluation.md"

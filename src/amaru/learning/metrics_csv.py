@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from amaru.errors import CheckpointError
+from amaru.files.whole import write_whole
 from amaru.learning.psi_field import FIGURES, Reading
-from amaru.learning.whole_files import write_whole
 
 NAME = "training_metrics.csv"
 COLUMNS = (

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from amaru.errors import CheckpointError
+from amaru.files.whole import write_whole
 from amaru.learning import exchange
 from amaru.learning.agents import RoutingAgent, State
 from amaru.learning.swarm_files import SwarmFile, TrainedAgent, load_swarm_file, save_swarm_file
-from amaru.learning.whole_files import write_whole
 from amaru.routing import q_kernels as q
 
 SCORE_KEPT = 0.95

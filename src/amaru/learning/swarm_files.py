@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from amaru.errors import CheckpointError
-from amaru.learning.whole_files import write_whole
+from amaru.files.whole import write_whole
 from amaru.routing.knobs import knobs_from
 from amaru.routing.policies import LEARNED, Policy, make_policy
 
