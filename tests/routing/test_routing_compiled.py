@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from learning_samples import OFFERS, STREAM, WHOLE, Lesson, lessons, ranked, teach
 from routing_samples import board, chat
 
+from amaru import compiling
 from amaru.domain import Limits, Weights, Workload
 from amaru.routing import belief_kernels as b
-from amaru.routing import compiling, q_kernels, rank_kernels
 from amaru.routing import kernels as k
+from amaru.routing import q_kernels, rank_kernels
 from amaru.routing.knobs import Knobs
 from amaru.routing.mind import Mind
 from amaru.routing.policies import POLICIES, make_policy
@@ -118,7 +119,7 @@ def test_values_learned_agree(seed: int, discount: float, replays: int) -> None:
 
 # ---- the stamp ------------------------------------------------------------------------------------------------------
 
-PACKAGE = Path(compiling.__file__).parent.parent
+PACKAGE = Path(compiling.__file__).parent
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ Nothing is scored here: the compiled code that serves is called on the figures a
 
 from __future__ import annotations
 
+from amaru.compiling import compiled
 from amaru.routing import belief_kernels as b
 from amaru.routing import rank_kernels
 from amaru.routing import score_kernels as s
-from amaru.routing.compiling import compiled
 from amaru.routing.kernels import Floats, Ints
 
 _ANY_LOT = 0.5

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from amaru.routing.compiling import compiled, inlined
+from amaru.compiling import compiled, inlined
 from amaru.routing.kernels import Floats
 
 # Scales of `sums` [slots, N_SCALES, N_SUMS].

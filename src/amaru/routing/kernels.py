@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from amaru.routing.compiling import inlined
+from amaru.compiling import inlined
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -7,9 +7,9 @@ its value is the utility to expect, so what was learned of one provider holds fo
 
 from __future__ import annotations
 
+from amaru.compiling import compiled, inlined
 from amaru.routing import belief_kernels as b
 from amaru.routing import kernels as k
-from amaru.routing.compiling import compiled, inlined
 from amaru.routing.kernels import Floats
 
 LATENCY_EDGES = (1.1, 1.3, 1.6, 2.2, 3.5)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from amaru.compiling import compiled, inlined
 from amaru.routing import belief_kernels as b
 from amaru.routing import kernels as k
 from amaru.routing import score_kernels as s
-from amaru.routing.compiling import compiled, inlined
 from amaru.routing.kernels import Floats, Ints
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from amaru.routing import belief_kernels as b
 from amaru.routing import kernels as k
 from amaru.routing import q_kernels as q
-from amaru.routing.compiling import inlined
+from amaru.compiling import inlined
 from amaru.routing.kernels import Floats, Ints
 
 # Kinds of policy.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from amaru.compiling import compiled
 from amaru.routing import kernels as k
-from amaru.routing.compiling import compiled
 from amaru.routing.kernels import Floats, Ints
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from amaru.compiling import inlined
 from amaru.routing import belief_kernels as b
-from amaru.routing.compiling import inlined
 from amaru.routing.kernels import Floats, Ints
 from amaru.simulation import world_kernels as w
 

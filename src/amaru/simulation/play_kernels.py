@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from amaru.compiling import compiled, inlined
 from amaru.routing import belief_kernels as b
 from amaru.routing import kernels as k
 from amaru.routing import q_kernels as q
 from amaru.routing import rank_kernels
 from amaru.routing import score_kernels as s
-from amaru.routing.compiling import compiled, inlined
 from amaru.routing.kernels import Floats, Ints
 from amaru.simulation import filter_kernels as f
 from amaru.simulation import world_kernels as w

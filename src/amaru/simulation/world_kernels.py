@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from amaru.routing.compiling import compiled, inlined
+from amaru.compiling import compiled, inlined
 from amaru.routing.kernels import Floats, Ints
 
 # Columns of `posted` [steps, offers, N_POSTED]: what everyone sees.

@@ -19,7 +19,7 @@ import numba
 from numba.extending import register_jitable
 
 _F = TypeVar("_F", bound=Callable[..., object])
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
 _UNCOUNTED: dict[str, Any] = {"_nrt": False}  # Any: Numba's options
 
 
