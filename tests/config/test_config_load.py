@@ -302,8 +302,9 @@ def test_a_bad_override_is_named_as_such() -> None:
     ]
 
 
-def test_only_single_values_of_the_four_sections_are_overridden() -> None:
-    assert {loc[0] for loc in variables().values()} == {"server", "routing", "storage", "logging"}
+def test_only_single_values_of_these_sections_are_overridden() -> None:
+    sections = {"server", "routing", "storage", "health", "stability", "logging"}
+    assert {loc[0] for loc in variables().values()} == sections
     assert "AMARU_SERVER__OPERATOR_KEYS" not in variables()
 
 
@@ -314,6 +315,21 @@ def test_every_field_is_described_in_the_schema() -> None:
         for field, details in model.get("properties", {}).items():
             # A section's description is its model's.
             assert details.get("description") or "$ref" in details, f"{name}.{field}"
+
+
+def test_health_is_remembered_beside_the_database_unless_the_file_says_otherwise() -> None:
+    assert good().health_path == good().storage_path.parent / "health"
+    elsewhere = parse("health: {path: sense}")
+    assert elsewhere.health_path == elsewhere.path.parent / "sense"
+
+
+def test_labels_of_an_offer_win_over_its_providers() -> None:
+    config = parse(
+        "providers: {a: {base_url: 'http://127.0.0.1:1/v1', labels: {bridge: axelar, site: north}}}\n"
+        "offers: [{provider: a, resource: m, labels: {site: south},"
+        " price: {input_usd_per_mtok: 0, output_usd_per_mtok: 0}}]\n"
+    )
+    assert config.labels() == {"a/m": {"bridge": "axelar", "site": "south"}}
 
 
 def test_what_needs_a_restart_is_named() -> None:

@@ -8,6 +8,7 @@ from amaru.config.demand import BreakerSettings, RetryBudgetSettings, RoutingSet
 from amaru.config.load import json_schema, load, parse
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.config.report import effective, summary, warnings
+from amaru.config.sense import HealthSettings, ProbeSettings, StabilitySettings
 from amaru.config.settings import Config, Provider, needs_restart
 from amaru.config.watch import ConfigWatcher
 
@@ -16,11 +17,14 @@ __all__ = [
     "Config",
     "ConfigFile",
     "ConfigWatcher",
+    "HealthSettings",
     "LoggingSettings",
+    "ProbeSettings",
     "Provider",
     "RetryBudgetSettings",
     "RoutingSettings",
     "ServerSettings",
+    "StabilitySettings",
     "StorageSettings",
     "effective",
     "json_schema",

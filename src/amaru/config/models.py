@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from amaru.config.demand import RoutingSettings, TenantSettings
 from amaru.config.fields import RESTART, KeyReference
+from amaru.config.sense import HealthSettings, StabilitySettings
 from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.files.fields import FilePath, Identifier, Name, Section
 
@@ -116,4 +117,8 @@ class ConfigFile(Section):
     tenants: dict[Identifier, TenantSettings] = Field(default={}, description="Who may ask, by name.")
     routing: RoutingSettings = Field(default=RoutingSettings(), description="How a request finds its offer.")
     storage: StorageSettings = Field(default=StorageSettings(), description="Where decisions and outcomes are kept.")
+    health: HealthSettings = Field(default=HealthSettings(), description="How amaru senses each provider, and heals.")
+    stability: StabilitySettings = Field(
+        default=StabilitySettings(), description="One stability score for the whole mesh, and its guardian."
+    )
     logging: LoggingSettings = Field(default=LoggingSettings(), description="What is logged, and how.")

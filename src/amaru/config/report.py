@@ -74,6 +74,7 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
         plain["tenants"][id]["keys"] = [_reference(key) for key in tenant.keys]
     plain["server"]["operator_keys"] = [_reference(key) for key in config.server.operator_keys]
     plain["storage"]["path"] = str(config.storage_path)
+    plain["health"]["path"] = str(config.health_path)
     return plain
 
 

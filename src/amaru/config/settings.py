@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 from amaru.accounts.keys import ANONYMOUS, KeyRing
 from amaru.config.demand import RoutingSettings
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
+from amaru.config.sense import HealthSettings, StabilitySettings
 from amaru.domain import Offer, Tenant
 from amaru.errors import ConfigError
 
@@ -81,6 +82,27 @@ class Config:
     @property
     def logging(self) -> LoggingSettings:
         return self.file.logging
+
+    @property
+    def health(self) -> HealthSettings:
+        return self.file.health
+
+    @property
+    def stability(self) -> StabilitySettings:
+        return self.file.stability
+
+    @property
+    def health_path(self) -> Path:
+        """The folder of what health remembers: beside the database, unless the file names another."""
+        path = self.file.health.path
+        return self.storage_path.parent / "health" if path is None else self.path.parent / path
+
+    def labels(self) -> Mapping[str, Mapping[str, str]]:
+        """What each offer, by id, has in common with others by the operator's own words; its provider's hold for it."""
+        return {
+            offer.id: {**self.file.providers[settings.provider].labels, **settings.labels}
+            for offer, settings in zip(self._offers, self.file.offers, strict=True)
+        }
 
     @property
     def aliases(self) -> Mapping[str, tuple[str, ...]]:

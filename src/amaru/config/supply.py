@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from amaru.config.fields import EnvName
 from amaru.domain import GLOBAL_REGION, Kind, PrefillStyle
-from amaru.files.fields import FilePath, Milliseconds, Name, Region, Section, mistake
+from amaru.files.fields import FilePath, Identifier, Milliseconds, Name, Region, Section, mistake
 from amaru.files.settings import CapabilityName, PriceSettings
 
 
@@ -60,6 +60,12 @@ class ProviderSettings(Section):
     regions: tuple[Region, ...] = Field(
         default=(GLOBAL_REGION,), min_length=1, description="Regions that it serves from; `global` stands for anywhere."
     )
+    labels: dict[Identifier, Name] = Field(
+        default={},
+        description="What it has in common with others, by your own words: when several fail together, a shared label "
+        "is named as the cause.",
+        examples=[{"bridge": "axelar"}],
+    )
     headers: dict[str, str] = Field(
         default={}, description="Extra request headers. {env:NAME} in a value stands for that environment variable."
     )
@@ -91,6 +97,9 @@ class OfferSettings(Section):
     kinds: tuple[Kind, ...] = Field(default=(Kind.CHAT,), min_length=1, description="Kinds of work that it serves.")
     regions: tuple[Region, ...] | None = Field(
         default=None, min_length=1, description="Regions that it serves from; left out: the provider's."
+    )
+    labels: dict[Identifier, Name] = Field(
+        default={}, description="As the provider's labels, for this offer; they win where both name one."
     )
     price: PriceSettings = Field(
         description="What it charges.", examples=["{input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}"]
