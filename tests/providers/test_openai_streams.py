@@ -26,6 +26,7 @@ from openai_peer import (
 from amaru.domain import FailureKind, Usage
 from amaru.errors import Failure
 from amaru.providers import openai_stream
+from amaru.providers.base import MAX_SAMPLE_BYTES
 from amaru.providers.h1 import H1Transport
 
 ERROR = event(error={"message": f"overloaded, key {KEY}", "type": "overloaded_error"})
@@ -479,3 +480,31 @@ async def test_a_stream_that_is_missing_its_content_type_is_one() -> None:
 
     async with peer(script) as provider:
         assert await read_all(await provider.stream()) == HELLO + STOP
+
+
+async def test_a_sample_holds_the_first_events_and_the_last_ones_whole_and_is_bounded() -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.send(STREAM_HEAD)
+        exchange.events(ROLE, HELLO)
+        await more.wait()
+        exchange.events(*[chunk({"content": "x" * 1000})] * 40)
+        exchange.events(STOP, DONE)
+        exchange.send(b"0\r\n\r\n")
+
+    more = asyncio.Event()
+    async with peer(script) as provider:
+        reply = await provider.stream()
+        assert reply.sample == ROLE + HELLO
+        more.set()
+        await read_all(reply)
+        assert reply.sample.startswith(ROLE + HELLO)
+        assert reply.sample.endswith(b"\n\n")
+        assert len(reply.sample) <= MAX_SAMPLE_BYTES
+
+
+async def test_an_event_too_long_for_a_sample_is_left_out_of_it() -> None:
+    long = chunk({"content": "x" * MAX_SAMPLE_BYTES})
+    async with peer(streams(long, STOP, DONE)) as provider:
+        reply = await provider.stream()
+        await read_all(reply)
+        assert b"x" not in reply.sample.replace(STOP, b"")

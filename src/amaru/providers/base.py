@@ -18,6 +18,9 @@ from amaru.protocols.stream import Sent
 TAIL_S = 1.0
 """How long a stream whose every choice has finished may still take to send its usage and ``[DONE]``."""
 
+MAX_SAMPLE_BYTES = 16 * 1024
+"""Of an answer whose shape is looked at; see ``WholeReply.sample``."""
+
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
     """The limits of one call.
@@ -61,6 +64,11 @@ class WholeReply(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes
     facts: Facts
 
+    @property
+    def sample(self) -> bytes:
+        """What the shape of the answer can be read from: all of it; of one that is too long, nothing."""
+        return self.body if len(self.body) <= MAX_SAMPLE_BYTES else b""
+
 
 class StreamReply(ABC):
     """A streamed answer whose first content has arrived: whatever failed before was raised by ``Provider.call``.
@@ -83,6 +91,12 @@ class StreamReply(ABC):
     @abstractmethod
     def sent(self) -> Sent:
         """What of the answer was handed on so far."""
+
+    @property
+    def sample(self) -> bytes:
+        """What the shape of the answer can be read from, as far as it has come: its first events and its last ones, at
+        most ``MAX_SAMPLE_BYTES``; never to be logged or stored (law 4)."""
+        return b""
 
     @abstractmethod
     async def next(self) -> bytes:

@@ -26,7 +26,7 @@ from amaru.errors import Failure
 from amaru.protocols.openai import OpenAIRequest
 from amaru.protocols.stream import Sent, StreamParser
 from amaru.protocols.wire_errors import WireError
-from amaru.providers.base import Facts, StreamReply, Timing
+from amaru.providers.base import MAX_SAMPLE_BYTES, Facts, StreamReply, Timing
 from amaru.providers.transport import HttpResponse
 
 LINGER_S = 0.05
@@ -42,12 +42,12 @@ class OpenAIStreamReply(StreamReply):
     """See ``base.StreamReply``. ``open()`` once, then ``next()``; ``failure_of`` maps the provider's error objects."""
 
     __slots__ = (
-        "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_longest_gap_s", "_opening", "_parser",
-        "_response", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
+        "_begun", "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_last", "_longest_gap_s",
+        "_opening", "_parser", "_response", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
     )  # fmt: skip
 
     def __init__(self, response: HttpResponse, request: OpenAIRequest, timing: Timing, failure_of: FailureOf) -> None:
-        self.first = b""
+        self.first = self._begun = self._last = b""
         self._response = response
         self._choices = request.choices
         self._timing = timing
@@ -82,6 +82,11 @@ class OpenAIStreamReply(StreamReply):
         )
 
     @property
+    def sample(self) -> bytes:
+        half = MAX_SAMPLE_BYTES // 2
+        return _whole_events(self._begun, half) + _whole_events(self._last, half)
+
+    @property
     def sent(self) -> Sent:
         return self._parser.sent
 
@@ -105,7 +110,8 @@ class OpenAIStreamReply(StreamReply):
                 raise self._failure(FailureKind.MALFORMED_BODY, f"no content in the first {held_bytes} bytes of events")
         if not (parser.has_content or parser.finish_reasons):
             raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
-        self.first = b"".join(held)
+        self.first = self._begun = b"".join(held)
+        self._last = b""
         if parser.holder is not None and not (self._whole or parser.sent.anything):
             self.first, self._opening = b"", self.first
         self._first_token_at = self._time()
@@ -133,6 +139,7 @@ class OpenAIStreamReply(StreamReply):
                 if parser.holder is not None:
                     events = self._released(events)
                 if events or (self._first_token_at is None and parser.has_content):  # which may be held back
+                    self._last = events
                     return events
         except BaseException:
             self._note_gap(self._time())
@@ -217,3 +224,8 @@ class OpenAIStreamReply(StreamReply):
     def _failure(self, kind: FailureKind, message: str) -> Failure:
         response = self._response
         return Failure(kind, message, status=response.status, bytes_received=response.bytes_received)
+
+
+def _whole_events(events: bytes, most: int) -> bytes:
+    """``events``, or as many whole ones of their beginning as have room in ``most`` bytes."""
+    return events if len(events) <= most else b"".join(events[:most].rpartition(b"\n\n")[:2])
