@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from amaru.errors import AmaruError
-from amaru.learning.psi_field import FIRST_PAUSE_S, Intervention, PsiField, http_post
+from amaru.learning.psi_field import FIRST_PAUSE_S, PsiField, http_post
+from amaru.stability.guardian import Intervention
 
 GOOD = {"Psi": 0.7, "C": 0.1, "U": 0.2, "Phi": 0.3, "H": 0.4, "PE": 0.5, "_guardian": {"intervention": None}}
 

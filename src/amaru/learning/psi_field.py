@@ -10,7 +10,6 @@ without these figures.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from amaru.errors import AmaruError
+from amaru.stability.guardian import Intervention
 
 if TYPE_CHECKING:
     from pyreqwest.bytes import Bytes
@@ -30,15 +30,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0
 """A service that failed is left alone for so long, doubling: thousands of episodes must not wait for it one by one."""
 MAX_ANSWER_BYTES = 1024 * 1024
 FIGURES = ("Psi", "C", "U", "Phi", "H", "PE")
-
-
-class Intervention(enum.StrEnum):
-    """What the field's guardian may ask for."""
-
-    NIGREDO = "nigredo"
-    """Reset the worst agent."""
-    ALBEDO = "albedo"
-    """Raise exploration."""
 
 
 class Reading(NamedTuple):

@@ -23,11 +23,12 @@ from amaru.learning.decision_samples import DecisionLog
 from amaru.learning.metrics_csv import EpisodeMetrics, MetricsLog
 from amaru.learning.pace import Pace, Progress
 from amaru.learning.preconditions import check_family, family_digest
-from amaru.learning.psi_field import Intervention, PsiField, Reading
+from amaru.learning.psi_field import PsiField, Reading
 from amaru.learning.rewards import compute_reward, references_of
 from amaru.learning.swarm_files import SwarmFile, TrainedAgent
 from amaru.routing.kernels import Floats
 from amaru.simulation.scenario import Scenario
+from amaru.stability.guardian import Intervention
 
 SCORED_OVER = 50
 """Episodes that a score is the moving average of."""
