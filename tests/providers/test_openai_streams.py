@@ -482,24 +482,38 @@ async def test_a_stream_that_is_missing_its_content_type_is_one() -> None:
         assert await read_all(await provider.stream()) == HELLO + STOP
 
 
-async def test_a_sample_holds_the_first_events_and_the_last_ones_whole_and_is_bounded() -> None:
+async def test_a_sample_of_a_short_stream_is_all_of_it() -> None:
+    async with peer(streams(ROLE, HELLO, WORLD, STOP, DONE)) as provider:
+        reply = await provider.stream()
+        await read_all(reply)
+        assert reply.sample() == (ROLE + HELLO + WORLD + STOP, True)
+
+
+async def test_a_sample_of_a_long_stream_holds_its_first_events_and_the_last_ones_and_is_bounded() -> None:
     async def script(exchange: Exchange) -> None:
         exchange.send(STREAM_HEAD)
         exchange.events(ROLE, HELLO)
         await more.wait()
         exchange.events(*[chunk({"content": "x" * 1000})] * 40)
+        await end.wait()
         exchange.events(STOP, DONE)
         exchange.send(b"0\r\n\r\n")
 
-    more = asyncio.Event()
+    more, end = asyncio.Event(), asyncio.Event()
     async with peer(script) as provider:
         reply = await provider.stream()
-        assert reply.sample == ROLE + HELLO
+        assert reply.sample() == (ROLE + HELLO, True)
         more.set()
+        received = len(reply.first)
+        while received < 40_000:
+            received += len(await reply.next())
+        end.set()
         await read_all(reply)
-        assert reply.sample.startswith(ROLE + HELLO)
-        assert reply.sample.endswith(b"\n\n")
-        assert len(reply.sample) <= MAX_SAMPLE_BYTES
+        sample, whole = reply.sample()
+        assert not whole
+        assert sample.startswith(ROLE + HELLO)
+        assert sample.endswith(STOP)
+        assert len(sample) <= MAX_SAMPLE_BYTES
 
 
 async def test_an_event_too_long_for_a_sample_is_left_out_of_it() -> None:
@@ -507,4 +521,6 @@ async def test_an_event_too_long_for_a_sample_is_left_out_of_it() -> None:
     async with peer(streams(long, STOP, DONE)) as provider:
         reply = await provider.stream()
         await read_all(reply)
-        assert b"x" not in reply.sample.replace(STOP, b"")
+        sample, whole = reply.sample()
+        assert not whole
+        assert b"x" not in sample.replace(STOP, b"")

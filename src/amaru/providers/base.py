@@ -64,10 +64,9 @@ class WholeReply(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes
     facts: Facts
 
-    @property
-    def sample(self) -> bytes:
-        """What the shape of the answer can be read from: all of it; of one that is too long, nothing."""
-        return self.body if len(self.body) <= MAX_SAMPLE_BYTES else b""
+    def sample(self) -> tuple[bytes, bool]:
+        """What the shape of the answer can be read from, and whether it is all of it; of one too long, nothing."""
+        return (self.body, True) if len(self.body) <= MAX_SAMPLE_BYTES else (b"", False)
 
 
 class StreamReply(ABC):
@@ -92,11 +91,10 @@ class StreamReply(ABC):
     def sent(self) -> Sent:
         """What of the answer was handed on so far."""
 
-    @property
-    def sample(self) -> bytes:
+    def sample(self) -> tuple[bytes, bool]:
         """What the shape of the answer can be read from, as far as it has come: its first events and its last ones, at
-        most ``MAX_SAMPLE_BYTES``; never to be logged or stored (law 4)."""
-        return b""
+        most ``MAX_SAMPLE_BYTES``; and whether these are all. Never to be logged or stored (law 4)."""
+        return b"", False
 
     @abstractmethod
     async def next(self) -> bytes:

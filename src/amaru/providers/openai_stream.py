@@ -43,11 +43,14 @@ class OpenAIStreamReply(StreamReply):
 
     __slots__ = (
         "_begun", "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_last", "_longest_gap_s",
-        "_opening", "_parser", "_response", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
+        "_opening", "_parser", "_response", "_room", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
     )  # fmt: skip
 
     def __init__(self, response: HttpResponse, request: OpenAIRequest, timing: Timing, failure_of: FailureOf) -> None:
-        self.first = self._begun = self._last = b""
+        self.first = self._last = b""
+        self._begun: list[bytes] = []
+        """The first events, as far as a sample has room; further ones are ``_last`` in turn."""
+        self._room = MAX_SAMPLE_BYTES // 2
         self._response = response
         self._choices = request.choices
         self._timing = timing
@@ -81,10 +84,9 @@ class OpenAIStreamReply(StreamReply):
             bytes_received=self._response.bytes_received,
         )
 
-    @property
-    def sample(self) -> bytes:
+    def sample(self) -> tuple[bytes, bool]:
         half = MAX_SAMPLE_BYTES // 2
-        return _whole_events(self._begun, half) + _whole_events(self._last, half)
+        return _whole_events(b"".join(self._begun), half) + _whole_events(self._last, half), self._room > 0
 
     @property
     def sent(self) -> Sent:
@@ -110,8 +112,7 @@ class OpenAIStreamReply(StreamReply):
                 raise self._failure(FailureKind.MALFORMED_BODY, f"no content in the first {held_bytes} bytes of events")
         if not (parser.has_content or parser.finish_reasons):
             raise self._failure(FailureKind.MALFORMED_BODY, "the stream ended without an answer")
-        self.first = self._begun = b"".join(held)
-        self._last = b""
+        self.first = b"".join(held)
         if parser.holder is not None and not (self._whole or parser.sent.anything):
             self.first, self._opening = b"", self.first
         self._first_token_at = self._time()
@@ -139,7 +140,11 @@ class OpenAIStreamReply(StreamReply):
                 if parser.holder is not None:
                     events = self._released(events)
                 if events or (self._first_token_at is None and parser.has_content):  # which may be held back
-                    self._last = events
+                    if self._room > 0:
+                        self._begun.append(events)
+                        self._room -= len(events)
+                    else:
+                        self._last = events
                     return events
         except BaseException:
             self._note_gap(self._time())
