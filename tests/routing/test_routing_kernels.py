@@ -81,6 +81,9 @@ def disturb(on: Board, rng: random.Random) -> None:
             live[column] = rng.choice(values)
             live[column + 1] = rng.choice([0.0, 0.2, 0.9])
             live[column + 2] = NOW - rng.choice([0.0, 60.0, 200.0])
+        live[k.DRAINED] = float(rng.random() < 0.3)
+        live[k.CARE] = rng.choice([1.0, 1.0, 0.25, 0.0])
+        live[k.LIMIT] = rng.choice([math.inf, math.inf, 1.0, 5.0])
 
 
 def fading(live: np.ndarray, column: int) -> float:
@@ -98,6 +101,7 @@ def reference(on: Board, w: Workload, excluded: set[int], policy: str) -> dict[i
     told = sum(v * max(o.latency_ms, 1e-9) for v, o in zip(seen, on.offers, strict=True))
     ratio = sum(v * live[k.ANSWER] for v, live in zip(seen, lives, strict=True)) / told if told > 0 else 1.0
     found: dict[int, tuple[Code, list[float]]] = {}
+    behind_the_drain: dict[int, Code] = {}
     for row, (o, live) in enumerate(zip(on.offers, lives, strict=True)):
         p = o.price
         if gpu:
@@ -137,14 +141,20 @@ def reference(on: Board, w: Workload, excluded: set[int], policy: str) -> dict[i
             (Code.TOO_LARGE, place > room),
             (Code.EXCLUDED, row in excluded),
             (Code.BROKEN, cools and live[k.IS_BROKEN]),
+            (Code.DRAINED, live[k.DRAINED]),
             (Code.SLOWED, slow),
             (Code.COOLING_DOWN, cools),
             (Code.THROTTLED, live[k.THROTTLED_UNTIL] > NOW),
             (Code.RATE_LIMIT, max(limited) > NOW),
-            (Code.CAPACITY, live[k.IN_FLIGHT] + place > room),
+            (Code.CAPACITY, live[k.IN_FLIGHT] + place > min(room, live[k.LIMIT])),
         ]  # fmt: skip
-        code = next((code for code, refuses in checks if refuses), Code.FEASIBLE)
-        found[row] = code, [price, cost, latency, availability]
+        refused = [code for code, refuses in checks if refuses] or [Code.FEASIBLE]
+        found[row] = refused[0], [price, cost, latency, availability]
+        if refused[0] is Code.DRAINED:
+            behind_the_drain[row] = (*refused[1:], Code.FEASIBLE)[0]
+    if all(code is not Code.FEASIBLE for code, _ in found.values()):
+        for row, code in behind_the_drain.items():
+            found[row] = code, found[row][1]
     feasible = {row: figures for row, (code, figures) in found.items() if code is Code.FEASIBLE}
     if policy == "rules":
         for row, figures in feasible.items():
@@ -169,7 +179,8 @@ def reference(on: Board, w: Workload, excluded: set[int], policy: str) -> dict[i
         if policy == "rules_classic":
             terms = [1 / max(f[0], 1e-9), 1 / max(f[2], 1e-9), trust / 100, f[3]]
             share = 1.0
-        f.extend(weight * term / share for weight, term in zip(weights, terms, strict=True))
+        care = lives[row][k.CARE]
+        f.extend(care * weight * term / share for weight, term in zip(weights, terms, strict=True))
     return found
 
 

@@ -150,7 +150,7 @@ class LoggedDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def figures(self, row_of: Mapping[str, int]) -> Figures:
         """What the decision was made from: what every policy can score. ``row_of`` gives the row of each offer.
 
-        Availability is as it was before a policy weighed it with recent successes.
+        Availability is as it was before a policy weighed it with recent successes, and no healing weighs an offer.
         """
         rows = np.array([row_of[offer] for offer in self.offers], dtype=np.int64)
         codes = np.array([0 if place is not None else REFUSED for place in self.rank], dtype=np.int64)
@@ -166,6 +166,7 @@ class LoggedDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ):
             table[:, column] = values
         table[:, k.AVAILABILITY] = 1.0 - table[:, k.LOAD]
+        table[:, k.CARED] = 1.0
         return Figures(self.board, self.workload(), self.at, self.policy, rows, codes, table)
 
 

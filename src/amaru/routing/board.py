@@ -21,6 +21,7 @@ from amaru.routing.breaker import BreakerSettings
 from amaru.routing.limits import BURST_S, interval_s
 from amaru.routing.live import Admission, LiveState, Slab
 from amaru.routing.patience import PatienceSettings
+from amaru.routing.steering import UNSTEERED, Steering
 
 KIND_BITS: dict[Kind, int] = {kind: 1 << place for place, kind in enumerate(Kind)}
 LEAST_SUCCESS = 0.2
@@ -247,6 +248,14 @@ class Board:
         """Remember, until the next reload, that the offer would not continue an assistant message."""
         self._states[row].prefill_refused = True
 
+    def steer(self, row: int, steering: Steering) -> Steering:
+        """Steer the offer so from the next decision on, on every board that knows it; the steering before."""
+        return self._states[row].steer(steering)
+
+    def steering(self, row: int) -> Steering:
+        """How the offer is steered now."""
+        return self._states[row].steering
+
     def limits_s(self, row: int, input_tokens: int, now_s: float) -> tuple[float, float]:
         """Longest wait for a stream's first token, and longest silence inside it, while another offer could take over.
 
@@ -254,8 +263,12 @@ class Board:
         """
         state = self._states[row]
         if self._adaptive[row]:
-            return state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
-        return state.first_token.most_s, state.idle.most_s
+            limits_s = state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
+        else:
+            limits_s = state.first_token.most_s, state.idle.most_s
+        if state.steering is not UNSTEERED:
+            return _steered_s(state, limits_s)
+        return limits_s
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:
         """Seconds until the first of ``rows`` lets a request of ``tokens`` in by itself; 0: now.
@@ -294,8 +307,10 @@ class Board:
 
     def _free_at(self, row: int, tokens: float, *, broken_too: bool = False) -> float:
         """Instant from which time alone lets a request in; +inf where something else must happen first."""
-        offer, cells, base = self._static_rows[row], self.slab.cells, self._states[row].base
-        if not broken_too and (cells[base + k.IS_BROKEN] or cells[base + k.IN_FLIGHT] >= offer[k.CAPACITY]):
+        state = self._states[row]
+        offer, cells, base = self._static_rows[row], self.slab.cells, state.base
+        full = cells[base + k.IN_FLIGHT] >= state.most_at_once(offer)
+        if not broken_too and (cells[base + k.IS_BROKEN] or cells[base + k.DRAINED] or full):
             return math.inf
         free_at = max(cells[base + k.REFUSES_UNTIL], cells[base + k.THROTTLED_UNTIL])
         for tat, cost_s in (
@@ -327,6 +342,14 @@ class Board:
         row[k.BURST_S] = max(BURST_S, row[k.REQUEST_INTERVAL_S])
         row[k.SLOT] = slot
         return row
+
+
+def _steered_s(state: LiveState, limits_s: tuple[float, float]) -> tuple[float, float]:
+    first_token_ms, idle_ms = state.steering.first_token_ms, state.steering.idle_ms
+    return (
+        limits_s[0] if first_token_ms is None else min(first_token_ms * 1e-3, state.first_token.most_s),
+        limits_s[1] if idle_ms is None else min(idle_ms * 1e-3, state.idle.most_s),
+    )
 
 
 def _carried(

@@ -13,6 +13,7 @@ from amaru.domain import Capability, Decision, Kind, Offer, RankedOffer, Refusal
 from amaru.errors import RequestError
 from amaru.routing import kernels as k
 from amaru.routing.explanation_learned import is_learned, learned_reasons
+from amaru.routing.explanation_steered import behind_by_care, is_steered, steered_words
 from amaru.routing.kernels import Code
 from amaru.routing.ranking import Figures, Ranking, unpack
 
@@ -33,6 +34,7 @@ CONSTRAINTS: dict[Code, str] = {
     Code.THROTTLED: "throttled",
     Code.RATE_LIMIT: "rate_limit",
     Code.CAPACITY: "capacity",
+    Code.DRAINED: "drained",
 }
 """The name of each constraint in refusals and errors; limits are named as in the configuration."""
 
@@ -161,6 +163,7 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
     than_latency = f" against {ms_1:.0f} ms"
     ranked: list[RankedOffer] = []
     reason = _why_first(figures, figures_of)
+    steered = is_steered(figures_of[row] for row in figures.order)
     for row in figures.order:
         offer = offers[row]
         score, price, latency, reputation, availability, usd, _, ms, trust, share = figures_of[row][: k.FIGURE]
@@ -180,7 +183,10 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
                 reason = f"{behind:.3g} behind the first, most by reputation: {trust:g} against {trust_1:g}"
             else:
                 reason = f"{behind:.3g} behind the first, most by availability: {share:.1%} against {share_1:.1%}"
-        ranked.append(_rank(offer, figures_of[row], reason))
+            if steered and behind > 0.0:
+                reason = behind_by_care(figures_of[row], figures_of[figures.order[0]]) or reason
+        words = steered_words(figures_of[row]) if steered else ""
+        ranked.append(_rank(offer, figures_of[row], reason + words))
     return ranked
 
 
@@ -223,14 +229,14 @@ def _refusals(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, l
             offers[row].id,
             offers[row].provider,
             CONSTRAINTS[Code(code)],
-            _detail(Code(code), figures_of[row][k.FIGURE], offers[row], workload),
+            _detail(Code(code), figures_of[row][k.FIGURE], offers[row], workload, figures_of[row][k.LOAD]),
         )
         for row, code in zip(figures.rows.tolist(), figures.codes.tolist(), strict=True)
         if code != Code.FEASIBLE
     )
 
 
-def _detail(code: Code, figure: float, offer: Offer, workload: Workload) -> str:
+def _detail(code: Code, figure: float, offer: Offer, workload: Workload, load: float) -> str:
     """What refused the offer, with both figures."""
     limits = workload.limits
     match code:
@@ -270,9 +276,17 @@ def _detail(code: Code, figure: float, offer: Offer, workload: Workload) -> str:
         case Code.RATE_LIMIT:
             return f"its rate limit is used up for {_seconds(figure)} more"
         case Code.CAPACITY:
-            return f"{_place(workload)} needed, {figure:.4g} of {offer.capacity:g} free"
+            return f"{_place(workload)} needed, {figure:.4g} {_of_capacity(offer, figure, load)}"
+        case Code.DRAINED:
+            return "drained: it serves only what no other offer can take now"
         case Code.FEASIBLE:
             return ""
+
+
+def _of_capacity(offer: Offer, free: float, load: float) -> str:
+    if offer.capacity is None or free < offer.capacity * (1.0 - load) * 0.9999:
+        return "free under the limit that a healing has set"
+    return f"of {offer.capacity:g} free"
 
 
 def _probe(seconds: float) -> str:

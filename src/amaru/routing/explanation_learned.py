@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amaru.routing import kernels as k
+from amaru.routing.explanation_steered import steered_words
 from amaru.routing.ranking import Figures
 
 LEAST_EVIDENCE = 0.5
@@ -27,9 +28,11 @@ def learned_reasons(figures: Figures, figures_of: dict[int, list[float]], unit: 
     rows = [figures_of[row] for row in figures.order]
     first = rows[0]
     if first[k.PREDICTED_SUCCESS] <= 0.0:  # the values of states
-        return [_first_by_value(figures, first), *(_behind_by_value(figures, row, first) for row in rows[1:])]
-    places = [_place(figures, rows, strengths), *(_behind(figures, row, first, unit) for row in rows[1:])]
-    return [f"{place}; {_expectation(row)}" for place, row in zip(places, rows, strict=True)]
+        reasons = [_first_by_value(figures, first), *(_behind_by_value(figures, row, first) for row in rows[1:])]
+    else:
+        places = [_place(figures, rows, strengths), *(_behind(figures, row, first, unit) for row in rows[1:])]
+        reasons = [f"{place}; {_expectation(row)}" for place, row in zip(places, rows, strict=True)]
+    return [reason + steered_words(row) for reason, row in zip(reasons, rows, strict=True)]
 
 
 def _place(figures: Figures, rows: Sequence[list[float]], strengths: str) -> str:
@@ -72,7 +75,9 @@ def _behind(figures: Figures, row: list[float], first: list[float], unit: str) -
         if figures.explored:
             return f"{-behind:.3g} ahead of the first by score; the exploration floor drew that one"
         return "level with the first"
-    s_1, s = max(first[k.PREDICTED_SUCCESS], 1e-9), max(row[k.PREDICTED_SUCCESS], 1e-9)
+    # What an offer is weighed by counts as its success does.
+    s_1 = max(first[k.PREDICTED_SUCCESS] * first[k.CARED], 1e-9)
+    s = max(row[k.PREDICTED_SUCCESS] * row[k.CARED], 1e-9)
     parts = range(k.PRICE_PART, k.AVAILABILITY_PART + 1)
     worth_1, worth = sum(first[part] for part in parts) / s_1, sum(row[part] for part in parts) / s
     losses = {

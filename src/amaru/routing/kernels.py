@@ -59,8 +59,12 @@ N_STATIC = 16
     SUCCESS,  # share of attempts
     SUCCESS_WEIGHT,
     SUCCESS_AT,
-) = range(15)
-N_LIVE = 15
+    DRAINED,  # 1: it serves only what no other offer can take; this and the next three: see ``steering``
+    CARE,  # its score is multiplied by this; 1: not weighed
+    LIMIT,  # as CAPACITY, of a steering; inf: none
+    RISK,  # the part of CARE that is a prediction, as 1 less; told with the decision
+) = range(19)
+N_LIVE = 19
 
 # Entries of `ask`.
 (
@@ -99,7 +103,7 @@ ANYWHERE = -1.0
     LATENCY,  # ms expected: first token for streams, acceptance for GPU jobs, else the whole answer
     TRUST,  # the offer's reputation
     AVAILABILITY,  # share of capacity that is free, times SUCCESS_SEEN; by `rules_classic` without that
-    FIGURE,  # by code: USD, ms, tokens in the window, reputation, room left, or seconds until free
+    FIGURE,  # by code: USD, ms, tokens in the window, reputation, room left, seconds until free; FEASIBLE: 1 if drained
     POSTED_MS,  # as LATENCY, but advertised
     LOAD,  # share of its capacity in use, in [0, 1]
     SUCCESS_SEEN,  # share of recent attempts that succeeded, faded towards 1
@@ -108,8 +112,10 @@ ANYWHERE = -1.0
     PREDICTED_PRICE,  # unit price that will be charged, USD
     EVIDENCE,  # outcomes behind the prediction, after forgetting
     DRAW,  # what the draw added to the score
-) = range(19)
-N_TABLE = 19
+    CARED,  # as CARE: the parts are multiplied by it already
+    RISKED,  # as RISK
+) = range(21)
+N_TABLE = 21
 
 
 class Code(enum.IntEnum):
@@ -136,12 +142,14 @@ class Code(enum.IntEnum):
     THROTTLED = 14
     RATE_LIMIT = 15
     CAPACITY = 16
+    DRAINED = 17
+    """A healing or a person keeps it out while others can serve. Checked after BROKEN."""
 
 
 # Numba takes plain integers as compile-time constants.
 _KIND, _CAPABILITY, _REGION, _REGION_LIMIT, _CONTEXT_WINDOW, _MAX_PRICE = (int(code) for code in list(Code)[1:7])
 _MIN_REPUTATION, _MAX_LATENCY, _TOO_LARGE, _EXCLUDED, _BROKEN, _SLOWED = (int(code) for code in list(Code)[7:13])
-_COOLING_DOWN, _THROTTLED, _RATE_LIMIT, _CAPACITY = (int(code) for code in list(Code)[13:17])
+_COOLING_DOWN, _THROTTLED, _RATE_LIMIT, _CAPACITY, _DRAINED = (int(code) for code in list(Code)[13:18])
 
 HALF_LIFE_S = 60.0
 """The weight of live observations against the advertisement halves in this time without a new one."""
@@ -152,6 +160,13 @@ GAIN = 0.2
 """Weight of one observation in its moving average."""
 
 _DECAY_PER_S = math.log(2.0) / HALF_LIFE_S
+
+BLANK: Floats = np.zeros(N_LIVE)
+"""A row of ``live`` of which nothing is known: closed, idle, nothing observed, not steered."""
+BLANK[[REFUSES_UNTIL, THROTTLED_UNTIL, REQUEST_TAT, TOKEN_TAT]] = -math.inf
+BLANK[CARE] = 1.0
+BLANK[LIMIT] = math.inf
+BLANK.setflags(write=False)
 
 
 @inlined
@@ -203,9 +218,18 @@ def serves_region(static: Floats, row: int, region: float) -> bool:
 
 @inlined
 def _refusal(
-    static: Floats, row: int, live: Floats, slot: int, ask: Floats, excluded: bool, unit_price: float, seen_ms: float
+    static: Floats,
+    row: int,
+    live: Floats,
+    slot: int,
+    ask: Floats,
+    excluded: bool,
+    unit_price: float,
+    seen_ms: float,
+    last_resort: bool,
 ) -> tuple[int, float]:
-    """The first constraint that the offer breaks, and its figure; (0, 0) where it is feasible. Bits become integers."""
+    """The first constraint that the offer breaks, and its figure; (0, 0) where it is feasible, or (0, 1) where it is
+    drained besides, which the ``last_resort`` overlooks. Bits become integers."""
     if int(static[row, KINDS]) & int(ask[KIND]) == 0:
         return _KIND, 0.0
     missing = int(ask[NEEDS]) & ~int(static[row, CAPABILITIES])
@@ -240,6 +264,9 @@ def _refusal(
     now = ask[NOW]
     if live[slot, REFUSES_UNTIL] > now and live[slot, IS_BROKEN] != 0.0:
         return _BROKEN, live[slot, REFUSES_UNTIL] - now
+    drained = live[slot, DRAINED] != 0.0
+    if drained and not last_resort:
+        return _DRAINED, 0.0
     if too_slow:
         return _SLOWED, seen_ms
     if live[slot, REFUSES_UNTIL] > now:
@@ -254,9 +281,10 @@ def _refusal(
         free_at = max(free_at, gcra_free_at(live[slot, TOKEN_TAT], cost_s, static[row, BURST_S]))
     if free_at > now:
         return _RATE_LIMIT, free_at - now
-    if live[slot, IN_FLIGHT] + place > static[row, CAPACITY]:
-        return _CAPACITY, max(static[row, CAPACITY] - live[slot, IN_FLIGHT], 0.0)
-    return 0, 0.0
+    most = min(static[row, CAPACITY], live[slot, LIMIT])
+    if live[slot, IN_FLIGHT] + place > most:
+        return _CAPACITY, max(most - live[slot, IN_FLIGHT], 0.0)
+    return 0, 1.0 if drained else 0.0
 
 
 @inlined
@@ -300,51 +328,58 @@ def look(
         if advertised > 0.0:
             answer_ratio = observed / advertised
 
-    feasible = transient = 0
-    for i in range(n):
-        row = rows[i]
-        slot = int(static[row, SLOT])
-        if is_gpu_job:
-            price = static[row, PRICE_GPU_HOUR]
-            cost = ask[GPU_HOURS] * price
-        else:
-            # Written so that equal prices for input and output give exactly that price.
-            price = static[row, PRICE_IN] + (static[row, PRICE_OUT] - static[row, PRICE_IN]) * output_share
-            cost = (ask[INPUT_TOKENS] * static[row, PRICE_IN] + ask[OUTPUT_TOKENS] * static[row, PRICE_OUT]) * 1e-6
-        posted = static[row, ADVERTISED_MS]
-        weight = faded(live[slot, FIRST_TOKEN_WEIGHT], live[slot, FIRST_TOKEN_AT], now)
-        first_token = posted + weight * (live[slot, FIRST_TOKEN] - posted)
-        latency = first_token
-        if whole_answer:
-            weight = faded(live[slot, ANSWER_WEIGHT], live[slot, ANSWER_AT], now)
-            posted *= answer_ratio
-            latency = posted + weight * (live[slot, ANSWER] - posted)
-        load = 0.0
-        if static[row, CAPACITY] < math.inf:
-            load = min(live[slot, IN_FLIGHT] / static[row, CAPACITY], 1.0) if static[row, CAPACITY] > 0.0 else 1.0
-        weight = faded(live[slot, SUCCESS_WEIGHT], live[slot, SUCCESS_AT], now)
-        is_excluded = False
-        for k in range(excluded.shape[0]):
-            is_excluded = is_excluded or excluded[k] == row
-        code, figure = _refusal(static, row, live, slot, ask, is_excluded, price, first_token)
-        codes[i] = code
-        table[i, UNIT_PRICE] = price
-        table[i, COST] = cost
-        table[i, LATENCY] = latency
-        table[i, TRUST] = static[row, REPUTATION]
-        seen = 1.0 - weight * (1.0 - live[slot, SUCCESS])
-        table[i, AVAILABILITY] = (1.0 - load) * seen
-        table[i, FIGURE] = figure
-        table[i, POSTED_MS] = posted
-        table[i, LOAD] = load
-        table[i, SUCCESS_SEEN] = seen
-        if code == 0:
-            order[feasible] = i
-            feasible += 1
-            continue
-        transient += code >= _SLOWED
-        for column in range(AVAILABILITY_PART + 1):
-            table[i, column] = 0.0
-        for column in range(PREDICTED_SUCCESS, N_TABLE):
-            table[i, column] = 0.0
+    feasible = transient = drained = 0
+    for last_resort in (False, True):  # where every offer that could serve is drained, one of them must
+        if last_resort and (feasible > 0 or drained == 0):
+            break
+        transient = 0
+        for i in range(n):
+            row = rows[i]
+            slot = int(static[row, SLOT])
+            if is_gpu_job:
+                price = static[row, PRICE_GPU_HOUR]
+                cost = ask[GPU_HOURS] * price
+            else:
+                # Written so that equal prices for input and output give exactly that price.
+                price = static[row, PRICE_IN] + (static[row, PRICE_OUT] - static[row, PRICE_IN]) * output_share
+                cost = (ask[INPUT_TOKENS] * static[row, PRICE_IN] + ask[OUTPUT_TOKENS] * static[row, PRICE_OUT]) * 1e-6
+            posted = static[row, ADVERTISED_MS]
+            weight = faded(live[slot, FIRST_TOKEN_WEIGHT], live[slot, FIRST_TOKEN_AT], now)
+            first_token = posted + weight * (live[slot, FIRST_TOKEN] - posted)
+            latency = first_token
+            if whole_answer:
+                weight = faded(live[slot, ANSWER_WEIGHT], live[slot, ANSWER_AT], now)
+                posted *= answer_ratio
+                latency = posted + weight * (live[slot, ANSWER] - posted)
+            load = 0.0
+            if static[row, CAPACITY] < math.inf:
+                load = min(live[slot, IN_FLIGHT] / static[row, CAPACITY], 1.0) if static[row, CAPACITY] > 0.0 else 1.0
+            weight = faded(live[slot, SUCCESS_WEIGHT], live[slot, SUCCESS_AT], now)
+            is_excluded = False
+            for k in range(excluded.shape[0]):
+                is_excluded = is_excluded or excluded[k] == row
+            code, figure = _refusal(static, row, live, slot, ask, is_excluded, price, first_token, last_resort)
+            codes[i] = code
+            table[i, UNIT_PRICE] = price
+            table[i, COST] = cost
+            table[i, LATENCY] = latency
+            table[i, TRUST] = static[row, REPUTATION]
+            seen = 1.0 - weight * (1.0 - live[slot, SUCCESS])
+            table[i, AVAILABILITY] = (1.0 - load) * seen
+            table[i, FIGURE] = figure
+            table[i, POSTED_MS] = posted
+            table[i, LOAD] = load
+            table[i, SUCCESS_SEEN] = seen
+            table[i, CARED] = live[slot, CARE]
+            table[i, RISKED] = live[slot, RISK]
+            if code == 0:
+                order[feasible] = i
+                feasible += 1
+                continue
+            transient += code >= _SLOWED
+            drained += code == _DRAINED
+            for column in range(AVAILABILITY_PART + 1):
+                table[i, column] = 0.0
+            for column in range(PREDICTED_SUCCESS, CARED):
+                table[i, column] = 0.0
     return feasible, transient

@@ -21,6 +21,7 @@ from amaru.routing import limits
 from amaru.routing.breaker import Breaker, BreakerSettings, State
 from amaru.routing.patience import Patience, PatienceSettings
 from amaru.routing.reactions import Health, reaction_to
+from amaru.routing.steering import UNSTEERED, Steering
 
 GAIN = 0.2
 """Weight of one observation in its moving average."""
@@ -56,8 +57,7 @@ class Slab:
             # Boards reach the arrays through the slab, so replacing them is seen by all.
             self.values = np.concatenate([self.values, np.zeros((max(8, slot), k.N_LIVE))])
             self.cells = _flat(self.values)
-        self.values[slot] = 0.0
-        self.values[slot, [k.REFUSES_UNTIL, k.THROTTLED_UNTIL, k.REQUEST_TAT, k.TOKEN_TAT]] = -math.inf
+        self.values[slot] = k.BLANK
         self._states[slot] = state
         return slot
 
@@ -87,15 +87,17 @@ class Admission:
 
 
 class LiveState:
-    """One offer's breaker, throttle, places, limits, moving averages and patience."""
+    """One offer's breaker, throttle, places, limits, moving averages and patience, and how it is steered."""
 
     __slots__ = (
-        "__weakref__", "_admitted", "_fell_midway", "_rng", "_throttled_at", "_throttles", "base", "breaker",
-        "first_token", "idle", "prefill_refused", "slab", "slot",
+        "__weakref__", "_admitted", "_configured", "_fell_midway", "_rng", "_throttled_at", "_throttles", "base",
+        "breaker", "first_token", "idle", "prefill_refused", "slab", "slot", "steering",
     )  # fmt: skip
 
     def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> None:
         self.slab = slab
+        self._configured = settings
+        self.steering = UNSTEERED
         self.breaker = Breaker(settings, rng)
         self.first_token = Patience(patience.least_first_token_s, patience.first_token_s)
         self.idle = Patience(patience.least_idle_s, patience.idle_s)
@@ -126,7 +128,7 @@ class LiveState:
         if cells[base + k.THROTTLED_UNTIL] > now_s and not again:
             return None
         place = gpu_hours if gpu_hours > 0.0 else 1.0
-        if cells[base + k.IN_FLIGHT] + place > offer[k.CAPACITY]:
+        if cells[base + k.IN_FLIGHT] + place > self.most_at_once(offer):
             return None
         request_s = offer[k.REQUEST_INTERVAL_S]
         token_s = tokens * offer[k.TOKEN_INTERVAL_S]
@@ -235,8 +237,10 @@ class LiveState:
             self.slab.cells[self.base + k.TOKEN_TAT] += (used - reserved) * interval_s
 
     def mend(self, settings: BreakerSettings, patience: PatienceSettings) -> None:
-        """Take new settings; an offer that was broken until fixed, or refused to continue, is taken to be fixed."""
-        self.breaker.configure(settings)
+        """Take new settings; an offer that was broken until fixed, or refused to continue, is taken to be fixed. What
+        it is steered by stays."""
+        self._configured = settings
+        self.breaker.configure(self.steering.over(settings))
         self.first_token.floor_s, self.first_token.most_s = patience.least_first_token_s, patience.first_token_s
         self.idle.floor_s, self.idle.most_s = patience.least_idle_s, patience.idle_s
         self.prefill_refused = False
@@ -244,6 +248,25 @@ class LiveState:
             self.breaker.reset()
             self._mirror_breaker()
             self.slab.notify()
+
+    def steer(self, steering: Steering) -> Steering:
+        """See ``Board.steer``."""
+        before, self.steering = self.steering, steering
+        cells, base = self.slab.cells, self.base
+        cells[base + k.DRAINED] = float(steering.drained)
+        cells[base + k.CARE] = steering.care
+        cells[base + k.RISK] = steering.risk
+        cells[base + k.LIMIT] = math.inf if steering.concurrency is None else steering.concurrency
+        settings = steering.over(self._configured)
+        if settings != self.breaker.settings:
+            self.breaker.configure(settings)
+        self.slab.notify()  # it may let in who waits
+        return before
+
+    def most_at_once(self, offer: Sequence[float]) -> float:
+        """Requests, or GPU-hours, that may be under way; ``offer`` is the offer's row of ``static``."""
+        limit = self.slab.cells[self.base + k.LIMIT]
+        return limit if limit < offer[k.CAPACITY] else offer[k.CAPACITY]
 
     def estimate(self, column: int, now_s: float) -> tuple[float, float]:
         """Value and remaining weight in [0, 1] of the average ``FIRST_TOKEN``, ``ANSWER`` or ``SUCCESS``."""

@@ -176,7 +176,9 @@ def unpack(packed: bytes) -> Figures:
         rows, codes = np.array([stored.rows, stored.codes], dtype=np.int64)
         table = np.frombuffer(stored.table, dtype=np.float32).reshape(len(rows), -1 if len(rows) else k.N_TABLE)
         if table.shape[1] != k.N_TABLE:  # stored before the last columns were there
-            table = np.hstack([table, np.zeros((len(rows), k.N_TABLE - table.shape[1]), dtype=np.float32)])
+            missing = np.zeros((len(rows), k.N_TABLE - table.shape[1]), dtype=np.float32)
+            missing[:, k.CARED - k.N_TABLE] = 1.0
+            table = np.hstack([table, missing])
     except (msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"these bytes are not a packed ranking: {error}") from error
     # Back to the seven digits that float32 keeps, so that 3.2 reads 3.2 and not 3.2000000477.

@@ -17,10 +17,10 @@ import statistics
 
 import numpy as np
 
+from amaru.compiling import inlined
 from amaru.routing import belief_kernels as b
 from amaru.routing import kernels as k
 from amaru.routing import q_kernels as q
-from amaru.compiling import inlined
 from amaru.routing.kernels import Floats, Ints
 
 # Kinds of policy.
@@ -92,7 +92,8 @@ def utility(
 def _rules(kind: int, feasible: int, weights: tuple[float, float, float, float], table: Floats, order: Ints) -> None:
     """Terms in ``NORMALISED`` mode are best/value for price and latency, value/best for reputation and availability, so
     the best feasible offer has 1 in each, a term on which all agree adds the same to all, and "twice as dear" costs as
-    much as "twice as slow". Min-max scaling was rejected: with it a difference of 1 % fills the whole range.
+    much as "twice as slow". Min-max scaling was rejected: with it a difference of 1 % fills the whole range. What an
+    offer is weighed by multiplies all its terms: a request that fails is worth nothing, be it ever so cheap.
     """
     price, latency, reputation, availability = weights
     if kind == NORMALISED:
@@ -116,10 +117,11 @@ def _rules(kind: int, feasible: int, weights: tuple[float, float, float, float],
             table[order[place], k.AVAILABILITY] = 1.0 - table[order[place], k.LOAD]
     for place in range(feasible):
         i = order[place]
-        table[i, k.PRICE_PART] = price / max(table[i, k.UNIT_PRICE], k.FLOOR)
-        table[i, k.LATENCY_PART] = latency / max(table[i, k.LATENCY], k.FLOOR)
-        table[i, k.REPUTATION_PART] = reputation * table[i, k.TRUST]
-        table[i, k.AVAILABILITY_PART] = availability * table[i, k.AVAILABILITY]
+        care = table[i, k.CARED]
+        table[i, k.PRICE_PART] = care * price / max(table[i, k.UNIT_PRICE], k.FLOOR)
+        table[i, k.LATENCY_PART] = care * latency / max(table[i, k.LATENCY], k.FLOOR)
+        table[i, k.REPUTATION_PART] = care * reputation * table[i, k.TRUST]
+        table[i, k.AVAILABILITY_PART] = care * availability * table[i, k.AVAILABILITY]
 
 
 @inlined
@@ -132,12 +134,12 @@ def _expected(
     per_weight: float,
     table: Floats,
 ) -> float:
-    """Write the parts of the expected utility, and return it.
+    """Write the parts of the expected utility, and return it. What an offer is weighed by counts as its success does.
 
     ``cheapness`` and ``quickness`` are the pool's best posted price and latency to those expected; ``per_weight`` is 1
     over the sum of the weights.
     """
-    scale = success * per_weight
+    scale = table[i, k.CARED] * success * per_weight
     price, latency = scale * weights[0] * cheapness, scale * weights[1] * quickness
     reputation, availability = scale * weights[2] * 0.01 * table[i, k.TRUST], scale * weights[3]
     table[i, k.PRICE_PART] = price
@@ -216,7 +218,7 @@ def score(
             rule = _expected(i, table[i, k.SUCCESS_SEEN], cheapness, quickness, weights, per_weight, table)
             state = q.state_of(preference, quickness, cheapness, i, table)
             visits, prior = values[state, q.VISITS], knobs[b.Q_PRIOR]
-            value = (visits * values[state, q.VALUE] + prior * rule) / (visits + prior)
+            value = (visits * (table[i, k.CARED] * values[state, q.VALUE]) + prior * rule) / (visits + prior)
             value = (value + _GRID) - _GRID
             _predict(i, 0.0, 0.0, 0.0, visits, table)
             table[i, k.DRAW] = 0.0

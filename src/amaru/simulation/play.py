@@ -208,8 +208,7 @@ def arena_of(world: World, weights: Floats) -> p.Arena:
     """The offers of a world as its first step finds them; ``weights`` [tenants, 4] are those that are scored by."""
     static = world.static.copy()
     static[:, k.SLOT] = world.slots
-    live = np.zeros((int(world.slots.max()) + 1, k.N_LIVE))
-    live[:, [k.REFUSES_UNTIL, k.THROTTLED_UNTIL, k.REQUEST_TAT, k.TOKEN_TAT]] = -math.inf
+    live = np.tile(k.BLANK, (int(world.slots.max()) + 1, 1))
     asks = np.array([_ask(world, i, tenant) for i, tenant in enumerate(world.tenants)])
     worth = np.array(
         [(t.weights.price, t.weights.latency, t.weights.reputation, t.weights.availability) for t in world.tenants]

@@ -1,0 +1,79 @@
+"""What whoever watches over an offer asks of the router: less traffic for it or none, other limits, another manner.
+
+A steering is laid over the configuration and never changes it: taken away, everything is as configured. It is kept with
+what is known of the offer, so a reload carries it on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from amaru.routing.breaker import BreakerSettings
+
+
+class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How one offer is steered; without arguments, not at all.
+
+    Raises ValueError where a figure is out of its bounds.
+    """
+
+    drained: bool = False
+    """It serves only what no other offer can take now."""
+    weight: float = 1.0
+    """In [0, 1]: its score counts so much."""
+    risk: float = 0.0
+    """In [0, 1]: probability that a request to it fails soon; its score counts for the rest."""
+    concurrency: float | None = None
+    """Requests (or GPU-hours) at once, at least 1; the lower of it and the configured capacity holds."""
+    first_token_ms: float | None = None
+    """Longest wait for a stream's first token while another offer could take over, within the configured one; else it
+    is learned from the offer's answers."""
+    idle_ms: float | None = None
+    """The same of the longest silence inside a stream."""
+    breaker_failures: int | None = None
+    """Failures in a row that open its breaker; else as configured."""
+    cool_down_s: float | None = None
+    """First cool-down of its breaker; else as configured."""
+    retry_again: bool = True
+    """The same offer may be asked a second time, where the failure allows it."""
+    non_stream: bool = False
+    """Streams are asked for as whole answers, and handed on as streams."""
+    adapted: bool = False
+    """Its answers are decoded by an adaptation."""
+
+    def __post_init__(self) -> None:
+        for name, share in (("weight", self.weight), ("risk", self.risk)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"the {name} of a steering is between 0 and 1, not {share}")
+        for name, figure in (("concurrency", self.concurrency), ("breaker_failures", self.breaker_failures)):
+            if figure is not None and not figure >= 1.0:
+                raise ValueError(f"the {name} of a steering is at least 1, not {figure}")
+        for name, limit in (
+            ("first_token_ms", self.first_token_ms),
+            ("idle_ms", self.idle_ms),
+            ("cool_down_s", self.cool_down_s),
+        ):
+            if limit is not None and not limit > 0.0:
+                raise ValueError(f"the {name} of a steering is more than 0, not {limit}")
+
+    @property
+    def care(self) -> float:
+        """What its score is multiplied by."""
+        return self.weight * (1.0 - self.risk)
+
+    def over(self, settings: BreakerSettings) -> BreakerSettings:
+        """The breaker's settings under this steering."""
+        if self.breaker_failures is None and self.cool_down_s is None:
+            return settings
+        cool_down_s = settings.cool_down_s if self.cool_down_s is None else self.cool_down_s
+        failures = self.breaker_failures
+        return msgspec.structs.replace(
+            settings,
+            consecutive_failures=settings.consecutive_failures if failures is None else failures,
+            cool_down_s=cool_down_s,
+            max_cool_down_s=max(settings.max_cool_down_s, cool_down_s),
+        )
+
+
+UNSTEERED = Steering()
+"""As configured."""
