@@ -88,3 +88,11 @@ class OpenAttempt:
             load=self.load,
             out_of_time=out_of_time,
         )
+
+
+def used_tokens(usage: Usage | None, failure: Failure | None) -> float | None:
+    """Tokens to hold against the offer's limit: what was used, none for a failure that used none, else ``None``: the
+    estimate."""
+    if usage is None:
+        return None if failure is None else 0.0
+    return usage.input_tokens + usage.output_tokens

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from amaru.domain import Attempt, FailureKind, Join, Rescue, Usage
+from amaru.domain import Attempt, FailureKind, Join, Usage
 from amaru.errors import Failure, RequestError
-from amaru.mesh.attempt import DIVERGED, OpenAttempt
-from amaru.mesh.call import Call, caller_error, workload_of
+from amaru.mesh.attempt import DIVERGED, OpenAttempt, used_tokens
+from amaru.mesh.call import Call, as_held, caller_error, workload_of
 from amaru.mesh.rescue import Ask, Broken, delivered_usage
-from amaru.protocols.openai import Hold, OpenAIRequest
 from amaru.providers.base import StreamReply, WholeReply
 from amaru.routing.explanation import why_none
 from amaru.routing.kernels import Code
@@ -92,7 +89,7 @@ class Attempts:
         self.attempts: list[Attempt] = []
         self.excluded = self.retried = self.throttled = NO_ROWS
         self.open: OpenAttempt | None = None
-        self._ask = Ask(_as_held(call))
+        self._ask = Ask(as_held(call))
         """What offers are asked while nothing has broken."""
         self.broken: Broken | None = None
         """The stream that broke, once one has."""
@@ -347,7 +344,7 @@ class Attempts:
                 attempt.first_token_ms(),
                 (now - attempt.started_at) * 1e3,
                 self.call.request.stream,
-                tokens_used=_used(usage, failure),
+                tokens_used=used_tokens(usage, failure),
                 input_tokens=self.workload.input_tokens,
                 longest_gap_ms=None if gap_s is None else gap_s * 1e3,
             )
@@ -357,6 +354,8 @@ class Attempts:
         kept = attempt.record(self.call.arrived_at, now, failure, usage, detail, out_of_time=impatient)
         self.attempts.append(kept)
         self.mesh.learner.attempt_ended(self.ranking, kept, self.at, begun=attempt.begun)
+        if not detail and not impatient:
+            self.mesh.sensing.attempt_ended(kept, attempt)
         if failure is None and detail != DIVERGED and usage is not None:  # failed attempts are accounted apart
             self.usage = usage if self.broken is None else delivered_usage(attempt.ask, usage, self.broken)
             self.cost = kept.cost_usd
@@ -379,18 +378,3 @@ class Attempts:
             soonest_s = self.plan.board.soonest_return_s(self.latest.rows.tolist(), self.mesh.clock(), self.tokens)
         begun = self.broken is not None and self.broken.sent.anything
         return caller_error(failure, self.attempts, soonest_s, begun=begun)
-
-
-def _as_held(call: Call) -> OpenAIRequest:
-    request = call.request
-    wish = call.rescue if call.rescue is not None else call.tenant.rescue
-    if wish is Rescue.HOLD and request.stream:
-        return msgspec.structs.replace(request, hold=Hold.ALL)
-    return request
-
-
-def _used(usage: Usage | None, failure: Failure | None) -> float | None:
-    """Tokens to hold against the offer's limit: what was used, none for a failure that used none, else the estimate."""
-    if usage is None:
-        return None if failure is None else 0.0
-    return usage.input_tokens + usage.output_tokens

@@ -6,7 +6,7 @@ import msgspec
 
 from amaru.domain import Attempt, Capability, FailureKind, Kind, Rescue, Tenant, Workload
 from amaru.errors import Failure, RequestError
-from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.openai import Hold, OpenAIRequest
 from amaru.routing.reactions import reaction_to
 
 DEFAULT_OUTPUT_TOKENS = 256
@@ -49,6 +49,15 @@ def workload_of(call: Call) -> Workload:
         weights=tenant.weights,
         session=call.session,
     )
+
+
+def as_held(call: Call) -> OpenAIRequest:
+    """The request, held back to its end where its caller, or else its tenant, prefers that."""
+    request = call.request
+    wish = call.rescue if call.rescue is not None else call.tenant.rescue
+    if wish is Rescue.HOLD and request.stream:
+        return msgspec.structs.replace(request, hold=Hold.ALL)
+    return request
 
 
 def caller_error(failure: Failure, attempts: list[Attempt], soonest_s: float | None, *, begun: bool) -> RequestError:

@@ -24,6 +24,7 @@ from amaru.mesh.origin import Origin, used_of
 from amaru.mesh.plan import Plan
 from amaru.mesh.records import record_of_execution, record_of_recommendation
 from amaru.mesh.reports import no_such_decision, offer_meant
+from amaru.mesh.sensing import Sensing
 from amaru.routing.board import OfferHealth
 from amaru.routing.experience import REPORT_BOUND
 from amaru.routing.explanation import why_none
@@ -100,6 +101,8 @@ class Mesh:
         self.artifacts: ArtifactSource | None = None
         """What finds and follows the policy's artifact, where someone does."""
         self.plan = Plan(config, self.rng, policy=self.learner.policy)
+        self.sensing = Sensing(self)
+        """What it senses of its offers, and does about it."""
         self._tell_time()
         self.in_flight = 0
         self._ended: list[Execution | Recommendation] = []
@@ -318,6 +321,7 @@ class Mesh:
                 first_token_ms = outcome.latency_ms if outcome.first_token_ms is None else outcome.first_token_ms
                 first_token_ms = min(first_token_ms, REPORT_BOUND * offer.latency_ms)
                 plan.board.observe(row, self.clock(), failure, first_token_ms)
+            self.sensing.reported(offer, workload.kind, outcome)
         self.learner.learn_from_report(figures, was, offer, outcome)
 
     # ---- the configuration --------------------------------------------------------------------------------------
@@ -352,6 +356,7 @@ class Mesh:
     async def aclose(self) -> None:
         """Record what ended, keep what was learned, and close every provider's connections."""
         self.record_ended()
+        await self.sensing.aclose()
         await self.learner.aclose()
         if self._retirement is not None:
             self._retirement.cancel()

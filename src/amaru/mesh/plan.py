@@ -14,7 +14,9 @@ from amaru.config import Config
 from amaru.config import Provider as ProviderSettings
 from amaru.domain import Kind, Offer, Workload
 from amaru.providers.base import Provider, Timing
+from amaru.protocols.adapting import Adaptation
 from amaru.providers.openai import OpenAIProvider, ProviderSpec
+from amaru.providers.switched import SwitchedProvider
 from amaru.providers.transport import Endpoint, endpoint_from_url
 from amaru.routing.board import Board
 from amaru.routing.breaker import BreakerSettings
@@ -108,6 +110,42 @@ class Plan:
         for resource in self.board.resources()[:1]:
             self.router.decide(Workload(tenant="", kind=Kind.CHAT, resource=resource), 0.0)
 
+    # ---- levers -------------------------------------------------------------------------------------------------
+
+    def endpoint(self, provider: str, index: int) -> int:
+        """Ask the provider's address of this index from now on: 0 is its ``base_url``, n the n-th of its alternates.
+
+        Gives back the former index. Calls under way end where they began.
+
+        Raises
+        ------
+        ValueError
+            No such provider, or no such address.
+        """
+        if provider not in self.providers:
+            raise ValueError(f"no provider {provider!r}; there are {', '.join(self.providers)}")
+        switched = self.providers[provider]
+        if isinstance(switched, SwitchedProvider):
+            return switched.switch(index)
+        if index != 0:
+            raise ValueError(f"provider {provider!r} has no alternates; name some under providers.{provider}")
+        return 0
+
+    def adapt(self, offer: str, adaptation: Adaptation | None) -> Adaptation | None:
+        """Rewrite the answers of the offer of that id as ``adaptation`` has it, ``None`` for not at all.
+
+        Gives back the former. Answers under way keep what they began with.
+
+        Raises
+        ------
+        ValueError
+            No such offer.
+        """
+        for known in self.board.offers:
+            if known.id == offer:
+                return self.providers[known.provider].adapt(offer, adaptation)
+        raise ValueError(f"no offer {offer!r}")
+
     # ---- who uses it --------------------------------------------------------------------------------------------
 
     def hold(self) -> None:
@@ -148,10 +186,17 @@ def open_provider(settings: ProviderSettings) -> Provider:
         transport=settings.transport,
         provider=settings.id,
     )
-    spec = ProviderSpec(
-        id=settings.id,
-        endpoint=endpoint_from_url(settings.base_url, template=template),
-        key=settings.key,
-        headers=tuple(settings.headers.items()),
-    )
-    return OpenAIProvider(spec)
+    places = [(settings.base_url, settings.headers)]
+    places += [(alternate.base_url, alternate.headers) for alternate in settings.alternates]
+    addresses = [
+        OpenAIProvider(
+            ProviderSpec(
+                id=settings.id,
+                endpoint=endpoint_from_url(base_url, template=template),
+                key=settings.key,
+                headers=tuple(headers.items()),
+            )
+        )
+        for base_url, headers in places
+    ]
+    return SwitchedProvider(addresses) if len(addresses) > 1 else addresses[0]

@@ -1,0 +1,155 @@
+"""What attempts leave behind for health: queued as they end, and reduced to figures after the answers.
+
+Text stays in the queue, for milliseconds, and leaves it as figures only (law 4). When the queue is full, what comes is
+dropped and counted (law 9).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from typing import NamedTuple
+
+from amaru.domain import Attempt, Kind, Offer, Outcome
+from amaru.health.observation import Observation, Sample
+from amaru.health.sample import hash_of, sample_of
+from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.prompts import prompt_of
+from amaru.providers.base import Facts, StreamReply, WholeReply
+
+MAX_WAITING = 4096
+"""Attempts that wait to be looked at; more are dropped, and counted."""
+SAMPLE_BURST = 40
+"""Answers of one offer that may be sampled at once, however slow the rate: an offer that begins to answer nonsense is
+seen by each of its next answers."""
+
+
+class Left(NamedTuple):
+    """What one attempt left behind."""
+
+    attempt: Attempt
+    at: float
+    """When it ended, in Unix seconds."""
+    request: OpenAIRequest
+    facts: Facts | None
+    sampled: bool
+    data: bytes
+    whole: bool
+    probe: bool
+
+
+class Intake:
+    """A bounded queue of what attempts left behind. Belongs to the event loop's thread, but for ``reduce``.
+
+    Parameters
+    ----------
+    salt
+        Keys the hashes that stand for texts and prompts.
+    wall
+        Unix seconds.
+    samples_per_s
+        Answers per second and offer that are sampled, beyond a burst.
+    """
+
+    def __init__(self, salt: bytes, wall: Callable[[], float], samples_per_s: float) -> None:
+        self.samples_per_s = samples_per_s
+        self.dropped = 0
+        """Attempts that found the queue full."""
+        self._salt = salt
+        self._wall = wall
+        self._waiting: collections.deque[Left | Observation] = collections.deque()
+        self._tokens: dict[str, tuple[float, float]] = {}  # by offer: samples left, and as of when
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def ended(
+        self, attempt: Attempt, request: OpenAIRequest, reply: WholeReply | StreamReply | None, *, probe: bool = False
+    ) -> None:
+        """An attempt ended that says something about its offer."""
+        waiting = self._waiting
+        if len(waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        at = self._wall()
+        if reply is None:
+            waiting.append(Left(attempt, at, request, None, False, b"", False, probe))
+            return
+        data, whole, sampled = b"", False, False
+        if attempt.failure is None and self._may_sample(attempt.offer, at):
+            data, whole = reply.sample()
+            sampled = True
+        waiting.append(Left(attempt, at, request, reply.facts, sampled, data, whole, probe))
+
+    def reported(self, offer: Offer, kind: Kind, outcome: Outcome) -> None:
+        """A caller told what became of work that it placed itself."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        told = Observation(
+            offer=offer.id,
+            provider=offer.provider,
+            at=self._wall(),
+            ok=outcome.ok,
+            failure=outcome.failure,
+            latency_ms=outcome.latency_ms,
+            first_token_ms=outcome.first_token_ms,
+            kind=kind,
+        )
+        self._waiting.append(told)
+
+    def take(self, most: int = MAX_WAITING) -> list[Left | Observation]:
+        """What waited longest, out of the queue."""
+        waiting = self._waiting
+        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
+
+    def reduce(self, left: Left | Observation) -> Observation:
+        """The figures of what was left behind, with no text in them. May run on any thread."""
+        if isinstance(left, Observation):
+            return left
+        attempt, request, facts = left.attempt, left.request, left.facts
+        usage = attempt.usage
+        reasons = facts.finish_reasons if facts is not None else ()
+        return Observation(
+            offer=attempt.offer,
+            provider=attempt.provider,
+            at=left.at,
+            ok=attempt.failure is None,
+            failure=attempt.failure,
+            status=attempt.status,
+            stream=request.stream,
+            latency_ms=attempt.latency_ms,
+            first_token_ms=attempt.first_token_ms,
+            input_tokens=request.input_tokens_estimate if usage is None else usage.input_tokens,
+            output_tokens=None if usage is None or facts is None else usage.output_tokens,
+            output_chars=0 if facts is None else facts.output_chars,
+            finish_reason=reasons[0] if reasons else None,
+            sample=self._sample(left),
+            probe=left.probe,
+            kind=request.kind,
+        )
+
+    def _sample(self, left: Left) -> Sample | None:
+        request, facts = left.request, left.facts
+        if not left.sampled or facts is None:
+            return None
+        prompt = prompt_of(request)
+        texts = None if request.kind is Kind.EMBEDDING else facts.output_text
+        return sample_of(
+            request.kind,
+            left.data,
+            texts,
+            self._salt,
+            hash_of(prompt, self._salt) if isinstance(prompt, str) else 0,
+            stream=request.stream,
+            whole=left.whole,
+        )
+
+    def _may_sample(self, offer: str, at: float) -> bool:
+        """One token of the offer's bucket: ``samples_per_s`` of them come in, up to ``SAMPLE_BURST``."""
+        rate = self.samples_per_s
+        left, since = self._tokens.get(offer, (float(SAMPLE_BURST), at))
+        left = min(left + max(at - since, 0.0) * rate, float(SAMPLE_BURST))
+        may = rate > 0.0 and left >= 1.0
+        self._tokens[offer] = (left - 1.0 if may else left, at)
+        return may

@@ -1,0 +1,106 @@
+"""What the mesh senses, over real sockets: after the answers, and never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from gateway_world import PROVIDER_KEY, MakeWorld
+
+from amaru.domain import FailureKind
+from amaru.health.observation import Observation
+from amaru.mesh import intake
+
+
+async def test_every_attempt_is_observed_with_the_figures_of_its_answer(make_world: MakeWorld) -> None:
+    async with make_world() as world:
+        seen: list[Observation] = []
+        world.mesh.sensing.observers.append(seen.append)
+        await world.chat("Say hello.")
+        await world.stream()
+        world.break_("alpha", "status", status=500)
+        await world.chat()
+        await world.mesh.sensing.settle()
+        whole, stream, *failed, rescued = seen
+        assert (whole.ok, whole.stream, whole.provider, whole.finish_reason) == (True, False, "alpha", "length")
+        assert whole.sample is not None
+        assert whole.sample.shape
+        assert not whole.sample.missing
+        assert not whole.sample.empty
+        assert whole.output_tokens
+        assert stream.stream
+        assert stream.first_token_ms is not None
+        assert stream.sample is not None
+        assert stream.sample.shape not in (0, whole.sample.shape)
+        assert not stream.sample.missing
+        assert {(each.failure, each.status, each.sample) for each in failed} == {(FailureKind.SERVER_ERROR, 500, None)}
+        assert (rescued.provider, rescued.ok) == ("beta", True)
+
+
+async def test_what_the_caller_did_wrong_or_gave_up_is_not_told_as_the_offers(make_world: MakeWorld) -> None:
+    async with make_world() as world:
+        seen: list[Observation] = []
+        world.mesh.sensing.observers.append(seen.append)
+        world.break_("alpha", "hang")
+        world.break_("beta", "hang")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await world.chat()
+        await world.chat(headers={"x-amaru-deadline-ms": "100"})
+        await world.mesh.sensing.settle()
+        assert seen == []
+
+
+async def test_an_observer_that_raises_costs_its_own_observation_and_nothing_else(make_world: MakeWorld) -> None:
+    async with make_world() as world:
+        seen: list[Observation] = []
+
+        def fail(observation: Observation) -> None:
+            raise RuntimeError("broken observer")
+
+        world.mesh.sensing.observers += [fail, seen.append]
+        for _ in range(3):
+            assert (await world.chat()).status_code == 200
+        await world.mesh.sensing.settle()
+        assert len(seen) == 3
+        assert world.mesh.sensing.lost >= 3
+
+
+async def test_an_observer_that_hangs_holds_up_no_answer(make_world: MakeWorld) -> None:
+    async with make_world() as world:
+        hold = 0.3
+
+        def hang(observation: Observation) -> None:
+            time.sleep(hold)  # as one that waits for a disk or a lock
+
+        world.mesh.sensing.observers.append(hang)
+        loop = asyncio.get_running_loop()
+        longest_s = 0.0
+        for _ in range(12):
+            begun = loop.time()
+            assert (await world.chat()).status_code == 200
+            longest_s = max(longest_s, loop.time() - begun)
+        assert world.mesh.sensing.observed < 12, "it never caught up, and nobody waited for it"
+        assert longest_s < hold
+        hold = 0.0
+
+
+async def test_a_full_queue_drops_and_counts(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with make_world() as world:
+        monkeypatch.setattr(intake, "MAX_WAITING", 0)
+        assert (await world.chat()).status_code == 200
+        assert world.mesh.sensing.intake.dropped == 1
+
+
+async def test_no_text_and_no_key_is_left_in_what_observers_are_told(make_world: MakeWorld) -> None:
+    async with make_world() as world:
+        seen: list[Observation] = []
+        world.mesh.sensing.observers.append(seen.append)
+        answer = await world.chat("the password is swordfish")
+        text = answer.json()["choices"][0]["message"]["content"]
+        await world.mesh.sensing.settle()
+        told = repr(seen)
+        assert "swordfish" not in told
+        assert text not in told
+        assert PROVIDER_KEY not in told
