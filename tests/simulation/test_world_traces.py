@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from amaru.errors import TraceError
@@ -43,17 +43,16 @@ def test_a_traces_requests_come_in_order_at_its_speed_round_after_round(
     gaps: list[float], step_s: float, speed: float, cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     times = np.round(np.cumsum([0.0, *gaps]), 3)
+    # A round lasts as long as its requests, and then the mean time between two of them.
+    mean_gap = max(times[-1] / len(times), 1e-3)
+    span = step_s * speed
+    rounds = int(20 * span / (times[-1] + mean_gap)) + 2
+    assume(rounds * len(times) <= 20_000)
     path = written(tmp_path_factory.mktemp("trace") / "trace.jsonl", times.tolist())
     world = World(scenario_of(path, step_s=step_s, speed=speed), 1)
     begun, rest = world.chunk(cut), world.chunk(20 - cut)
     counts = np.concatenate([np.diff(begun.starts), np.diff(rest.starts)])
     sizes = np.concatenate([begun.sizes, rest.sizes])
-    # A round lasts as long as its requests, and then the mean time between two of them.
-    mean_gap = max(times[-1] / len(times), 1e-3)
-    span = step_s * speed
-    rounds = int(20 * span / (times[-1] + mean_gap)) + 2
-    if rounds * len(times) > 100_000:
-        return
     at = np.concatenate([times + i * (times[-1] + mean_gap) for i in range(rounds)])
     # The boundaries themselves may round either way.
     early = [int((at < (step + 1) * span - 1e-6).sum()) for step in range(20)]
