@@ -152,7 +152,7 @@ class _Performance:
             if elapsed_s - asked_at >= STATUS_EVERY_S:
                 asked_at = elapsed_s
                 with contextlib.suppress(AmaruError):  # the watch tells of a gateway that is gone
-                    self._board.saw_status(await self._stage.status())
+                    self._board.saw_status(await self._stage.page("/status"))
             view.show(self._board.snapshot(elapsed_s))
             await asyncio.sleep(1 / FRAMES_PER_S)
 
@@ -166,7 +166,7 @@ class _Performance:
         billed, alone_billed = await stage.bills()
         traffic: dict[str, Any] = {}
         with contextlib.suppress(AmaruError):
-            traffic = (await stage.status())["traffic"]
+            traffic = (await stage.page("/status"))["traffic"]
         why = str(self._failure) if self._failure is not None else "" if run.complete else "stopped by the user"
         counts = ("attempts", "failed_attempts", "failovers", "retries")
         through, alone = self._through.samples, self._alone.samples
@@ -206,7 +206,7 @@ class _Performance:
             return None
         chosen = max(saved, key=lambda sample: sample.attempts)
         with contextlib.suppress(AmaruError):
-            return await self._stage.decision(chosen.decision)
+            return await self._stage.page(f"/decisions/{chosen.decision}")
         return None
 
 

@@ -171,7 +171,7 @@ class _Pair:
         billed, _ = await stage.bills()
         learned: dict[str, Any] = {}  # Any: JSON
         with contextlib.suppress(AmaruError):
-            learned = await stage.policy_page()
+            learned = await stage.page("/policy")
         summary = summarize(
             lane.samples, duration_s=run.duration_s, slo_first_token_s=SLO_FIRST_TOKEN_S, dropped=lane.dropped
         )

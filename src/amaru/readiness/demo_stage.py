@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +44,8 @@ class Stage:
         By which amaru ranks.
     twin
         Whether a lone provider stands beside it.
+    sections
+        Of amaru's configuration, besides what the stage sets itself.
 
     Attributes
     ----------
@@ -62,9 +64,11 @@ class Stage:
         *,
         policy: str = "rules",
         twin: bool = True,
+        sections: Mapping[str, object] | None = None,
     ) -> None:
         self.policy = policy
         self._twin = twin
+        self._sections = sections
         self.profiles = tuple(profiles)
         self.ranking: list[str] = []
         self.gateway_url = ""
@@ -111,22 +115,10 @@ class Stage:
             targets.append(self._alone)
         await asyncio.gather(*(target.call("POST", "/sim/faults", fault) for target in targets))
 
-    async def status(self) -> dict[str, Any]:  # Any: JSON
-        """amaru's own ``/status``."""
+    async def page(self, path: str) -> dict[str, Any]:  # Any: JSON
+        """What amaru answers to a GET of ``path``."""
         assert self._gateway is not None
-        answer: dict[str, Any] = await self._gateway.call("GET", "/status")
-        return answer
-
-    async def policy_page(self) -> dict[str, Any]:  # Any: JSON
-        """amaru's own ``/policy``."""
-        assert self._gateway is not None
-        answer: dict[str, Any] = await self._gateway.call("GET", "/policy")
-        return answer
-
-    async def decision(self, id: str) -> dict[str, Any]:  # Any: JSON
-        """One stored decision."""
-        assert self._gateway is not None
-        answer: dict[str, Any] = await self._gateway.call("GET", f"/decisions/{id}")
+        answer: dict[str, Any] = await self._gateway.call("GET", path)
         return answer
 
     async def bills(self) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
@@ -148,6 +140,7 @@ class Stage:
             port=0,
             storage_path="demo.db",
             routing={**ROUTING, "policy": self.policy},
+            sections=self._sections,
         )
         (self._directory / "amaru.yaml").write_text(config, encoding="utf-8")
         self.ranking = ranking_of(parse(config, env={}))

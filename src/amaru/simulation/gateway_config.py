@@ -20,11 +20,12 @@ def gateway_config(
     port: int = 8080,
     storage_path: str | None = None,
     routing: Mapping[str, object] | None = None,
+    sections: Mapping[str, object] | None = None,
 ) -> str:
     """amaru.yaml for ``providers``, each with its base URL.
 
     Models become resources by the last part of their name, so that ``anvil/llama-70b`` and ``birch/llama-70b`` stand in
-    for each other as ``llama-70b``.
+    for each other as ``llama-70b``. ``sections`` are further ones, or take the place of those made here.
     """
     whole: dict[str, Any] = {  # Any: raw YAML
         "version": 1,
@@ -36,6 +37,7 @@ def gateway_config(
         whole["routing"] = dict(routing)
     if storage_path is not None:
         whole["storage"] = {"path": storage_path}
+    whole |= sections or {}
     text: str = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=110)
     return FIRST_LINE + text
 
