@@ -85,3 +85,8 @@ def verdict_on(ok: bool, failure: FailureKind | None) -> Verdict:
     if ok:
         return Verdict.SUCCESS
     return Verdict.ERROR if failure is None else _VERDICTS[failure]
+
+
+def is_suspect(failure: FailureKind) -> bool:
+    """The answer could not be read: perhaps the provider's API changed."""
+    return _HEALTH[failure] is Health.SUSPECT
