@@ -1,0 +1,243 @@
+"""Change detection for every offer and signal: compiled, constant memory, a few hundred nanoseconds a signal.
+
+Each signal is a mixture of Shiryaev-Roberts statistics, in the form of e-detectors (Shin, Ramdas, Rinaldo,
+*E-detectors: a nonparametric framework for sequential change detection*, 2023):
+
+    R_n = (R_{n-1} + w_n) · L_n,        w_n = seconds since the observation before, at most ``MOST_GAP_S``
+
+where ``L_n`` is an e-value: non-negative, of mean at most 1 while nothing has changed. ``R_n`` minus the time passed is
+then a supermartingale, so an alarm at ``R ≥ A`` comes in the mean not before ``A`` *seconds* of calm, however many
+observations a second there are and whenever one looks. ``A`` is set from the budget of false alarms.
+
+- Yes-or-no signals (errors and so on): ``L`` is the likelihood ratio of a rate ``p1`` against ``p0``, which is an upper
+  bound on what is usual; for every rate up to ``p0`` its mean is at most 1. A grid of ``p1``.
+- Continuous signals (log-latency and so on): ``z`` is the residual from what is usual for so many tokens, in standard
+  deviations, held within ``MOST_Z``; ``L = exp(λ(z-μ) - λ²v/2)``, of mean at most 1 where z is sub-Gaussian with mean
+  up to ``μ`` and variance up to ``v``. ``μ`` grows with how far the mean of half a minute usually wanders, so that load
+  and other slow noise are no change. A grid of ``λ``.
+
+Observations that follow within ``SLOT_S`` of each other share one slot, whose ``L`` is their geometric mean (again an
+e-value, by Jensen's inequality): a thousand failures in one second are no more independent than two.
+
+What is usual is kept as sums decayed by event time, of a regression on the logarithm of tokens (for yes-or-no signals
+just the rate), robust because residuals are held within three standard deviations, and held still while an alarm is on
+or seems to be coming.
+"""
+
+from __future__ import annotations
+
+import math
+
+from amaru.compiling import compiled, inlined
+from amaru.routing.kernels import Floats
+
+(LATENCY, FIRST_TOKEN, REPETITION, ERRORS, ODD, SHAPE, NOVELTY) = range(7)
+N_SIGNALS, N_CONTINUOUS = 7, 3
+
+N_BETS = 4
+(
+    N,  # decayed sums of what is usual: weight, then x, x², y, xy, y² (yes-or-no: y only)
+    X,
+    XX,
+    Y,
+    XY,
+    YY,
+    AT,  # of the last observation
+    SLOT_AT,  # when the current slot began
+    SLOT_N,
+    SLOT_SUM,  # of z, or of y
+    SLOT_W,  # seconds that it adds
+    FAST,  # mean of z (or y) lately, by count
+    FAST_N,  # observations behind it
+    BLOCK_AT,  # half a minute, whose mean wanders
+    BLOCK_N,
+    BLOCK_SUM,
+    WANDER,  # variance of those means beyond what independent noise gives
+    ALARM,  # when R first reached A; NaN: it has not
+    GOOD,  # observations as usual since the alarm, less several for each that was not
+    P0,  # upper bound of the usual rate, or μ, as of the last observation
+    SD,  # of continuous signals, as of the last observation
+    RAW,  # mean of the residual lately, in units of y, by count
+    SEEN,  # observations, ever
+    PEAK,  # the largest logarithm of R since the alarm
+    BEFORE,  # N_BETS columns: R before the current slot
+) = range(25)
+NOW = BEFORE + N_BETS  # N_BETS columns: R
+N_COLUMNS = NOW + N_BETS
+
+MOST_GAP_S = 60.0
+SLOT_S = 0.5
+BLOCK_S = 30.0
+MOST_Z = 3.0
+VARIANCE = 1.25
+"""``v``: a little more than that of a standardised residual."""
+LEAST_MU, MOST_MU, MU, WANDERS = 0.25, 1.5, 0.2, 2.0
+"""μ = MU + WANDERS · standard deviation of the wandering, within bounds."""
+LEAST_P0, RATE_FACTOR = 0.02, 2.5
+"""p0 is so many times the usual rate, at least the former."""
+WARM = 40.0
+"""Observations before continuous signals may alarm."""
+MOST_USUAL = 3000.0
+"""Weight of what is usual, in observations."""
+FAST_GAIN = 0.15
+SUSPICION = 0.35
+"""From this share of the way to an alarm on (in logarithms) nothing is learned about what is usual."""
+MOST_R = 1e30
+_LN2 = math.log(2.0)
+
+
+@inlined
+def _bet(k: int, binary: bool, value: float, p0: float) -> float:
+    """Logarithm of the e-value of bet ``k`` on one observation; ``p0``: μ where not binary."""
+    if binary:
+        share = 0.06 if k == 0 else 0.2 if k == 1 else 0.5 if k == 2 else 0.9
+        p1 = p0 + (1.0 - p0) * share
+        return math.log(p1 / p0) * value + math.log((1.0 - p1) / (1.0 - p0)) * (1.0 - value)
+    rate = 0.3 if k == 0 else 0.6 if k == 1 else 1.0 if k == 2 else 1.6
+    return rate * (value - p0) - 0.5 * rate * rate * VARIANCE
+
+
+@inlined
+def _usual(row: int, s: int, x: float, c: Floats) -> tuple[float, float]:
+    """Usual value at ``x``, and the standard deviation of residuals, for a continuous signal."""
+    n, least = c[row, s, N], 0.02 if s == REPETITION else 0.1
+    if n <= 0.0:
+        return 0.0, 1.0
+    mx, my = c[row, s, X] / n, c[row, s, Y] / n
+    vx = max(c[row, s, XX] / n - mx * mx, 0.0)
+    cov, vy = c[row, s, XY] / n - mx * my, max(c[row, s, YY] / n - my * my, 0.0)
+    slope = cov / (vx + 0.05) if n >= 10.0 else 0.0
+    slope = min(max(slope, 0.0), 1.2)  # more tokens never take less time, nor more than in proportion
+    spread = vy - 2.0 * slope * cov + slope * slope * vx
+    return my + slope * (x - mx), math.sqrt(max(spread, least * least))
+
+
+@inlined
+def _wander(row: int, s: int, at: float, z: float, c: Floats) -> None:
+    """Half minutes: how far their means usually lie from 0, beyond what independent noise gives."""
+    if abs(at - c[row, s, BLOCK_AT]) >= BLOCK_S:
+        n = c[row, s, BLOCK_N]
+        if n >= 4.0:
+            mean = c[row, s, BLOCK_SUM] / n
+            beyond = min(mean * mean - 1.0 / n, 1.0)
+            c[row, s, WANDER] += 0.02 * (beyond - c[row, s, WANDER])
+        c[row, s, BLOCK_AT] = at
+        c[row, s, BLOCK_N] = c[row, s, BLOCK_SUM] = 0.0
+    c[row, s, BLOCK_N] += 1.0
+    c[row, s, BLOCK_SUM] += z
+
+
+@inlined
+def _kept(row: int, s: int, elapsed_s: float, half_life_s: float, c: Floats) -> float:
+    """What is left of what is usual; an offer that was idle for days is still known as if by ``WARM`` observations."""
+    kept, n = math.exp(-_LN2 * elapsed_s / half_life_s), c[row, s, N]
+    return max(kept, min(WARM / n, 1.0)) if n > 0.0 else kept
+
+
+@inlined
+def _learn(row: int, s: int, x: float, y: float, elapsed_s: float, half_life_s: float, c: Floats) -> None:
+    """Take ``y`` at ``x`` into what is usual."""
+    kept = _kept(row, s, elapsed_s, half_life_s, c)
+    if c[row, s, N] * kept > MOST_USUAL:
+        kept *= MOST_USUAL / (c[row, s, N] * kept)
+    for column in range(N, YY + 1):
+        c[row, s, column] *= kept
+    c[row, s, N] += 1.0
+    c[row, s, Y] += y
+    if s < N_CONTINUOUS:
+        c[row, s, X] += x
+        c[row, s, XX] += x * x
+        c[row, s, XY] += x * y
+        c[row, s, YY] += y * y
+
+
+@inlined
+def step(
+    row: int, s: int, at: float, x: float, y: float, least_rise: float, log_a: float, half_life_s: float, c: Floats
+) -> float:
+    """Take one observation ``y`` of signal ``s`` into ``c[row]``, and return its z (or y).
+
+    ``least_rise``: how much ``y`` must have risen, in its own units, for a change to matter.
+    """
+    binary = s >= N_CONTINUOUS
+    first = c[row, s, SEEN] == 0.0
+    elapsed_s = 0.0 if first else max(at - c[row, s, AT], 0.0)
+    if binary:
+        kept = _kept(row, s, elapsed_s, half_life_s, c)
+        rate = (c[row, s, Y] * kept + 0.2) / (c[row, s, N] * kept + 20.0)
+        p0 = min(max(RATE_FACTOR * rate, LEAST_P0), 0.9)
+        sd, value, off, warm = 1.0, y, y - rate, True
+    else:
+        usual, sd = _usual(row, s, x, c)
+        off = y - usual
+        value = min(max(off / sd, -MOST_Z), MOST_Z)
+        warm = c[row, s, SEEN] >= WARM
+        p0 = MU + WANDERS * math.sqrt(max(c[row, s, WANDER], 0.0))
+        p0 = min(max(p0, LEAST_MU), MOST_MU)
+        if not warm:
+            value = 0.0
+    c[row, s, P0], c[row, s, SD] = p0, sd
+    c[row, s, SEEN] += 1.0
+    # ---- lately
+    c[row, s, FAST_N] = min(c[row, s, FAST_N] + 1.0, 1e6)
+    gain = max(FAST_GAIN, 1.0 / c[row, s, FAST_N])
+    c[row, s, FAST] += gain * (value - c[row, s, FAST])
+    held = off if binary else min(max(off, -2.0 * MOST_Z * sd), 2.0 * MOST_Z * sd) if warm else 0.0
+    c[row, s, RAW] += gain * (held - c[row, s, RAW])
+    # ---- evidence
+    if first or abs(at - c[row, s, SLOT_AT]) >= SLOT_S:
+        for k in range(N_BETS):
+            c[row, s, BEFORE + k] = c[row, s, NOW + k]
+        c[row, s, SLOT_AT] = at
+        c[row, s, SLOT_N] = c[row, s, SLOT_SUM] = 0.0
+        c[row, s, SLOT_W] = SLOT_S if first else min(elapsed_s, MOST_GAP_S)
+    c[row, s, SLOT_N] += 1.0
+    c[row, s, SLOT_SUM] += value
+    mean = c[row, s, SLOT_SUM] / c[row, s, SLOT_N]
+    total = 0.0
+    for k in range(N_BETS):
+        r = (c[row, s, BEFORE + k] + c[row, s, SLOT_W] / N_BETS) * math.exp(_bet(k, binary, mean, p0))
+        c[row, s, NOW + k] = min(r, MOST_R) if warm else 0.0
+        total += c[row, s, NOW + k]
+    matters = c[row, s, RAW] >= least_rise
+    if math.isnan(c[row, s, ALARM]):
+        if total > 0.0 and math.log(total) >= log_a:
+            if matters:
+                c[row, s, ALARM], c[row, s, PEAK], c[row, s, GOOD] = at, math.log(total), 0.0
+            else:  # a change that nobody minds: keep it at the threshold
+                for k in range(N_BETS):
+                    c[row, s, NOW + k] *= math.exp(log_a) / total
+    else:
+        c[row, s, PEAK] = max(c[row, s, PEAK], math.log(max(total, 1e-300)))
+        # One bad one takes back several good ones, so that hardly anything but what is usual gets far.
+        back = c[row, s, GOOD] - (10.0 if binary else 4.0)
+        c[row, s, GOOD] = c[row, s, GOOD] + 1.0 if value < (0.5 if binary else 1.5) else max(back, 0.0)
+    # ---- what is usual
+    suspicious = matters and total > 0.0 and math.log(total) >= SUSPICION * log_a
+    if (math.isnan(c[row, s, ALARM]) and not suspicious) or not warm:
+        if binary:
+            _learn(row, s, 0.0, y, elapsed_s, half_life_s, c)
+        else:
+            if warm:
+                _wander(row, s, at, value, c)
+                y = y - off + min(max(off, -MOST_Z * sd), MOST_Z * sd)
+            _learn(row, s, x, y, elapsed_s, half_life_s, c)
+    c[row, s, AT] = at
+    return value
+
+
+@compiled("float64(int64, float64, float64[::1], float64[::1], float64[::1], float64, float64, float64[:, :, ::1])")
+def observe(
+    row: int, at: float, x: Floats, y: Floats, least_rise: Floats, log_a: float, half_life_s: float, c: Floats
+) -> float:
+    """Take in one attempt: ``y`` by signal (NaN: it says nothing) at ``x`` (logarithm of tokens).
+
+    Returns how slow it was: the z of its latency or first token, whichever is larger; NaN where neither is known.
+    """
+    slow = math.nan
+    for s in range(N_SIGNALS):
+        if not math.isnan(y[s]):
+            z = step(row, s, at, x[s] if s < N_CONTINUOUS else 0.0, y[s], least_rise[s], log_a, half_life_s, c)
+            if s in (LATENCY, FIRST_TOKEN) and not slow >= z:
+                slow = z
+    return slow

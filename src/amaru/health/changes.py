@@ -1,0 +1,240 @@
+"""What changed at which offer: turns attempts into signals, and hands them to the compiled detectors."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from amaru.domain import FailureKind
+from amaru.errors import Failure
+from amaru.health import change_kernels as k
+from amaru.health.observation import Observation, Sample, Verdict, is_suspect, verdict_on
+from amaru.health.pattern_types import SIGNALS, PatternSettings
+from amaru.routing.kernels import Floats
+from amaru.routing.reactions import Health, reaction_to
+
+BROKEN = frozenset(kind for kind in FailureKind if reaction_to(Failure(kind, "")).health is Health.BROKEN)
+
+USUAL_STATUSES = frozenset({400, 401, 402, 403, 404, 408, 409, 413, 425, 429, *range(500, 600)} - {501, 505})
+"""That a provider may answer any day. Others, where an offer has not always had them, speak of a changed API."""
+REPEATED = 0.5
+"""From this share of repeated 4-grams on, an answer repeats itself beyond what lists and tables do."""
+_MOST_SHAPES = 64
+_LONG_CHARS = 40
+"""Shorter answers may well be the same to different prompts."""
+_RISES = {"errors": 0.1, "coherence": 0.2, "shape": 0.2, "novelty": 0.5, "repetition": 0.15}
+"""How much a signal must have risen for a change to matter; of times, see ``PatternSettings.least_slowdown``."""
+
+_LEAST_MS, _MOST_MS, _MOST_TOKENS = 0.1, 1e8, 10**9
+_NAN = math.nan
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """One signal of one offer that changed."""
+
+    row: int
+    signal: int
+    since: float
+    evidence: float
+    """Natural logarithm of the Shiryaev-Roberts statistic, at most since the alarm: seconds of calm that would bring
+    this much."""
+    level: float
+    """Lately, above what is usual: of times the logarithm of the ratio, else a share."""
+    recovered: bool
+
+
+class Looks:
+    """What answers of one offer usually look like: their shapes, and the latest texts. Bounded."""
+
+    __slots__ = ("_seen", "_texts", "missing", "shapes", "status")
+
+    def __init__(self) -> None:
+        self.shapes: dict[int, float] = {}
+        """Answers of each."""
+        self._seen = 0.0
+        self._texts: deque[tuple[int, int]] = deque(maxlen=8)
+        self.missing: tuple[str, ...] = ()
+        """Of the last answer that lacked any."""
+        self.status: int | None = None
+        """The last strange status; ``None``: malformed bodies or missing fields came later."""
+
+    def novel(self, shape: int) -> bool:
+        """Whether answers rarely had this shape; it is counted from now on."""
+        if self._seen > 2000.0:
+            self.shapes = {known: 0.5 * count for known, count in self.shapes.items() if count > 1.0}
+            self._seen = sum(self.shapes.values())
+        count = self.shapes.get(shape, 0.0)
+        if count or len(self.shapes) < _MOST_SHAPES:
+            self.shapes[shape] = count + 1.0
+        novel = self._seen >= 30.0 and count < 0.02 * self._seen
+        self._seen += 1.0
+        return novel
+
+    def know(self, shapes: Mapping[int, float]) -> None:
+        """These shapes were seen so often."""
+        self.shapes = dict(list(shapes.items())[:_MOST_SHAPES])
+        self._seen = sum(self.shapes.values())
+
+    def odd(self, sample: Sample, chars: int) -> bool:
+        """Whether the text makes no sense: empty, repeating itself, or what another prompt was answered lately."""
+        if sample.empty or sample.repetition >= REPEATED:
+            return True
+        if sample.digest == 0 or sample.prompt == 0 or chars < _LONG_CHARS:
+            return False
+        again = any(text == sample.digest and prompt != sample.prompt for text, prompt in self._texts)
+        self._texts.append((sample.digest, sample.prompt))
+        return again
+
+
+class Changes:
+    """Detectors of every offer.
+
+    Parameters
+    ----------
+    settings
+        The budget of false alarms, and what matters.
+    offers
+        Ids, whose places in it are the rows.
+    """
+
+    def __init__(self, settings: PatternSettings, offers: Sequence[str]) -> None:
+        self._settings = settings
+        self.offers: tuple[str, ...] = ()
+        self._rows: dict[str, int] = {}
+        self._c: Floats = np.zeros((0, k.N_SIGNALS, k.N_COLUMNS))
+        self._looks: list[Looks] = []
+        self._x: Floats = np.zeros(k.N_SIGNALS)
+        self._y: Floats = np.full(k.N_SIGNALS, _NAN)
+        slower = math.log(settings.least_slowdown)
+        self._least: Floats = np.array([_RISES.get(name, slower) for name in SIGNALS])
+        self._log_a = math.inf
+        self.set_offers(offers)
+
+    def set_offers(self, offers: Sequence[str]) -> None:
+        """From now on these offers are watched; what is known of those that stay is kept."""
+        c = np.zeros((len(offers), k.N_SIGNALS, k.N_COLUMNS))
+        c[:, :, k.ALARM] = _NAN
+        looks = [Looks() for _ in offers]
+        for row, offer in enumerate(offers):
+            before = self._rows.get(offer)
+            if before is not None:
+                c[row], looks[row] = self._c[before], self._looks[before]
+        self._c, self._looks, self.offers = c, looks, tuple(offers)
+        self._rows = {offer: row for row, offer in enumerate(offers)}
+        streams = max(len(offers), 1) * k.N_SIGNALS
+        self._log_a = math.log(86400.0 * streams / self._settings.false_alarms_per_day)
+
+    @property
+    def threshold(self) -> float:
+        """Natural logarithm of the evidence at which an alarm begins: mean seconds between false ones of one signal."""
+        return self._log_a
+
+    def row_of(self, offer: str) -> int | None:
+        """The offer's row; ``None``: not watched."""
+        return self._rows.get(offer)
+
+    def looks(self, row: int) -> Looks:
+        """What its answers look like."""
+        return self._looks[row]
+
+    def observe(self, observation: Observation, row: int) -> float:
+        """Take in one attempt; NaN: it says nothing of trouble, else 1 where it failed or was very slow, else 0."""
+        if not math.isfinite(observation.at):
+            return _NAN
+        y, looks = self._y, self._looks[row]
+        y.fill(_NAN)
+        failure, status = observation.failure, observation.status
+        strange = not observation.ok and status is not None and status >= 300 and status not in USUAL_STATUSES
+        verdict = verdict_on(observation.ok, failure)
+        if verdict is Verdict.THROTTLED or (verdict is Verdict.NONE and not strange):
+            return _NAN
+        suspect = failure is not None and is_suspect(failure)
+        sample = observation.sample
+        if not observation.ok:
+            y[k.SHAPE] = 1.0 if suspect or strange else 0.0
+            y[k.ERRORS] = 0.0 if suspect or strange else 1.0
+            if strange:
+                looks.status = status
+            elif suspect:
+                looks.status, looks.missing = None, ()
+        else:
+            y[k.ERRORS] = 0.0
+            self._times(observation, y)
+            if sample is not None and sample.missing:  # what it would say is missing too: no text is no wonder
+                y[k.SHAPE] = 1.0
+                looks.status, looks.missing = None, sample.missing
+            elif sample is not None:
+                y[k.SHAPE] = 0.0
+                y[k.ODD] = 1.0 if looks.odd(sample, observation.output_chars) else 0.0
+                y[k.REPETITION] = min(max(sample.repetition, 0.0), 1.0)
+                if sample.shape and not observation.probe:
+                    y[k.NOVELTY] = 1.0 if looks.novel(sample.shape) else 0.0
+        settings = self._settings
+        slow = k.observe(row, observation.at, self._x, y, self._least, self._log_a, settings.usual_s, self._c)
+        if not observation.ok:
+            return _NAN if failure in BROKEN or strange else 1.0
+        return 1.0 if slow >= k.MOST_Z else 0.0
+
+    def _times(self, observation: Observation, y: Floats) -> None:
+        if observation.probe:
+            return
+        tokens = observation.output_tokens
+        if observation.latency_ms > 0.0:
+            y[k.LATENCY] = math.log(min(max(observation.latency_ms, _LEAST_MS), _MOST_MS))
+            counted = tokens if tokens is not None else observation.output_chars // 4
+            self._x[k.LATENCY] = math.log1p(min(max(counted, 0), _MOST_TOKENS))
+        if observation.stream and observation.first_token_ms is not None and observation.first_token_ms > 0.0:
+            y[k.FIRST_TOKEN] = math.log(min(max(observation.first_token_ms, _LEAST_MS), _MOST_MS))
+            self._x[k.FIRST_TOKEN] = math.log1p(min(max(observation.input_tokens, 0), _MOST_TOKENS))
+
+    def rate(self, row: int, signal: int) -> float:
+        """Usual rate of a yes-or-no signal."""
+        c = self._c[row, signal]
+        return float((c[k.Y] + 0.2) / (c[k.N] + 20.0))
+
+    def level(self, row: int, signal: int) -> float:
+        """Mean of a signal lately: a share, or of times the rise in their logarithm."""
+        c = self._c[row, signal]
+        return float(c[k.FAST] if signal >= k.N_CONTINUOUS else c[k.RAW])
+
+    def row(self, row: int) -> Floats:
+        """All that is known of one offer, as a view; NaN stands where no alarm is on."""
+        view: Floats = self._c[row]
+        return view
+
+    def restore(self, row: int, figures: Floats, shapes: Mapping[int, float]) -> None:
+        """What ``row`` and ``Looks.shapes`` gave before a restart."""
+        self._c[row] = figures
+        self._looks[row] = Looks()
+        self._looks[row].know(shapes)
+
+    def alarms(self) -> list[Alarm]:
+        """Every signal that is changed now, in the order of rows and signals."""
+        c = self._c
+        return [
+            Alarm(
+                row=int(row),
+                signal=int(signal),
+                since=float(c[row, signal, k.ALARM]),
+                evidence=float(c[row, signal, k.PEAK]),
+                level=self.level(row, signal),
+                recovered=bool(c[row, signal, k.GOOD] >= self._settings.recovery_outcomes),
+            )
+            for row, signal in np.argwhere(~np.isnan(c[:, :, k.ALARM]))
+        ]
+
+    def clear(self, row: int, signal: int) -> None:
+        """The alarm is over; what was usual before it is usual again."""
+        c = self._c[row, signal]
+        c[k.ALARM] = _NAN
+        c[k.BEFORE :] = 0.0
+        c[k.GOOD] = c[k.BLOCK_N] = c[k.BLOCK_SUM] = 0.0
+
+    def settle(self, row: int, signal: int) -> None:
+        """What changed stays so: learn anew what is usual."""
+        self._c[row, signal] = 0.0
+        self._c[row, signal, k.ALARM] = _NAN
