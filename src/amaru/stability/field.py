@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from amaru.stability import field_kernels as k
+from amaru.stability import signal_kernels as s
+from amaru.stability import surprise_kernels as rare
 from amaru.stability.field_settings import FieldReading, FieldSettings
 
 VERSION = 1
@@ -26,6 +28,7 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
     settings: FieldSettings
     signals: bytes
     whole: bytes
+    past: bytes
     calm: bytes
     reading: FieldReading | None
 
@@ -47,12 +50,12 @@ class StabilityField:
         self.reading: FieldReading | None = None
         """The last one."""
         self._knobs = _knobs(settings)
-        self._signals = np.zeros((settings.dimension, k.N_COLUMNS))
-        self._signals[:, k.LOG_TAIL] = math.log(2.3263478740408408)
+        self._signals = np.zeros((settings.dimension, s.N_COLUMNS))
         self._whole = np.zeros(k.N_WHOLE)
         self._whole[k.AT] = math.nan
         self._whole[k.SPACING_S] = settings.step_s
         self._whole[k.PACE] = 1.0
+        self._past = np.zeros(rare.N_PAST)
         self._calm = np.zeros(settings.calm_steps)
         self._ranked = np.zeros(settings.calm_steps)
         self._x = np.empty(settings.dimension)
@@ -95,6 +98,7 @@ class StabilityField:
             instant,
             self._signals,
             self._whole,
+            self._past,
             self._calm,
             self._ranked,
             self._knobs,
@@ -119,12 +123,13 @@ class StabilityField:
 
     def state(self) -> bytes:
         """Everything, for ``load``: a field that loads it reads on exactly as this one would."""
-        held = int(self._whole[k.HELD])
+        held = int(self._past[rare.HELD])
         saved = _Saved(
             version=VERSION,
             settings=self.settings,
             signals=_packed(self._signals),
             whole=_packed(self._whole),
+            past=_packed(self._past),
             calm=_packed(self._calm[:held]),
             reading=self.reading,
         )
@@ -146,18 +151,17 @@ class StabilityField:
             raise ValueError(f"a stability field's state of version {saved.version}, and this reads {VERSION}")
         if saved.settings != self.settings:
             raise ValueError("the state is of a stability field with other settings")
-        signals, whole = (
-            _unpacked(saved.signals, self._signals.size),
-            _unpacked(saved.whole, k.N_WHOLE),
-        )
-        held = whole[k.HELD]
-        if not 0 <= held <= self.settings.calm_steps:
-            raise ValueError("no state of a stability field: what it holds is no count")
-        calm = _unpacked(saved.calm, int(held))
+        signals, whole = _unpacked(saved.signals, self._signals.size), _unpacked(saved.whole, k.N_WHOLE)
+        past, calm = _unpacked(saved.past, rare.N_PAST), _unpacked(saved.calm, len(saved.calm) // 8)
+        held = len(calm)
+        known = np.concatenate((signals, np.delete(whole, k.AT), past, calm))
+        if not (np.isfinite(known).all() and past[rare.HELD] == held <= len(self._calm) > past[rare.NEXT] >= 0.0):
+            raise ValueError("no state of a stability field: its figures contradict each other")
         self._signals[:] = signals.reshape(self._signals.shape)
         self._whole[:] = whole
-        self._calm[: int(held)] = calm
-        self._ranked[: int(held)] = np.sort(calm)
+        self._past[:] = past
+        self._calm[:held] = calm
+        self._ranked[:held] = np.sort(calm)
         self.reading = saved.reading
 
 
@@ -173,19 +177,19 @@ def _number(value: float | None) -> float:
 
 
 def _knobs(settings: FieldSettings) -> npt.NDArray[np.float64]:
-    knobs, weights = np.zeros(k.N_KNOBS), settings.weights
-    knobs[k.MEMORY] = max(settings.half_life_steps / math.log(2.0), k.FIRST)
-    knobs[k.PAST_STEPS] = settings.past_steps
-    knobs[k.HORIZON] = settings.horizon_steps
-    knobs[k.ORDER_STEPS] = settings.order_steps
-    knobs[k.WAVE_STEPS] = settings.phase_steps
-    knobs[k.WEIGHT_M] = weights.M
-    knobs[k.WEIGHT_C] = weights.C
-    knobs[k.WEIGHT_U] = weights.U
-    knobs[k.WEIGHT_PHI] = weights.Phi if settings.kind == "rewards" else -weights.Phi
-    knobs[k.WEIGHT_H] = weights.H
-    knobs[k.WEIGHT_PE] = weights.PE
-    knobs[k.BIAS] = math.nan if settings.bias == "auto" else settings.bias
+    knobs, weights = np.zeros(s.N_KNOBS), settings.weights
+    knobs[s.MEMORY] = max(settings.half_life_steps / math.log(2.0), s.FIRST)
+    knobs[s.PAST_STEPS] = settings.past_steps
+    knobs[s.HORIZON] = settings.horizon_steps
+    knobs[s.ORDER_STEPS] = settings.order_steps
+    knobs[s.WAVE_STEPS] = settings.phase_steps
+    knobs[s.WEIGHT_M] = weights.M
+    knobs[s.WEIGHT_C] = weights.C
+    knobs[s.WEIGHT_U] = weights.U
+    knobs[s.WEIGHT_PHI] = weights.Phi if settings.kind == "rewards" else -weights.Phi
+    knobs[s.WEIGHT_H] = weights.H
+    knobs[s.WEIGHT_PE] = weights.PE
+    knobs[s.BIAS] = math.nan if settings.bias == "auto" else settings.bias
     return knobs
 
 
