@@ -7,7 +7,9 @@ import random
 import pytest
 
 from amaru.config import parse
+from amaru.domain import Kind
 from amaru.mesh.plan import Plan
+from amaru.protocols.adapting import Adaptation, Rule
 
 NOW = 1_000.0
 CONFIG = """\
@@ -76,3 +78,38 @@ async def test_a_reload_keeps_what_was_learned_and_may_turn_it_off() -> None:
     assert (timing.first_token_at - now, timing.idle_s) == (8.0, 30.0)
     for each in (plan, tighter, off):
         await each.aclose()
+
+
+ALTERNATES = CONFIG.replace(
+    '"http://127.0.0.1:2/v1"', '"http://127.0.0.1:2/v1", alternates: [{base_url: "http://b/v2"}]'
+)
+RULES = Adaptation((Rule(Kind.CHAT, False, "choices", "outputs"),))
+
+
+async def test_a_provider_is_switched_to_another_of_its_addresses_and_back() -> None:
+    plan = open_plan(ALTERNATES)
+    assert plan.endpoint("b", 1) == 0
+    assert plan.endpoint("b", 1) == 1
+    reloaded = open_plan(ALTERNATES.replace("least_idle_ms: 1000", "least_idle_ms: 700"), plan)
+    assert reloaded.providers["b"] is plan.providers["b"]
+    assert reloaded.endpoint("b", 0) == 1  # an unchanged provider stays where it was
+    assert reloaded.endpoint("a", 0) == 0
+    for provider, index, words in (("b", 2, "0 to 1"), ("a", 1, "has no alternates"), ("c", 0, "no provider 'c'")):
+        with pytest.raises(ValueError, match=words):
+            plan.endpoint(provider, index)
+    for each in (plan, reloaded):
+        await each.aclose()
+
+
+async def test_the_answers_of_an_offer_are_adapted_by_its_id() -> None:
+    plan = open_plan(ALTERNATES)
+    for offer in ("a/m", "b/m"):
+        assert plan.adapt(offer, RULES) is None
+        use = plan.provider_of(offer).adapted(offer)
+        assert use is not None
+        assert use.adaptation == RULES
+        assert plan.adapt(offer, None) == RULES
+        assert plan.provider_of(offer).adapted(offer) is None
+    with pytest.raises(ValueError, match="no offer 'c/m'"):
+        plan.adapt("c/m", RULES)
+    await plan.aclose()

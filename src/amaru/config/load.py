@@ -16,7 +16,7 @@ from amaru.config.checks import Names, check, check_shared_keys, offer_id, refer
 from amaru.config.demand import RoutingSettings
 from amaru.config.models import ConfigFile
 from amaru.config.secrets import Secrets
-from amaru.config.settings import Config, Provider, RefusedConfigError
+from amaru.config.settings import Alternate, Config, Provider, RefusedConfigError
 from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.domain import Capability, Limits, Offer, PrefillStyle, Price, Tenant, Weights
 from amaru.errors import ConfigError
@@ -129,12 +129,17 @@ def _provider(id: str, settings: ProviderSettings, routing: RoutingSettings, sec
     loc: Loc = ("providers", id)
     timeouts = settings.timeouts
     ca_file = secrets.certificate_file((*loc, "ca_file"), settings.ca_file) if settings.ca_file else None
+    headers = secrets.headers((*loc, "headers"), settings.headers)
+    own = [
+        secrets.headers((*loc, "alternates", place, "headers"), alternate.headers)
+        for place, alternate in enumerate(settings.alternates)
+    ]
     return Provider(
         id=id,
         protocol=settings.protocol,
         base_url=settings.base_url,
         key=secrets.provider_key(loc, settings),
-        headers=MappingProxyType(secrets.headers((*loc, "headers"), settings.headers)),
+        headers=MappingProxyType(headers),
         regions=settings.regions,
         connect_ms=timeouts.connect_ms,
         first_token_ms=timeouts.first_token_ms or routing.first_token_ms,
@@ -144,6 +149,10 @@ def _provider(id: str, settings: ProviderSettings, routing: RoutingSettings, sec
         transport=settings.transport,
         ca_file=ca_file,
         verify_tls=settings.verify_tls,
+        alternates=tuple(
+            Alternate(alternate.base_url, MappingProxyType({**headers, **extra}))
+            for alternate, extra in zip(settings.alternates, own, strict=True)
+        ),
     )
 
 

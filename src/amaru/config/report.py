@@ -59,6 +59,10 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
         shown = plain["providers"][id]
         shown["key"] = _key_source(config.file.providers[id])
         shown["headers"] = dict.fromkeys(provider.headers, "set")
+        shown["alternates"] = [
+            {"base_url": alternate.base_url, "headers": dict.fromkeys(alternate.headers, "set")}
+            for alternate in provider.alternates
+        ]
         shown["timeouts"] = {
             "connect_ms": provider.connect_ms,
             "first_token_ms": provider.first_token_ms,
@@ -96,12 +100,16 @@ def _warn_providers(config: Config) -> Iterable[tuple[str, str]]:
     used = {offer.provider for offer in config.offers()}
     for id, provider in config.providers().items():
         place = dotted(("providers", id))
-        url = urlsplit(provider.base_url)
+        addresses = {f"{place}.base_url": provider.base_url}
+        for index, alternate in enumerate(provider.alternates):
+            addresses[f"{place}.alternates[{index}].base_url"] = alternate.base_url
+        urls = {at: urlsplit(address) for at, address in addresses.items()}
         if id not in used:
             yield place, "has no offer, so it is never asked"
-        if url.scheme == "http" and provider.key is not None and not is_loopback(url.hostname or ""):
-            yield f"{place}.base_url", "its key travels unencrypted; write https:// unless the network is your own"
-        if not provider.verify_tls and url.scheme == "https":
+        for at, url in urls.items():
+            if url.scheme == "http" and provider.key is not None and not is_loopback(url.hostname or ""):
+                yield at, "its key travels unencrypted; write https:// unless the network is your own"
+        if not provider.verify_tls and any(url.scheme == "https" for url in urls.values()):
             yield f"{place}.verify_tls", "whoever answers at its address gets its key and every prompt"
 
 

@@ -26,6 +26,14 @@ class RefusedConfigError(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
+class Alternate:
+    """Another address of a provider. Its headers are all that it is sent: the provider's, and its own over them."""
+
+    base_url: str
+    headers: Mapping[str, SecretStr]
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A provider with its key at hand and every limit filled in. Times are milliseconds."""
 
@@ -46,6 +54,8 @@ class Provider:
     transport: Literal["h1", "reqwest"]
     ca_file: Path | None
     verify_tls: bool
+    alternates: tuple[Alternate, ...] = ()
+    """Other addresses of it, in the file's order; everything else is as for the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,34 @@ class TimeoutSettings(Section):
     idle_ms: Milliseconds | None = Field(default=None, description="Longest silence inside a stream.")
 
 
+BaseUrl = Annotated[str, Field(max_length=2048), AfterValidator(_base_url)]
+
+
+class AlternateSettings(Section):
+    """Another address of the same provider, such as another version of its API or another endpoint."""
+
+    base_url: BaseUrl = Field(
+        description="Its address, up to and without /chat/completions. It gets the provider's key.",
+        examples=["https://api.openai.com/v2"],
+    )
+    headers: dict[str, str] = Field(
+        default={},
+        description="Extra request headers, besides the provider's own, which they outrank. "
+        "{env:NAME} in a value stands for that environment variable.",
+    )
+
+
 class ProviderSettings(Section):
     """One provider: where it is, and how to reach it."""
 
     protocol: Literal["openai"] = Field(default="openai", description="The API that it speaks.")
-    base_url: Annotated[str, Field(max_length=2048), AfterValidator(_base_url)] = Field(
+    base_url: BaseUrl = Field(
         description="Its address, up to and without /chat/completions.", examples=["https://api.openai.com/v1"]
+    )
+    alternates: tuple[AlternateSettings, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Other addresses of it that serve the same offers; asked where the first one ails.",
     )
     key_env: EnvName | None = Field(
         default=None,

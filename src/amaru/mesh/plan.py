@@ -13,8 +13,8 @@ from amaru.accounts.keys import KeyRing
 from amaru.config import Config
 from amaru.config import Provider as ProviderSettings
 from amaru.domain import Kind, Offer, Workload
-from amaru.providers.base import Provider, Timing
 from amaru.protocols.adapting import Adaptation
+from amaru.providers.base import Provider, Timing
 from amaru.providers.openai import OpenAIProvider, ProviderSpec
 from amaru.providers.switched import SwitchedProvider
 from amaru.providers.transport import Endpoint, endpoint_from_url
@@ -141,10 +141,14 @@ class Plan:
         ValueError
             No such offer.
         """
-        for known in self.board.offers:
-            if known.id == offer:
-                return self.providers[known.provider].adapt(offer, adaptation)
-        raise ValueError(f"no offer {offer!r}")
+        return self.provider_of(offer).adapt(offer, adaptation)
+
+    def provider_of(self, offer: str) -> Provider:
+        """Who serves the offer of that id; raises ``ValueError`` where there is none."""
+        row = self.board.row_of.get(offer)
+        if row is None:
+            raise ValueError(f"no offer {offer!r}")
+        return self.providers[self.board.offers[row].provider]
 
     # ---- who uses it --------------------------------------------------------------------------------------------
 

@@ -74,6 +74,9 @@ class Sent(Struct, frozen=True, gc=False):
         return bool(self.events or self.reasoning_events or self.choices or self.opaque)
 
 
+NO_CHOICES = "an event has no choices"
+"""``StreamParser.malformed`` where an event is JSON, but no chunk: another shape of answer, perhaps."""
+
 _read = msgspec.json.Decoder(_Chunk).decode
 _read_odd_usage = msgspec.json.Decoder(_OddUsage).decode
 _CR = 0x0D
@@ -337,7 +340,7 @@ class StreamParser:
 
     def _take_without_choices(self, data: bytes, name: bytes, chunk: _Chunk) -> bool:
         if chunk.error or (chunk.usage is None and chunk.choices is None):
-            self._take_error(data, name, "an event has no choices")
+            self._take_error(data, name, NO_CHOICES)
             return False
         self.events += 1
         wanted = True  # such as Azure's first event, which tells how the prompt was filtered

@@ -12,8 +12,10 @@ from typing import Protocol
 import msgspec
 
 from amaru.domain import Offer, Usage
+from amaru.protocols.adapting import Adaptation, Adapted
 from amaru.protocols.openai import OpenAIRequest
 from amaru.protocols.stream import Sent
+from amaru.providers.unread import Unread
 
 TAIL_S = 1.0
 """How long a stream whose every choice has finished may still take to send its usage and ``[DONE]``."""
@@ -119,12 +121,29 @@ class Provider(Protocol):
     def id(self) -> str:
         """Its name in the configuration."""
 
-    async def call(self, offer: Offer, request: OpenAIRequest, timing: Timing) -> WholeReply | StreamReply:
+    async def call(
+        self, offer: Offer, request: OpenAIRequest, timing: Timing, *, whole: bool = False
+    ) -> WholeReply | StreamReply:
         """Ask ``offer`` to serve ``request``.
 
         For a stream this returns once the first content is there, so that every failure before it can be retried
         unseen. Raises ``Failure``; a cancelled call aborts the provider's connection.
+
+        ``whole``: a stream is asked for without ``stream``, within ``timing.answer_at``, and the reply is a stream all
+        the same, made of the whole answer.
         """
+
+    def adapt(self, offer: str, adaptation: Adaptation | None) -> Adaptation | None:
+        """From now on, rewrite the answers of the offer of that id as ``adaptation`` has it; gives back the former.
+
+        ``None``: they are handed on as they come. Calls that have begun keep what they began with.
+        """
+
+    def adapted(self, offer: str) -> Adapted | None:
+        """How the answers of that offer are rewritten, and how many needed it; ``None``: they are not."""
+
+    def unread(self, offer: str) -> Unread | None:
+        """The latest answer of that offer that could not be read, in which an adaptation may be found."""
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 
 import msgspec
 from pydantic import SecretStr
 
 from amaru import __version__
+from amaru.accounts.tokens import count_usage
 from amaru.domain import FailureKind, Kind, Offer
 from amaru.errors import Failure
+from amaru.protocols.adapting import Adaptation, Adapted, Adapter, Blanks, with_usage
 from amaru.protocols.answers import parse_answer
 from amaru.protocols.openai import OpenAIRequest, encode_request
+from amaru.protocols.prompts import prompt_of
+from amaru.protocols.whole_as_stream import as_whole
 from amaru.protocols.wire_errors import WireError
+from amaru.providers.adapted import AdaptedResponse
 from amaru.providers.base import Facts, StreamReply, Timing, WholeReply
 from amaru.providers.failures import MAX_BODY_BYTES, failure_from_error, failure_from_response
 from amaru.providers.openai_stream import OpenAIStreamReply
 from amaru.providers.transport import Endpoint, Header, HeaderBlock, HttpResponse, Transport, open_transport
+from amaru.providers.unread import Unread, UnreadAnswers
+from amaru.providers.whole_stream import WholeStreamReply
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A whole answer may not be larger; 2,048 embeddings of 3,072 dimensions, in text, take half of it."""
@@ -64,7 +72,9 @@ class OpenAIProvider:
     be sent; the message names it and never shows its value.
     """
 
-    __slots__ = ("_secrets", "_stream_headers", "_transport", "_wall_clock", "_whole_headers", "id")
+    __slots__ = (
+        "_adaptations", "_secrets", "_stream_headers", "_transport", "_unread", "_wall_clock", "_whole_headers", "id",
+    )  # fmt: skip
 
     def __init__(
         self, spec: ProviderSpec, *, transport: Transport | None = None, wall_clock: Callable[[], float] = time.time
@@ -72,6 +82,8 @@ class OpenAIProvider:
         self.id = spec.id
         self._transport = open_transport(spec.endpoint) if transport is None else transport
         self._wall_clock = wall_clock
+        self._adaptations: dict[str, Adapted] = {}
+        self._unread = UnreadAnswers()
         values = [value for _, value in spec.headers] + ([spec.key] if spec.key is not None else [])
         self._secrets = tuple(value.get_secret_value() for value in values)
         self._whole_headers = _headers(spec, b"application/json")
@@ -81,10 +93,31 @@ class OpenAIProvider:
         return f"OpenAIProvider({self.id!r})"
 
     async def aclose(self) -> None:
+        await self._unread.aclose()
         await self._transport.aclose()
 
-    async def call(self, offer: Offer, request: OpenAIRequest, timing: Timing) -> WholeReply | StreamReply:
+    def adapt(self, offer: str, adaptation: Adaptation | None) -> Adaptation | None:
+        former = self._adaptations.pop(offer, None)
+        if adaptation is not None:
+            self._adaptations[offer] = Adapted(adaptation)
+        return None if former is None else former.adaptation
+
+    def adapted(self, offer: str) -> Adapted | None:
+        return self._adaptations.get(offer)
+
+    def unread(self, offer: str) -> Unread | None:
+        return self._unread.of(offer)
+
+    async def call(
+        self, offer: Offer, request: OpenAIRequest, timing: Timing, *, whole: bool = False
+    ) -> WholeReply | StreamReply:
         stream = request.stream
+        if whole and stream:
+            answer = await self.call(offer, as_whole(request), timing)
+            assert isinstance(answer, WholeReply)
+            return WholeStreamReply(answer, request, asyncio.get_running_loop().time())
+        adapter = self._adapter(offer, request) if self._adaptations else None
+        body = b""
         reply: OpenAIStreamReply | None = None
         limit_at = min(timing.first_token_at if stream else timing.answer_at, timing.deadline_at)
         response = await self._transport.send(
@@ -101,14 +134,19 @@ class OpenAIProvider:
                 raise await self._refusal(response, limit_at)
             if not stream:
                 # Read here, not one coroutine further down: each costs every wake-up of every request.
-                return self._whole(request.kind, response, await response.read(MAX_ANSWER_BYTES))
+                body = await response.read(MAX_ANSWER_BYTES)
+                if adapter is not None:
+                    return self._adapted(adapter, offer, request, response, body)
+                return self._whole(request.kind, response, body)
             media_type = response.headers.get(b"content-type", b"").lower()
             if b"json" in media_type or b"html" in media_type:
                 raise await self._not_a_stream(request.kind, response)
-            reply = OpenAIStreamReply(response, request, timing, self._error)
+            shown = response if adapter is None else AdaptedResponse(response, adapter)
+            reply = OpenAIStreamReply(shown, request, timing, self._error)
             await reply.open()
         except Failure as failure:
-            response.close()
+            if adapter is not None or not self._keeps_unread(failure, offer, request.kind, response, body, reply):
+                response.close()
             cut_short = not stream and failure.kind is FailureKind.STREAM_CUT
             told = _cut_short(response) if cut_short else failure
             told.generated_bytes = _generated_bytes(told, response, reply)
@@ -137,6 +175,42 @@ class OpenAIProvider:
             bytes_received=received,
         )
         return WholeReply(response.status, body, response.headers.get(b"content-type", b"application/json"), facts)
+
+    def _keeps_unread(
+        self,
+        failure: Failure,
+        offer: Offer,
+        kind: Kind,
+        response: HttpResponse,
+        body: bytes,
+        reply: OpenAIStreamReply | None,
+    ) -> bool:
+        """Keep what could not be read; whether that still goes on, and will close the response."""
+        if failure.kind is FailureKind.MALFORMED_BODY:
+            self._unread.keep(offer.id, kind, body)
+        elif failure.kind is FailureKind.MALFORMED_EVENT and reply is not None and reply.unread:
+            return self._unread.listen(offer.id, kind, response, reply.unread)
+        return False
+
+    def _adapter(self, offer: Offer, request: OpenAIRequest) -> Adapter | None:
+        adapted = self._adaptations.get(offer.id)
+        if adapted is None or not adapted.adaptation.knows(request.kind, stream=request.stream):
+            return None
+        prefix = "chatcmpl" if request.kind is Kind.CHAT else "cmpl"
+        blanks = Blanks(f"{prefix}-{uuid.uuid4().hex}", int(self._wall_clock()), offer.model)
+        return Adapter(adapted, request.kind, stream=request.stream, blanks=blanks, choices=request.choices)
+
+    def _adapted(
+        self, adapter: Adapter, offer: Offer, request: OpenAIRequest, response: HttpResponse, body: bytes
+    ) -> WholeReply:
+        """A whole answer in OpenAI's shape. Where it came without usage, its facts still say so: nobody reported it."""
+        reply = self._whole(request.kind, response, adapter.rewrite(body))
+        if not adapter.counts_usage or reply.facts.usage is not None:
+            return reply
+        facts = reply.facts
+        adapter.count()
+        usage = count_usage(offer.model, prompt_of(request), facts.output_text, facts.output_chars)
+        return WholeReply(reply.status, with_usage(request.kind, reply.body, usage), reply.content_type, facts)
 
     async def _not_a_stream(self, kind: Kind, response: HttpResponse) -> Failure:
         """A stream was asked for and something else came: an error, or an answer that cannot be used."""

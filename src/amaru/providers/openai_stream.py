@@ -24,7 +24,7 @@ from collections.abc import Callable
 from amaru.domain import FailureKind
 from amaru.errors import Failure
 from amaru.protocols.openai import OpenAIRequest
-from amaru.protocols.stream import Sent, StreamParser
+from amaru.protocols.stream import NO_CHOICES, Sent, StreamParser
 from amaru.protocols.wire_errors import WireError
 from amaru.providers.base import MAX_SAMPLE_BYTES, Facts, StreamReply, Timing
 from amaru.providers.transport import HttpResponse
@@ -44,10 +44,11 @@ class OpenAIStreamReply(StreamReply):
     __slots__ = (
         "_begun", "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_last", "_longest_gap_s",
         "_opening", "_parser", "_response", "_room", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
+        "unread",
     )  # fmt: skip
 
     def __init__(self, response: HttpResponse, request: OpenAIRequest, timing: Timing, failure_of: FailureOf) -> None:
-        self.first = self._last = b""
+        self.first = self._last = self.unread = b""
         self._begun: list[bytes] = []
         """The first events, as far as a sample has room; further ones are ``_last`` in turn."""
         self._room = MAX_SAMPLE_BYTES // 2
@@ -99,6 +100,7 @@ class OpenAIStreamReply(StreamReply):
         ------
         Failure
             Whatever goes wrong until then, or has gone wrong in the bytes that are there: nothing was handed on yet.
+            The response is still open; ``unread`` holds what came with an event that is of another shape.
         """
         parser = self._parser
         held: list[bytes] = []
@@ -135,6 +137,8 @@ class OpenAIStreamReply(StreamReply):
                 events = parser.feed(data) if data else self._feed_eof()
                 if parser.ended or parser.finish_reasons:
                     self._judge_end()
+                    if parser.malformed is NO_CHOICES and self._first_token_at is None:
+                        self.unread = data
                 if parser.events != self._events and self._first_token_at is not None:  # before it, its limit holds
                     self._wait_on()
                 if parser.holder is not None:
@@ -148,7 +152,8 @@ class OpenAIStreamReply(StreamReply):
                     return events
         except BaseException:
             self._note_gap(self._time())
-            self._response.close()
+            if self._first_token_at is not None:
+                self._response.close()
             raise
         return b""
 

@@ -1,0 +1,85 @@
+"""What came in an answer's place and could not be read, kept for whoever looks for its meaning.
+
+Of each offer the latest such answer is kept, in memory alone: it may hold text (law 4). A stream of another shape
+fails at its first event, long before its content: where nobody did so lately, the rest of it is read on for a moment,
+beside the request, which goes on elsewhere at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import Struct
+
+from amaru.domain import FailureKind, Kind
+from amaru.errors import Failure
+from amaru.providers.transport import HttpResponse
+
+MAX_UNREAD_BYTES = 64 * 1024
+LISTEN_S = 1.0
+"""How long the rest of a stream is read on."""
+LISTEN_EVERY_S = 30.0
+"""How often, at most, for one offer: the provider bills what it generates."""
+
+
+class Unread(Struct, frozen=True, gc=False):
+    """An answer that could not be read. Its repr holds none of it."""
+
+    kind: Kind
+    stream: bool
+    body: bytes
+    """A whole answer, or the events of a stream; never to be logged or stored."""
+
+    def __repr__(self) -> str:
+        return f"Unread({self.kind.value}, stream={self.stream}, {len(self.body)} bytes)"
+
+
+class UnreadAnswers:
+    """The latest unread answer of each offer of one provider."""
+
+    __slots__ = ("_kept", "_listened_at", "_listening")
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Unread] = {}
+        self._listened_at: dict[str, float] = {}
+        self._listening: set[asyncio.Task[None]] = set()
+
+    def of(self, offer: str) -> Unread | None:
+        """The latest of that offer; ``None`` where there was none."""
+        return self._kept.get(offer)
+
+    def keep(self, offer: str, kind: Kind, body: bytes) -> None:
+        """Keep a whole answer, where it is small enough."""
+        if 0 < len(body) <= MAX_UNREAD_BYTES:
+            self._kept[offer] = Unread(kind, False, body)
+
+    def listen(self, offer: str, kind: Kind, response: HttpResponse, begun: bytes) -> bool:
+        """Read on in a stream that began with ``begun``, and close it; False: not now, and it is still to be closed."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._listened_at.get(offer, -LISTEN_EVERY_S) < LISTEN_EVERY_S:
+            return False
+        self._listened_at[offer] = now
+        response.set_deadline(now + LISTEN_S, FailureKind.STREAM_STALLED, "listened long enough")
+        task = loop.create_task(self._listen(offer, kind, response, begun))
+        self._listening.add(task)
+        task.add_done_callback(self._listening.discard)
+        return True
+
+    async def _listen(self, offer: str, kind: Kind, response: HttpResponse, begun: bytes) -> None:
+        body = bytearray(begun)
+        try:
+            while len(body) < MAX_UNREAD_BYTES and (data := await response.chunk()):
+                body += data
+        except Failure:
+            pass
+        finally:
+            response.close()
+            self._kept[offer] = Unread(kind, True, bytes(body[:MAX_UNREAD_BYTES]))
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        tasks = list(self._listening)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

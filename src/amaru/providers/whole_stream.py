@@ -1,0 +1,57 @@
+"""The stream that a whole answer makes: for an offer that is asked without ``stream`` while its streams break."""
+
+from __future__ import annotations
+
+import msgspec
+
+from amaru.domain import FailureKind
+from amaru.errors import Failure
+from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.stream import Sent
+from amaru.protocols.whole_as_stream import chunks_of, sent_by
+from amaru.providers.base import MAX_SAMPLE_BYTES, Facts, StreamReply, WholeReply
+
+
+class WholeStreamReply(StreamReply):
+    """See ``base.StreamReply``: all its events are in ``first``, and nothing can go wrong behind them.
+
+    ``arrived_at`` is when the answer was whole, which is when the caller gets its first content.
+
+    Raises
+    ------
+    Failure
+        ``MALFORMED_BODY``: the answer holds what no chunk can.
+    """
+
+    __slots__ = ("_facts", "first")
+
+    def __init__(self, reply: WholeReply, request: OpenAIRequest, arrived_at: float) -> None:
+        try:
+            self.first = chunks_of(request.kind, reply.body, include_usage=request.include_usage)
+        except (ValueError, LookupError, RecursionError) as error:
+            failure = Failure(
+                FailureKind.MALFORMED_BODY,
+                f"the whole answer makes no stream: {type(error).__name__}",
+                status=reply.status,
+                bytes_received=reply.facts.bytes_received,
+            )
+            failure.generated_bytes = reply.facts.bytes_received  # it was generated, and is billed
+            raise failure from None
+        self._facts = msgspec.structs.replace(reply.facts, first_token_at=arrived_at)
+
+    @property
+    def facts(self) -> Facts:
+        return self._facts
+
+    @property
+    def sent(self) -> Sent:
+        return sent_by(self.first)
+
+    def sample(self) -> tuple[bytes, bool]:
+        return (self.first, True) if len(self.first) <= MAX_SAMPLE_BYTES else (b"", False)
+
+    async def next(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Nothing is open: the answer came whole."""

@@ -1,0 +1,117 @@
+"""A stream whose provider is asked without one: a whole answer in chunks, and the failures of a whole answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from openai_peer import OFFER, Exchange, Peer, chat, peer, read_all
+
+from amaru.domain import FailureKind, Usage
+from amaru.errors import Failure
+from amaru.protocols.openai import OpenAIRequest
+from amaru.providers.base import StreamReply, Timing, WholeReply
+
+ANSWER = json.dumps(
+    {
+        "id": "1",
+        "model": "their-model-2024",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 2},
+    }
+).encode()
+
+
+def ask(provider: Peer, request: OpenAIRequest | None = None, **seconds: float) -> asyncio.Future[StreamReply]:
+    async def call() -> StreamReply:
+        now = asyncio.get_running_loop().time()
+        at = {"first_token": 5.0, "answer": 5.0, **seconds}
+        timing = Timing(now + at["first_token"], now + at["answer"], idle_s=5.0, deadline_at=now + 10.0)
+        reply = await provider.provider.call(OFFER, request or chat(stream=True), timing, whole=True)
+        assert isinstance(reply, StreamReply)
+        return reply
+
+    return asyncio.ensure_future(call())
+
+
+async def answer(exchange: Exchange) -> None:
+    exchange.answer(200, ANSWER)
+
+
+async def test_the_caller_gets_chunks_and_the_provider_never_hears_of_a_stream() -> None:
+    async with peer(answer) as provider:
+        before = asyncio.get_running_loop().time()
+        reply = await ask(provider, chat(stream=True, temperature=0.5, stream_options={"include_usage": True}))
+        chunks = [json.loads(line[6:]) for line in (await read_all(reply)).split(b"\n\n") if line]
+        assert [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]] == [
+            "",
+            "Paris.",
+            None,
+        ]
+        assert chunks[-1]["usage"] == {"prompt_tokens": 4, "completion_tokens": 2}
+        facts = reply.facts
+        assert (facts.model, facts.usage, facts.finish_reasons) == ("their-model-2024", Usage(4, 2), ("stop",))
+        assert (facts.output_text, facts.output_chars, facts.bytes_received) == (["Paris."], 6, len(ANSWER))
+        assert facts.first_token_at is not None
+        assert facts.first_token_at >= before
+        assert (reply.sent.content, reply.sent.opaque) == ("Paris.", False)
+        assert reply.sample() == (reply.first, True)
+        reply.close()
+        assert await reply.next() == b""
+        assert json.loads(provider.exchanges[0].body) == {
+            "model": OFFER.model,
+            "messages": [{"role": "user", "content": "Where is Paris?"}],
+            "temperature": 0.5,
+        }
+        assert b"application/json" in provider.exchanges[0].head
+
+
+async def test_what_is_no_stream_is_not_concerned() -> None:
+    async with peer(answer) as provider:
+        now = asyncio.get_running_loop().time()
+        timing = Timing(now + 5.0, now + 5.0, idle_s=5.0, deadline_at=now + 10.0)
+        reply = await provider.provider.call(OFFER, chat(), timing, whole=True)
+        assert isinstance(reply, WholeReply)
+        assert reply.body == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (429, b'{"error":{"message":"slow down"}}', FailureKind.RATE_LIMITED),
+        (500, b"", FailureKind.SERVER_ERROR),
+        (200, b'{"choices":[]}', FailureKind.MALFORMED_BODY),
+        (200, ANSWER[:40], FailureKind.MALFORMED_BODY),
+        (200, b'{"choices":[{"message":{"content":"x","tool_calls":[1]}}]}', FailureKind.MALFORMED_BODY),
+        (200, b'{"error":{"message":"overloaded","code":503}}', FailureKind.OVERLOADED),
+    ],
+)
+async def test_it_fails_as_a_whole_answer_does(status: int, body: bytes, kind: FailureKind) -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.answer(status, body)
+
+    async with peer(script) as provider:
+        with pytest.raises(Failure) as caught:
+            await ask(provider)
+        assert caught.value.kind is kind
+
+
+async def test_the_limit_on_whole_answers_holds_and_giving_up_cancels_the_call() -> None:
+    asked = asyncio.Semaphore(0)
+
+    async def silent(exchange: Exchange) -> None:
+        asked.release()
+        await exchange.gone.wait()
+
+    async with peer(silent) as provider:
+        with pytest.raises(Failure) as caught:
+            await ask(provider, first_token=60.0, answer=0.05)
+        assert caught.value.kind is FailureKind.NO_ANSWER
+        call = ask(provider)
+        for _ in range(2):
+            await asked.acquire()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await provider.exchanges[-1].gone.wait()
