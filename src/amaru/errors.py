@@ -50,6 +50,10 @@ class ArtifactError(AmaruError):
     """A store of artifacts, or an artifact in one, cannot be used; the message names both and what to do."""
 
 
+class HealthError(AmaruError):
+    """A gateway's health cannot be asked for, or what it remembers not be read; the message says what to do."""
+
+
 class CheckpointError(AmaruError):
     """A swarm's file or a checkpoint of a training cannot be used; the message names the file, the place in it and the
     reason."""

@@ -341,6 +341,7 @@ class Mesh:
         self.plan = new
         self._tell_time()
         self.store.remember_board(new.board.version, new.board.offers)
+        self.sensing.reload()
         self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
         earlier = self._retirement
         self._retiring.append(old)

@@ -1,8 +1,11 @@
 """Sense, wired to the live mesh: what attempts showed is taken in after the answers, and never holds one up.
 
 ``attempt_ended`` only queues. A task of its own takes what is queued, reduces it to figures and tells the observers, in
-short turns on the event loop while these are quick, beside it where they are not. An observer that raises loses that
-one observation, counted; nothing in here raises into a request.
+short turns on the event loop while these are quick, beside it where they are not. About once a second it looks for
+patterns and ahead, has healings taken, and lowers the rank of offers that are about to fail; every
+``stability.every_s`` it steps the stability field. What it finds is remembered, and told to whoever listens.
+
+An observer that raises loses that one observation, counted; nothing in here raises into a request.
 """
 
 from __future__ import annotations
@@ -12,14 +15,23 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from amaru.domain import Attempt, Kind, Offer, Outcome
+from amaru.health.memory import MemorySettings
 from amaru.health.observation import Observation
+from amaru.health.report import HealthReport
+from amaru.health.sense import Looked, Sense
 from amaru.mesh.aside import Aside
 from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.feed import Feed
 from amaru.mesh.intake import Intake, Left
+from amaru.mesh.keeping import Keeper
+from amaru.mesh.sessions import Session
+from amaru.mesh.steadiness import Steadiness
+from amaru.mesh.watched import steered_by_provider, traits_of_plan
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -29,6 +41,14 @@ TAKE_AFTER_S = 0.02
 """How long what attempts showed waits, to be taken in together."""
 TURN = 16
 """Attempts taken in by one turn on the event loop; with requests' own turns in between."""
+LOOK_EVERY_S = 1.0
+LOOK_AFTER_ATTEMPTS = 16
+"""Under traffic the next look comes after so many attempts, but not sooner than ``LOOK_SOONEST_S``: an offer that
+begins to answer nonsense costs few requests."""
+LOOK_SOONEST_S = 0.1
+LEAST_RISK = 0.05
+"""Predicted failure probability below which an offer is ranked as if there were none."""
+RISK_STEP = 0.02
 LAST_S = 5.0
 """How long the end may wait for what is still queued."""
 
@@ -36,7 +56,7 @@ log = get_logger("mesh")
 
 
 class Sensing:
-    """What a mesh senses of its offers.
+    """What a mesh senses of its offers, and does about it.
 
     Parameters
     ----------
@@ -47,22 +67,38 @@ class Sensing:
     """
 
     def __init__(self, mesh: Mesh, *, timer: Callable[[], float] = time.perf_counter) -> None:
-        settings = mesh.plan.config.health
-        self.enabled = settings.enabled
-        self.intake = Intake(mesh.salt, mesh.wall, settings.samples_per_s)
+        plan, health = mesh.plan, mesh.plan.config.health
+        self.enabled = health.enabled
+        self.intake = Intake(mesh.salt, mesh.wall, health.samples_per_s)
+        self.sense = Sense(traits_of_plan(plan))
+        self.steadiness = self._new_steadiness(mesh)
         self.feed = Feed()
         """What happened, for whoever listens."""
-        self.observers: list[Callable[[Observation], None]] = []
+        self.observers: list[Callable[[Observation], None]] = [self.sense.observe, self._steady]
         """Told of every attempt, one after another, never at once."""
         self.observed = 0
         self.lost = 0
         """Observations that an observer failed to take in, and attempts that could not be read."""
+        self.latest: HealthReport | None = None
+        """Of the last step; what metrics show."""
         self._mesh = mesh
-        self._aside = Aside("amaru-health", timer=timer)
+        self._keeper: Keeper | None = None
+        self._session = Session(mesh.wall())
+        self._aside, self._looking = Aside("amaru-health", timer=timer), Aside("amaru-health-look", timer=timer)
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._look_at = self._step_at = self._snapshot_at = 0.0  # of the loop's clock
+        self._seen_at_look = 0
+        if self.enabled:
+            self._keeper = self._open_memory(mesh)
+
+    @staticmethod
+    def _new_steadiness(mesh: Mesh) -> Steadiness:
+        settings = mesh.plan.config.stability
+        providers = list(mesh.plan.board.rows_of_provider) if settings.enabled else []
+        return Steadiness(providers, every_s=settings.every_s, guardian=settings.guardian)
 
     # ---- taking in ----------------------------------------------------------------------------------------------
 
@@ -109,32 +145,186 @@ class Sensing:
                 except Exception as error:  # as above
                     self._lose(error)
 
+    def _steady(self, observation: Observation) -> None:
+        self.steadiness.observe(observation)
+
     def _lose(self, error: Exception) -> None:
         if not self.lost:
             log.error("observation_lost", error=type(error).__name__, exc_info=error)
         self.lost += 1
+
+    # ---- looking ------------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Take in what is queued, look for patterns and ahead, and act on what is found."""
+        await self.settle()
+        now = self._mesh.wall()
+        async with self._turn:
+            self._seen_at_look = self.observed
+            looked = await self._looking.run(lambda: self.sense.look(now))
+            self._foresee(looked)
+            for pattern in looked.patterns:
+                log.info(
+                    "pattern", id=pattern.id, kind=pattern.kind.value, detail=pattern.detail, ended=pattern.ended_at
+                )
+                self._tell("pattern", pattern)
+
+    async def step(self) -> None:
+        """Look at the whole: one report, one step of the stability field, and what its guardian asks for."""
+        report = await self.report()
+        if self.steadiness.field is not None:
+            coherence = {one.provider: one.coherence for one in report.providers}
+            self.steadiness.step(coherence, report.at)
+            reading = self.steadiness.reading
+            report = msgspec.structs.replace(report, stability=reading)
+            self._tell("field", reading)
+        self.latest = report
+        self._session.saw(report)
+
+    async def report(self) -> HealthReport:
+        """The whole infrastructure at this moment."""
+        await self.settle()
+        now, mesh = self._mesh.wall(), self._mesh
+        notes: list[str] = []
+        if self._keeper is not None and self._keeper.memory.failure:
+            notes.append(f"memory cannot be written: {self._keeper.memory.failure}")
+        async with self._turn:
+            return await self._looking.run(
+                lambda: self.sense.report(
+                    now,
+                    steered=steered_by_provider(mesh.plan.board),
+                    stability=self.steadiness.reading,
+                    observed=self.observed,
+                    dropped=self.intake.dropped + self.lost,
+                    notes=notes,
+                )
+            )
+
+    def _foresee(self, looked: Looked) -> None:
+        """Have offers that are about to fail rank lower, and those that no longer are as before."""
+        plan = self._mesh.plan
+        foreseeing = plan.config.health.prediction
+        for offer, risk in looked.risks.items():
+            row = plan.board.row_of.get(offer)
+            if row is None:
+                continue
+            steering = plan.board.steering(row)
+            wanted = round(risk, 2) if foreseeing and risk >= LEAST_RISK else 0.0
+            if abs(wanted - steering.risk) >= RISK_STEP:
+                plan.board.steer(row, msgspec.structs.replace(steering, risk=wanted))
+
+    def _tell(self, kind: str, what: Any) -> None:  # Any: a struct
+        if self._keeper is not None and kind in ("pattern", "healing"):
+            self._keeper.memory.remember(what)
+        self.feed.tell(kind, msgspec.to_builtins(what))
+
+    # ---- remembering --------------------------------------------------------------------------------------------
+
+    def _open_memory(self, mesh: Mesh) -> Keeper:
+        config = mesh.plan.config
+        settings = MemorySettings(
+            files=config.health.retention_files,
+            days=config.health.retention_days,
+            history_days=config.health.history_days,
+        )
+        keeper = Keeper(config.health_path, settings, wall=mesh.wall)
+        memory = keeper.memory
+        self.sense.patterns.remember(memory.patterns.values())
+        for note in (
+            *self.sense.load(memory.parts),
+            *self.steadiness.load(memory.parts.get("field"), memory.parts.get("guardian")),
+        ):
+            log.warning("memory_not_used", reason=note)
+        keeper.end_all_but(self.sense.patterns.active, mesh.wall())
+        return keeper
+
+    def _keep_states(self, keeper: Keeper) -> None:
+        for part, state in self.sense.states().items():
+            keeper.memory.keep(part, state)
+        if self.steadiness.field is not None:
+            keeper.memory.keep("field", self.steadiness.field.state())
+        keeper.memory.keep("guardian", self.steadiness.guardian.state())
 
     # ---- living -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to take in and to look, unless it has begun, is switched off or has been closed."""
         if self.enabled and self._task is None and not self._closed:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            loop = asyncio.get_running_loop()
+            now, config = loop.time(), self._mesh.plan.config
+            self._look_at = now + LOOK_EVERY_S
+            self._step_at = now + config.stability.every_s
+            self._snapshot_at = now + config.health.snapshot_every_s
+            self._task = loop.create_task(self._run())
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._next_at()):
+                    await self._wake.wait()
             self._wake.clear()
-            await self.settle()
+            try:
+                await self.settle()
+                if loop.time() >= self._next_at():
+                    self._look_at = loop.time() + LOOK_EVERY_S
+                    await self.look()
+                if loop.time() >= self._step_at:
+                    self._step_at = loop.time() + self._mesh.plan.config.stability.every_s
+                    await self.step()
+                await self._keep(loop.time())
+            except Exception as error:  # the next look must come
+                self._lose(error)
+
+    def _next_at(self) -> float:
+        """When to look next: in a second, or sooner under traffic."""
+        busy = self.observed - self._seen_at_look >= LOOK_AFTER_ATTEMPTS
+        return min(self._look_at - (LOOK_EVERY_S - LOOK_SOONEST_S if busy else 0.0), self._step_at)
+
+    async def _keep(self, now_s: float) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        if now_s >= self._snapshot_at:
+            self._snapshot_at = now_s + self._mesh.plan.config.health.snapshot_every_s
+            self._export(keeper, self.latest or await self.report())
+        if keeper.states_due:
+            async with self._turn:
+                await self._looking.run(lambda: self._keep_states(keeper))
+        keeper.write()
+
+    def _export(self, keeper: Keeper, report: HealthReport) -> None:
+        keeper.memory.export("infrastructure_state", report.at, report)
+        keeper.memory.export("session_analysis", self._session.began_at, self._session.analysis(report, keeper.memory))
+
+    def reload(self) -> None:
+        """The mesh has another plan: watch its offers. What is known of those that stay is kept."""
+        if not self.enabled:
+            return
+        mesh = self._mesh
+        self.sense.set_offers(traits_of_plan(mesh.plan))
+        self.intake.samples_per_s = mesh.plan.config.health.samples_per_s
+        fresh = self._new_steadiness(mesh)
+        if fresh.providers != self.steadiness.providers:
+            fresh.guardian = self.steadiness.guardian
+            self.steadiness = fresh
+        self.steadiness.guardian.enabled = mesh.plan.config.stability.guardian
 
     async def aclose(self) -> None:
-        """Take in what is queued, and end."""
+        """Take in what is queued, keep what is known, and end."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.settle(), LAST_S)
+                async with asyncio.timeout(LAST_S):
+                    await self.look()
+                    if self._keeper is not None:
+                        self._export(self._keeper, await self.report())
+                        self._keep_states(self._keeper)
+        if self._keeper is not None:
+            await self._keeper.aclose()
         self.feed.close()
         self._aside.close()
+        self._looking.close()
