@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from amaru.errors import AmaruError
-from amaru.learning.psi_field import FIRST_PAUSE_S, PsiField, http_post
+from amaru.learning.psi_field import PsiField
+from amaru.stability.client import FIRST_PAUSE_S, http_call
 from amaru.stability.guardian import Intervention
 
 GOOD = {"Psi": 0.7, "C": 0.1, "U": 0.2, "Phi": 0.3, "H": 0.4, "PE": 0.5, "_guardian": {"intervention": None}}
@@ -106,7 +107,7 @@ class Clock:
 
 
 def field_at(url: str, said: list[str], clock: Callable[[], float], *, limit_s: float = 30.0) -> PsiField:
-    return PsiField(url, 3, say=said.append, clock=clock, post=http_post(limit_s))
+    return PsiField(url, 3, say=said.append, clock=clock, call=http_call(limit_s))
 
 
 def test_it_is_told_its_dimension_once_and_then_the_rewards(service: Service) -> None:
@@ -163,7 +164,7 @@ def test_a_word_that_is_unknown_is_ignored_and_told_once(service: Service) -> No
         (says(200, b'{"Psi": "high", "C": null, "U": true}'), "none of the numbers"),
         (says(200, b'{"Psi": 1e999}'), "no JSON|none of the numbers"),
         (says(200, b'{"Psi": NaN}'), "no JSON"),
-        (says(200, b" " * 2_000_000), "longer than"),
+        (says(200, b" " * 9_000_000), "longer than"),
         (hangs_up, "no answer"),
     ],
 )
@@ -207,14 +208,14 @@ def test_a_service_that_is_not_there_is_left_alone_longer_and_longer() -> None:
     clock = Clock()
     calls = 0
 
-    post = http_post(5.0)
+    call = http_call(5.0)
 
-    def counted(url: str, body: bytes) -> bytes:
+    def counted(url: str, body: bytes | None) -> bytes:
         nonlocal calls
         calls += 1
-        return post(url, body)
+        return call(url, body)
 
-    field = PsiField(url, 3, say=said.append, clock=clock, post=counted)
+    field = PsiField(url, 3, say=said.append, clock=clock, call=counted)
     for _ in range(600):
         assert field.read([0, 0, 0]) is None
         clock.now += 1.0

@@ -15,9 +15,10 @@ import pytest
 from amaru.errors import AmaruError, CheckpointError
 from amaru.learning.checkpoints import Checkpoint, TrainingSettings, load_checkpoint
 from amaru.learning.crew import learner
+from amaru.learning.pace import Trained
 from amaru.learning.psi_field import PsiField
 from amaru.learning.swarm_files import load_swarm_file
-from amaru.learning.training import Trained, Training
+from amaru.learning.training import Training
 from amaru.learning.worlds import EpisodeWorlds
 from amaru.routing import belief_kernels
 from amaru.simulation.play import play
@@ -265,8 +266,9 @@ class Guardian:
         self.words = list(words)
         self.told: list[list[float]] = []
 
-    def __call__(self, url: str, body: bytes) -> bytes:
-        if url.endswith("/init"):
+    def __call__(self, url: str, body: bytes | None) -> bytes:
+        assert body is not None
+        if not url.endswith("/step"):
             return b"{}"
         self.told.append(msgspec.json.decode(body)["x"])
         word = self.words.pop(0) if self.words else None
@@ -274,7 +276,7 @@ class Guardian:
         return msgspec.json.encode({**figures, "_guardian": {"intervention": word}})
 
     def field(self, agents: int) -> PsiField:
-        return PsiField("http://field", agents, say=lambda _: None, clock=lambda: 0.0, post=self)
+        return PsiField("http://field", agents, say=lambda _: None, clock=lambda: 0.0, call=self)
 
 
 def test_the_field_is_told_the_rewards_of_every_episode_and_its_figures_are_kept(

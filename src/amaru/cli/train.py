@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from amaru.learning.checkpoints import Checkpoint, TrainingSettings
-    from amaru.learning.training import Trained, Training
+    from amaru.learning.pace import Trained
+    from amaru.learning.training import Training
     from amaru.simulation.scenario import Scenario
 
 FAMILY = "hidden-train-v1"
@@ -92,8 +93,9 @@ def train(
     psi_field: Annotated[
         str | None,
         typer.Option(
-            metavar="URL",
-            help="A stability field that is told the agents' rewards, and may ask for intervention.",
+            metavar="URL|local",
+            help="A stability field that is told the agents' rewards, and may ask for intervention: a service"
+            " (`amaru psi serve`), or `local`, one in this process.",
             rich_help_panel=_SWARM,
             show_default=False,
         ),
@@ -167,7 +169,7 @@ def train(
 
     from amaru.learning.checkpoints import load_checkpoint
     from amaru.learning.preconditions import check_family
-    from amaru.learning.psi_field import PsiField
+    from amaru.learning.psi_field import LOCAL, LocalField, PsiField, TrainingField
     from amaru.learning.training import Training
 
     asked = {
@@ -193,8 +195,10 @@ def train(
     if loaded is not None:
         _check_loaded(loaded, load, episodes)
         wanted = wanted if episodes is not None else max(loaded.wanted, loaded.episode)
-    field = None
-    if psi_field is not None:
+    field: TrainingField | None = None
+    if psi_field == LOCAL:
+        field = LocalField(settings.agents)
+    elif psi_field is not None:
         field = PsiField(psi_field, settings.agents, say=say, clock=time.monotonic)
     start = None if dataset is None or loaded is not None else _warm(settings, dataset, say=say)
     _make(out)

@@ -25,7 +25,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides a training's result. Whatever else it is given (processes, files, the field) does not."""
+    """What decides a training's result. Of all else that it is given, only a stability field has a say."""
 
     policy: str
     agents: Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -80,6 +80,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     requests: Count
     seconds: float
     """Spent on training so far."""
+    field: bytes | None = None
+    """The stability field in this process; ``None``: there was none."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> int:

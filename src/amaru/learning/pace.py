@@ -1,8 +1,9 @@
-"""How a training stands, and how fast it goes. No result depends on it."""
+"""How a training stands, how fast it goes, and what it came to. No result depends on it."""
 
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 
 import msgspec
 
@@ -30,6 +31,23 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     fill_rate: float
     epsilon: float
     table_size: float
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run came to."""
+
+    episode: int
+    complete: bool
+    requests: int
+    """Of the whole training, earlier runs included, as the next."""
+    seconds: float
+    run_requests: int
+    """Of this run, as the next."""
+    run_seconds: float
+    score: float
+    """The best agent's mean utility lately."""
+    best: int
+    files: tuple[Path, ...]
 
 
 class Pace:

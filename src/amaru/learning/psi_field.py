@@ -1,34 +1,28 @@
-"""A stability field beside the training: a service that is told the agents' rewards, and may ask for intervention.
+"""A stability field beside the training: it is told the agents' rewards, and may ask for intervention.
 
-``POST URL/init {"dimension": agents}`` once, then after every episode ``POST URL/step {"x": rewards, "apply_guardian":
-true}``. It answers ``Psi, C, U, Phi, H, PE`` and, in ``_guardian.intervention``, ``nigredo`` (reset the worst agent),
-``albedo`` (raise exploration) or nothing.
+Either a service, over HTTP: ``POST URL/init {"dimension": agents}`` once, then after every episode ``POST URL/step
+{"x": rewards, "apply_guardian": true}``. It answers ``Psi, C, U, Phi, H, PE`` and, in ``_guardian.intervention``,
+``nigredo`` (reset the worst agent), ``albedo`` (raise exploration) or nothing. Training never depends on it: whatever
+the service does, or fails to do, an episode without an answer is an episode without these figures.
 
-Training never depends on it: whatever the service does, or fails to do, an episode without an answer is an episode
-without these figures.
+Or a field in this process, which needs no service, never is away, and is saved with the checkpoint: the result of a
+training with it is the same every time, in one go or resumed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from amaru.errors import AmaruError
-from amaru.stability.guardian import Intervention
+from amaru.stability.client import Attempts, Call, FieldError, PsiClient
+from amaru.stability.guardian import Guardian, GuardianSettings, Intervention
 
-if TYPE_CHECKING:
-    from pyreqwest.bytes import Bytes
-
-LIMIT_S = 2.0
-"""A call that takes longer has failed."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0
-"""A service that failed is left alone for so long, doubling: thousands of episodes must not wait for it one by one."""
-MAX_ANSWER_BYTES = 1024 * 1024
+LOCAL = "local"
+"""In place of a URL: a field in this process."""
 FIGURES = ("Psi", "C", "U", "Phi", "H", "PE")
 
 
@@ -38,14 +32,28 @@ class Reading(NamedTuple):
     figures: dict[str, float]
     """The ``FIGURES``; one that the service left out, or that is not a finite number, is NaN."""
     intervention: Intervention | None
+    id: str | None = None
+    """Of the intervention, for telling what it changed."""
 
 
-class FieldError(AmaruError):
-    """The service did not answer as a field does; the message says how."""
+class TrainingField(Protocol):
+    """What a training needs of a field."""
 
+    @property
+    def missed(self) -> int:
+        """Episodes without an answer."""
 
-Post = Callable[[str, bytes], bytes]
-"""A URL and a JSON body → the body of a successful answer. Raises ``FieldError``."""
+    def read(self, rewards: Sequence[float]) -> Reading | None:
+        """Tell the rewards of an episode, in the agents' order; ``None``: no answer."""
+
+    def applied(self, id: str, changed: Mapping[str, str]) -> None:
+        """Tell what an intervention changed."""
+
+    def state(self) -> bytes | None:
+        """What belongs into the checkpoint; ``None``: nothing, it keeps itself."""
+
+    def load(self, state: bytes) -> None:
+        """Go on from what `state` gave. Raises ValueError."""
 
 
 class PsiField:
@@ -61,7 +69,7 @@ class PsiField:
         Takes a line for the user: the first time that the service is away, and the first time that it is back.
     clock
         Seconds; only pauses are measured by it.
-    post
+    call
         How calls are made; for tests.
 
     Raises
@@ -77,56 +85,57 @@ class PsiField:
         *,
         say: Callable[[str], None],
         clock: Callable[[], float],
-        post: Post | None = None,
+        call: Call | None = None,
     ) -> None:
-        self.url = _checked(url)
+        try:
+            self._client = PsiClient(url, call=call)
+        except ValueError as error:
+            raise AmaruError(f"--psi-field: {error}, nor {LOCAL!r}") from None
+        self.url = self._client.url
         self.dimension = dimension
-        self.missed = 0
-        """Episodes without an answer."""
-        self._say = say
-        self._clock = clock
-        self._post = post or http_post()
+        self._attempts = Attempts(self.url, say=say, clock=clock)
         self._ready = False
-        self._pause_s = FIRST_PAUSE_S
-        self._not_before = -math.inf
-        self._told: set[str] = set()
+
+    @property
+    def missed(self) -> int:
+        """Episodes without an answer."""
+        return self._attempts.missed
 
     def read(self, rewards: Sequence[float]) -> Reading | None:
         """Tell the rewards of an episode, in the agents' order; ``None``: the service is away, or paused."""
-        if self._clock() < self._not_before:
-            self.missed += 1
-            return None
-        try:
-            if not self._ready:
-                self._call("init", {"dimension": self.dimension})
-                self._ready = True
-            reading = self._reading(self._call("step", {"x": list(rewards), "apply_guardian": True}))
-        except FieldError as error:
-            self.missed += 1
+        reading = self._attempts.make(lambda: self._asked(rewards))
+        if reading is None:
             self._ready = False  # it may have been restarted: it must be told the dimension again
-            self._not_before = self._clock() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-            self._once("away", f"the psi-field at {self.url} is away ({error}); training goes on without it")
-            return None
-        self._pause_s = FIRST_PAUSE_S
-        if "away" in self._told:
-            self._once("back", f"the psi-field at {self.url} is back, and used again")
         return reading
 
-    def _call(self, path: str, body: Mapping[str, object]) -> bytes:
-        return self._post(f"{self.url}/{path}", msgspec.json.encode(body))
+    def _asked(self, rewards: Sequence[float]) -> Reading:
+        if not self._ready:
+            self._client.init(self.dimension)
+            self._ready = True
+        return self._reading(self._client.step(rewards))
 
-    def _reading(self, answer: bytes) -> Reading:
+    def applied(self, id: str, changed: Mapping[str, str]) -> None:
+        """Tell what an intervention changed, where the service wants to know: not every one does."""
         try:
-            decoded = msgspec.json.decode(answer)
-        except msgspec.DecodeError as error:
-            raise FieldError(f"its answer is no JSON: {error}") from None
-        if not isinstance(decoded, dict):
-            raise FieldError("its answer is no JSON object")
-        figures = {name: _finite(decoded.get(name)) for name in FIGURES}
+            self._client.applied(id, changed)
+        except FieldError as error:
+            self._attempts.once(
+                "untold", f"the psi-field at {self.url} did not take note of what was changed ({error})"
+            )
+
+    def state(self) -> None:
+        """Nothing: the service keeps itself."""
+
+    def load(self, state: bytes) -> None:
+        """Nothing is taken over: the service has its own."""
+
+    def _reading(self, answer: dict[str, Any]) -> Reading:  # Any: JSON
+        figures = {name: _finite(answer.get(name)) for name in FIGURES}
         if all(math.isnan(figure) for figure in figures.values()):
             raise FieldError(f"its answer has none of the numbers {', '.join(FIGURES)}")
-        return Reading(figures, self._intervention(decoded))
+        guardian = answer.get("_guardian")
+        id = guardian.get("id") if isinstance(guardian, dict) else None
+        return Reading(figures, self._intervention(answer), id if isinstance(id, str) else None)
 
     def _intervention(self, answer: dict[str, Any]) -> Intervention | None:  # Any: JSON
         guardian = answer.get("_guardian")
@@ -139,45 +148,66 @@ class PsiField:
             return Intervention(asked)
         except ValueError:
             known = " and ".join(Intervention)
-            self._once("word", f"the psi-field asks for {str(asked)[:40]!r}, which is unknown ({known} are); ignored")
+            self._attempts.once(
+                "word", f"the psi-field asks for {str(asked)[:40]!r}, which is unknown ({known} are); ignored"
+            )
             return None
 
-    def _once(self, about: str, words: str) -> None:
-        if about not in self._told:
-            self._told.add(about)
-            self._say(words)
+
+class _State(msgspec.Struct, frozen=True, kw_only=True):
+    dimension: int
+    field: bytes
+    guardian: bytes
 
 
-def http_post(limit_s: float = LIMIT_S) -> Post:
-    """Calls over HTTP, each within ``limit_s`` from its beginning to the answer's last byte."""
-    from pyreqwest.client import SyncClientBuilder
-    from pyreqwest.exceptions import PyreqwestError
+class LocalField:
+    """A field and its guardian in this process.
 
-    client = SyncClientBuilder().timeout(timedelta(seconds=limit_s)).follow_redirects(False).build()
+    Parameters
+    ----------
+    dimension
+        Agents.
+    guardian
+        When to intervene; left out: the defaults.
+    """
 
-    def post(url: str, body: bytes) -> bytes:
-        request = client.post(url).header("content-type", "application/json").body_bytes(body)
+    def __init__(self, dimension: int, guardian: GuardianSettings | None = None) -> None:
+        from amaru.stability.field import StabilityField  # compiled kernels, where they are wanted
+        from amaru.stability.field_settings import FieldSettings
+
+        self.dimension = dimension
+        self.missed = 0
+        self.field = StabilityField(FieldSettings(dimension=dimension, kind="rewards"))
+        self.guardian = Guardian(guardian)
+
+    def read(self, rewards: Sequence[float]) -> Reading:
+        """Tell the rewards of an episode, in the agents' order."""
+        reading = self.field.step(rewards)
+        # Time is counted in episodes: that, and nothing of this machine's clock, decides the result.
+        record = self.guardian.decide(reading, float(reading.step))
+        figures = {name: float(getattr(reading, name)) for name in FIGURES}
+        return Reading(figures, record.kind if record else None, record.id if record else None)
+
+    def applied(self, id: str, changed: Mapping[str, str]) -> None:
+        """Tell what an intervention changed."""
+        self.guardian.applied(id, changed)
+
+    def state(self) -> bytes:
+        """Everything, for `load`."""
+        return msgspec.msgpack.encode(
+            _State(dimension=self.dimension, field=self.field.state(), guardian=self.guardian.state())
+        )
+
+    def load(self, state: bytes) -> None:
+        """Go on from what `state` gave. Raises ValueError."""
         try:
-            with request.build_streamed() as response:
-                if not 200 <= response.status < 300:
-                    raise FieldError(f"it answered with status {response.status}")
-                return _read(response.body_reader.read_chunk)
-        except PyreqwestError as error:
-            raise FieldError(f"no answer within {limit_s:g} s: {type(error).__name__}") from None
-
-    return post
-
-
-def _read(chunk: Callable[[], Bytes | None]) -> bytes:
-    parts: list[bytes] = []
-    held = 0
-    while (part := chunk()) is not None:
-        data = bytes(part)
-        held += len(data)
-        if held > MAX_ANSWER_BYTES:
-            raise FieldError(f"its answer is longer than {MAX_ANSWER_BYTES:,} bytes")
-        parts.append(data)
-    return b"".join(parts)
+            saved = msgspec.msgpack.decode(state, type=_State)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"not a field's state: {error}") from None
+        if saved.dimension != self.dimension:
+            raise ValueError(f"a field's state of {saved.dimension} signals, where there are {self.dimension}")
+        self.field.load(saved.field)
+        self.guardian.load(saved.guardian)
 
 
 def _finite(value: object) -> float:
@@ -188,15 +218,3 @@ def _finite(value: object) -> float:
     except OverflowError:
         return math.nan
     return figure if math.isfinite(figure) else math.nan
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
-        usable = usable and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise AmaruError(f"--psi-field: {url[:100]!r} is not the URL of a service, such as http://127.0.0.1:8000")
-    return url.rstrip("/")

@@ -1,7 +1,7 @@
 """Trains a swarm: episode after episode, each one world that every agent plays for itself, learning.
 
 What comes of it is decided by ``TrainingSettings`` alone: the same settings give the same swarm, bit for bit, on any
-number of processes, in one go or resumed. (A stability field beside it is the one thing that may differ.)
+number of processes, in one go or resumed. (A stability field at a URL is the one thing that may differ.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from amaru.errors import AmaruError, CheckpointError
@@ -21,9 +20,9 @@ from amaru.learning import decision_samples, exchange, metrics_csv, population, 
 from amaru.learning.checkpoints import AgentState, Checkpoint, TrainingSettings
 from amaru.learning.decision_samples import DecisionLog
 from amaru.learning.metrics_csv import EpisodeMetrics, MetricsLog
-from amaru.learning.pace import Pace, Progress
+from amaru.learning.pace import Pace, Progress, Trained
 from amaru.learning.preconditions import check_family, family_digest
-from amaru.learning.psi_field import PsiField, Reading
+from amaru.learning.psi_field import Reading, TrainingField
 from amaru.learning.rewards import compute_reward, references_of
 from amaru.learning.swarm_files import SwarmFile, TrainedAgent
 from amaru.routing.kernels import Floats
@@ -35,23 +34,6 @@ SCORED_OVER = 50
 ALBEDO_FACTOR, ALBEDO_MOST = 1.5, 0.3
 WRITING_SHARE = 0.05
 """Checkpoints take at most this part of the time, however large they are."""
-
-
-class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run came to."""
-
-    episode: int
-    complete: bool
-    requests: int
-    """Of the whole training, earlier runs included, as the next."""
-    seconds: float
-    run_requests: int
-    """Of this run, as the next."""
-    run_seconds: float
-    score: float
-    """The best agent's mean utility lately."""
-    best: int
-    files: tuple[Path, ...]
 
 
 class Training:
@@ -68,7 +50,7 @@ class Training:
     loaded, loaded_from
         A checkpoint to go on from, and the directory that it was found in, with the files that belong to it.
     field
-        Told the rewards after every episode.
+        Told the rewards after every episode, and done as it asks.
     checkpoint_every_s
         Least seconds between two checkpoints.
     clock, now
@@ -95,7 +77,7 @@ class Training:
         start: bytes | None = None,
         loaded: Checkpoint | None = None,
         loaded_from: Path | None = None,
-        field: PsiField | None = None,
+        field: TrainingField | None = None,
         checkpoint_every_s: float = 30.0,
         clock: Callable[[], float],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -150,6 +132,13 @@ class Training:
         except ValueError as error:
             raise CheckpointError(f"{directory / saved.NAME}: center: {error}; train anew") from None
         self._metrics.take_over(directory / metrics_csv.NAME, loaded.episode)
+        if self._field is not None and loaded.field is not None:
+            try:
+                self._field.load(loaded.field)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{directory / saved.NAME}: field: {error}; go on without --psi-field, or train anew"
+                ) from None
 
     # ---- the loop -----------------------------------------------------------------------------------------------
 
@@ -245,15 +234,22 @@ class Training:
 
     def _ask_field(self, rewards: Sequence[float], crew: c.Crew) -> Reading | None:
         reading = self._field.read(rewards) if self._field else None
-        if reading is None or reading.intervention is None:
+        if self._field is None or reading is None or reading.intervention is None:
             return reading
         if reading.intervention is Intervention.NIGREDO:
             worst = int(np.argmin(rewards))
             crew.reset(worst)
             self._fresh[worst] = True
+            self._scores[worst] = min(self._scores)  # those of the past are not its own any more
+            what, how = f"agent {worst}", f"what it had learned, for a reward of {rewards[worst]:.4f} -> nothing"
         else:
-            wanted = ALBEDO_FACTOR * max(self._epsilon, self.settings.epsilon_least)
-            self._epsilon = max(self._epsilon, min(wanted, ALBEDO_MOST))
+            before = self._epsilon
+            wanted = ALBEDO_FACTOR * max(before, self.settings.epsilon_least)
+            self._epsilon = max(before, min(wanted, ALBEDO_MOST))
+            what, how = "epsilon", f"{before:.4f} -> {self._epsilon:.4f}"
+        if reading.id is not None:
+            self._field.applied(reading.id, {what: how})
+        self._say(f"episode {self.episode:,}: {reading.intervention}: {what}: {how}")
         return reading
 
     @property
@@ -318,6 +314,7 @@ class Training:
             center=exchange.packed(self._center),
             requests=self._requests,
             seconds=self._seconds_before + self._clock() - self._started_s,
+            field=None if self._field is None else self._field.state(),
         )
         saved.save_checkpoint(checkpoint, self._out / saved.NAME)
         return agents

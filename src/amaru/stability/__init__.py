@@ -11,11 +11,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from amaru.stability.field import StabilityField
+    from amaru.stability.field_settings import FieldReading, FieldSettings
     from amaru.stability.guardian import Guardian, GuardianSettings, Intervention
+    from amaru.stability.integration import PsiFieldIntegration
 
-__all__ = ["Guardian", "GuardianSettings", "Intervention"]
+__all__ = [
+    "FieldReading",
+    "FieldSettings",
+    "Guardian",
+    "GuardianSettings",
+    "Intervention",
+    "PsiFieldIntegration",
+    "StabilityField",
+]
 
-_HOME = dict.fromkeys(("Guardian", "GuardianSettings", "Intervention"), "guardian")
+_HOME = {
+    "FieldReading": "field_settings",
+    "FieldSettings": "field_settings",
+    "Guardian": "guardian",
+    "GuardianSettings": "guardian",
+    "Intervention": "guardian",
+    "PsiFieldIntegration": "integration",
+    "StabilityField": "field",
+}
 
 
 def __getattr__(name: str) -> Any:  # Any: what a module's attribute is
