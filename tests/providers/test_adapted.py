@@ -202,3 +202,61 @@ async def test_a_shape_that_changed_once_more_fails_as_any_other() -> None:
             await provider.stream()
         assert caught.value.kind is FailureKind.MALFORMED_EVENT
         await provider.exchanges[0].gone.wait()
+
+
+WORDLESS = json.dumps(
+    {"choices": [{"message": {"text": "Paris."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+).encode()
+REASONLESS = json.dumps({"choices": [{"message": {"content": "Paris."}, "stop_reason": "end_turn"}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [(WORDLESS, "choices[].message.text read as content"), (REASONLESS, "choices[].stop_reason read as finish_reason")],
+)
+async def test_an_answer_that_can_be_read_but_lacks_something_is_kept_too(body: bytes, rule: str) -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.answer(200, body)
+
+    async with peer(script) as provider:
+        await provider.call(chat())
+        kept = provider.provider.unread(OFFER.id)
+        assert kept is not None
+        found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
+        assert found is not None
+        assert rule in found.words
+
+
+@pytest.mark.parametrize(
+    ("parts", "rule"),
+    [
+        ([part.replace(b'"content"', b'"text"') for part in (ROLE, HELLO, WORLD, STOP)], "delta.text read as content"),
+        ([part.replace(b'"finish_reason"', b'"stop_reason"') for part in (ROLE, HELLO, STOP)], "stop_reason read as"),
+    ],
+)
+async def test_so_is_a_stream_without_a_word_or_without_an_end(parts: list[bytes], rule: str) -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.stream(*parts, DONE)
+
+    async with peer(script) as provider:
+        await read_all(await provider.stream())
+        kept = provider.provider.unread(OFFER.id)
+        assert kept is not None
+        found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
+        assert found is not None
+        assert any(rule in words for words in found.words)
+
+
+async def test_good_answers_are_not_kept() -> None:
+    async def script(exchange: Exchange) -> None:
+        if b'"stream":true' in exchange.body:
+            exchange.stream(ROLE, HELLO, STOP, DONE)
+        else:
+            usage = {"prompt_tokens": 1, "completion_tokens": 1}
+            choice = {"message": {"content": "Hello"}, "finish_reason": "stop"}
+            exchange.answer(200, json.dumps({"choices": [choice], "usage": usage}).encode())
+
+    async with peer(script) as provider:
+        await read_all(await provider.stream())
+        await provider.call(chat())
+        assert provider.provider.unread(OFFER.id) is None

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from pydantic import SecretStr
@@ -113,9 +114,9 @@ class OpenAIProvider:
     ) -> WholeReply | StreamReply:
         stream = request.stream
         if whole and stream:
-            answer = await self.call(offer, as_whole(request), timing)
-            assert isinstance(answer, WholeReply)
-            return WholeStreamReply(answer, request, asyncio.get_running_loop().time())
+            told = await self.call(offer, as_whole(request), timing)
+            assert isinstance(told, WholeReply)
+            return WholeStreamReply(told, request, asyncio.get_running_loop().time())
         adapter = self._adapter(offer, request) if self._adaptations else None
         body = b""
         reply: OpenAIStreamReply | None = None
@@ -137,22 +138,28 @@ class OpenAIProvider:
                 body = await response.read(MAX_ANSWER_BYTES)
                 if adapter is not None:
                     return self._adapted(adapter, offer, request, response, body)
-                return self._whole(request.kind, response, body)
+                answer = self._whole(request.kind, response, body)
+                if _lacks(answer.facts, request.kind):
+                    self._unread.keep(offer.id, request.kind, body)
+                return answer
             media_type = response.headers.get(b"content-type", b"").lower()
             if b"json" in media_type or b"html" in media_type:
                 raise await self._not_a_stream(request.kind, response)
-            shown = response if adapter is None else AdaptedResponse(response, adapter)
-            reply = OpenAIStreamReply(shown, request, timing, self._error)
+            if adapter is None:
+                wordless = partial(self._unread.keep, offer.id, request.kind, stream=True)
+                reply = OpenAIStreamReply(response, request, timing, self._error, wordless)
+            else:
+                reply = OpenAIStreamReply(AdaptedResponse(response, adapter), request, timing, self._error)
             await reply.open()
         except Failure as failure:
             if adapter is not None or not self._keeps_unread(failure, offer, request.kind, response, body, reply):
                 response.close()
             cut_short = not stream and failure.kind is FailureKind.STREAM_CUT
-            told = _cut_short(response) if cut_short else failure
-            told.generated_bytes = _generated_bytes(told, response, reply)
-            if told is failure:
+            raised = _cut_short(response) if cut_short else failure
+            raised.generated_bytes = _generated_bytes(raised, response, reply)
+            if raised is failure:
                 raise
-            raise told from failure
+            raise raised from failure
         except BaseException:
             response.close()
             raise
@@ -244,6 +251,13 @@ class OpenAIProvider:
             secrets=self._secrets,
             bytes_received=response.bytes_received,
         )
+
+
+def _lacks(facts: Facts, kind: Kind) -> bool:
+    """Whether a whole answer lacks what every answer has: under another name, perhaps."""
+    if facts.usage is None:
+        return True
+    return kind is not Kind.EMBEDDING and not (facts.output_text and facts.finish_reasons)
 
 
 async def _read_whole(response: HttpResponse, max_bytes: int) -> bytes:

@@ -39,15 +39,25 @@ FailureOf = Callable[[WireError, HttpResponse], Failure]
 
 
 class OpenAIStreamReply(StreamReply):
-    """See ``base.StreamReply``. ``open()`` once, then ``next()``; ``failure_of`` maps the provider's error objects."""
+    """See ``base.StreamReply``. ``open()`` once, then ``next()``; ``failure_of`` maps the provider's error objects.
+
+    ``wordless`` is given the events of a stream that ends without a word, or without a reason for ending.
+    """
 
     __slots__ = (
         "_begun", "_choices", "_events", "_failure_of", "_finished", "_first_token_at", "_last", "_longest_gap_s",
-        "_opening", "_parser", "_response", "_room", "_tail", "_time", "_timing", "_waits_since", "_whole", "first",
-        "unread",
+        "_opening", "_parser", "_response", "_room", "_tail", "_time", "_timing", "_waits_since", "_whole",
+        "_wordless", "first", "unread",
     )  # fmt: skip
 
-    def __init__(self, response: HttpResponse, request: OpenAIRequest, timing: Timing, failure_of: FailureOf) -> None:
+    def __init__(
+        self,
+        response: HttpResponse,
+        request: OpenAIRequest,
+        timing: Timing,
+        failure_of: FailureOf,
+        wordless: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.first = self._last = self.unread = b""
         self._begun: list[bytes] = []
         """The first events, as far as a sample has room; further ones are ``_last`` in turn."""
@@ -56,6 +66,7 @@ class OpenAIStreamReply(StreamReply):
         self._choices = request.choices
         self._timing = timing
         self._failure_of = failure_of
+        self._wordless = wordless
         self._parser = StreamParser(include_usage=request.include_usage, hold=request.hold)
         self._opening = b""
         """Events without content that came before any that is handed on: they go out with it, or not at all."""
@@ -155,6 +166,11 @@ class OpenAIStreamReply(StreamReply):
             if self._first_token_at is not None:
                 self._response.close()
             raise
+        if self._wordless is not None and not (parser.text_chars and parser.finish_reasons):
+            events, whole = self.sample()
+            if whole:
+                self._wordless(events)
+            self._wordless = None
         return b""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What came in an answer's place and could not be read, kept for whoever looks for its meaning.
+"""Answers that could not be read, or lack what every answer has, kept for whoever looks for their meaning.
 
 Of each offer the latest such answer is kept, in memory alone: it may hold text (law 4). A stream of another shape
 fails at its first event, long before its content: where nobody did so lately, the rest of it is read on for a moment,
@@ -23,7 +23,7 @@ LISTEN_EVERY_S = 30.0
 
 
 class Unread(Struct, frozen=True, gc=False):
-    """An answer that could not be read. Its repr holds none of it."""
+    """An answer that could not be read, or not all of it. Its repr holds none of it."""
 
     kind: Kind
     stream: bool
@@ -48,10 +48,10 @@ class UnreadAnswers:
         """The latest of that offer; ``None`` where there was none."""
         return self._kept.get(offer)
 
-    def keep(self, offer: str, kind: Kind, body: bytes) -> None:
-        """Keep a whole answer, where it is small enough."""
+    def keep(self, offer: str, kind: Kind, body: bytes, *, stream: bool = False) -> None:
+        """Keep a whole answer, or all the events of a stream, where they are few enough."""
         if 0 < len(body) <= MAX_UNREAD_BYTES:
-            self._kept[offer] = Unread(kind, False, body)
+            self._kept[offer] = Unread(kind, stream, body)
 
     def listen(self, offer: str, kind: Kind, response: HttpResponse, begun: bytes) -> bool:
         """Read on in a stream that began with ``begun``, and close it; False: not now, and it is still to be closed."""
