@@ -90,7 +90,10 @@ class StabilityField:
                 raise ValueError(f"{given} values for a field of {dimension} signals; cut=True leaves out the last")
             x = x[:dimension]
             given = dimension
-        self._x[:given] = [_number(value) for value in x]
+        try:
+            self._x[:given] = x  # None becomes NaN
+        except OverflowError:  # an integer that is no float
+            self._x[:given] = [_number(value) for value in x]
         self._x[given:] = math.nan
         instant = _number(at)
         k.step(
