@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from amaru.domain import Offer
-from amaru.protocols.adapting import Adaptation
+from amaru.protocols.adapting import Adaptation, Adapted
 from amaru.routing.steering import Steering
 
 
@@ -91,8 +91,8 @@ class Levers(Protocol):
     def in_flight(self, offer: str) -> float:
         """Requests, or GPU-hours, under way there now."""
 
-    def adaptation(self, offer: str) -> Adaptation | None:
-        """The one that its answers are rewritten by now."""
+    def adapted(self, offer: str) -> Adapted | None:
+        """How its answers are rewritten now, and how many needed it; ``None``: they are not."""
 
     def find_adaptation(self, offer: str) -> Adaptation | None:
         """One that would make its latest unreadable answer readable, where that takes no guessing."""
@@ -102,6 +102,9 @@ class Levers(Protocol):
 
     def alternates(self, provider: str) -> int:
         """How many other addresses the provider has."""
+
+    def address(self, provider: str) -> int:
+        """Which is asked now: 0 the configured one, n the n-th alternate."""
 
     def endpoint(self, provider: str, index: int) -> int:
         """Ask its address 0 (the configured one) or n (its n-th alternate); returns the index before.

@@ -139,7 +139,8 @@ class Attempts:
                     alone=not self.call.request.stream or self._is_alone(candidates, attempt.row),
                 )
                 try:
-                    reply = await plan.providers[offer.provider].call(offer, attempt.ask.request, timing)
+                    whole = plan.board.steering(attempt.row).non_stream
+                    reply = await plan.providers[offer.provider].call(offer, attempt.ask.request, timing, whole=whole)
                     break
                 except Failure as failure:
                     self._close_attempt(failure)
@@ -295,7 +296,7 @@ class Attempts:
 
     def _pause_before_again(self, row: int, failure: Failure, again: Again) -> float | None:
         """Seconds to wait before the same offer is asked a second time; None: it is not."""
-        if again is Again.NEVER or row in self.retried:
+        if again is Again.NEVER or row in self.retried or not self.plan.board.steering(row).retry_again:
             return None
         if again is Again.ONCE:
             return 0.0

@@ -217,8 +217,11 @@ class Board:
     def load(self, row: int) -> float:
         """Share of the offer's capacity that is taken now, 0 to 1; 0 where the capacity has no bound."""
         capacity = self._static_rows[row][k.CAPACITY]
-        taken = self.slab.cells[self._states[row].base + k.IN_FLIGHT]
-        return min(taken / capacity, 1.0) if capacity > 0.0 else 1.0
+        return min(self.in_flight(row) / capacity, 1.0) if capacity > 0.0 else 1.0
+
+    def in_flight(self, row: int) -> float:
+        """Requests under way at the offer, or GPU-hours."""
+        return self.slab.cells[self._states[row].base + k.IN_FLIGHT]
 
     def probe_due(self, row: int, now_s: float) -> bool:
         """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
@@ -295,7 +298,7 @@ class Board:
             offer=self.offers[row].id,
             state=state.breaker.state.value,
             broken=state.breaker.broken,
-            in_flight=self.slab.cells[state.base + k.IN_FLIGHT],
+            in_flight=self.in_flight(row),
             free_in_s=max(free_at - now_s, 0.0) if free_at < math.inf else None,
             first_token_ms=advertised_ms + first_token_weight * (first_token_ms - advertised_ms),
             answer_ms=answer_ms if answer_weight > 0.0 else None,

@@ -1,0 +1,385 @@
+"""The healer: takes patterns, chooses a healing for each, measures what it was worth, and puts everything back.
+
+Every healing is bounded (it expires; so many at a time for one provider; the last offers of a resource are never
+drained), reversible (it leaves each offer as it found it, and what a person changed meanwhile as they set it) and
+recorded with its effect, from which the bandit learns what helps. A person can forbid a healing (veto), order one
+(pin), or switch all of them off; predictions are laid over the offers in the same way.
+
+Belongs to the thread of its levers. Instants are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from amaru.health.bandit import Bandit
+from amaru.health.healer_state import Kept, packed, unpacked
+from amaru.health.healing import HealingKind, Levers, SelfHealingAction
+from amaru.health.healing_choice import FEW, MANY, STILL_ILL, Choice, action_of
+from amaru.health.healing_effects import SLOT_S, Tallies, change
+from amaru.health.healing_runs import Running, Runs, eased
+from amaru.health.healing_settings import (
+    KEEPING_OUT,
+    MASKING,
+    RESTORING,
+    TRYING,
+    HealerSettings,
+    Mode,
+    Veto,
+)
+from amaru.health.moves import Move, Moves
+from amaru.health.observation import Observation
+from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.routing.steering import UNSTEERED, Steering
+
+KEPT_ACTIONS = 500
+BEFORE_S = (20.0, 40.0, 60.0)
+"""How far back the time before a healing reaches: the shortest with enough attempts."""
+MADE_WORSE = -0.1
+_ORDERABLE = frozenset(HealingKind) - {HealingKind.RESTORE}
+
+
+class Healer:
+    """Heals the offers behind some levers.
+
+    Parameters
+    ----------
+    settings
+        The bounds.
+    levers
+        What is pulled.
+    rng
+        Draws the choices.
+    """
+
+    def __init__(self, settings: HealerSettings, levers: Levers, rng: random.Random) -> None:
+        self.settings = settings
+        self._tallies = Tallies()
+        self._moves = Moves(levers, self._tallies, settings)
+        self._levers = levers
+        self._runs = Runs(levers)
+        self._patterns: dict[str, InfrastructurePattern] = {}
+        self._history: deque[SelfHealingAction] = deque(maxlen=KEPT_ACTIONS)
+        self._news: dict[str, SelfHealingAction] = {}
+        self._choice = Choice(settings, Bandit(rng), self._moves, self._tallies, self._runs)
+
+    # ---- what is told -------------------------------------------------------------------------------------------
+
+    def observe(self, observation: Observation) -> None:
+        """Take in an attempt: effects are measured by them, adaptive limits follow them."""
+        self._tallies.observe(observation)
+        self._runs.observe(observation)
+
+    def foresee(self, offer: str, probability: float) -> None:
+        """A failure of the offer within a minute is so probable: its score counts for the rest, from now on."""
+        self._runs.foresee(offer, probability)
+
+    def look(self, told: Iterable[InfrastructurePattern], now: float) -> list[SelfHealingAction]:
+        """Act on what ``told`` says began, changed or ended; the actions that began, changed or ended since the last
+        look."""
+        over = self._told(told)
+        self._moves.read()
+        self._runs.lay_all()
+        for running in list(self._runs.by_id.values()):
+            if running.action.id in self._runs.by_id:
+                self._attend(running, now, over)
+        self._keep_within_bounds(now)
+        if self.settings.mode != "off":
+            for pattern in list(self._patterns.values()):
+                begun = self._choice.of(pattern, now, applied=self.settings.mode == "act")
+                if begun is not None:
+                    usual = {offer: self._tallies.usual_ms(offer, pattern.at - SLOT_S) for offer in begun.offers}
+                    self._tell(self._runs.begin(begun, usual))
+        self._runs.follow_limits()
+        news, self._news = list(self._news.values()), {}
+        return news
+
+    def _told(self, told: Iterable[InfrastructurePattern]) -> set[str]:
+        over: set[str] = set()
+        for pattern in told:
+            if pattern.kind is PatternKind.RECOVERY:
+                over.update(pattern.similar[:1])  # what ended
+            elif pattern.ended_at is not None:
+                over.add(pattern.id)
+            else:
+                self._patterns[pattern.id] = pattern
+        for gone in over:
+            self._patterns.pop(gone, None)
+            self._choice.over(gone)
+        return over
+
+    # ---- healings under way -------------------------------------------------------------------------------------
+
+    def _attend(self, running: Running, now: float, over: set[str]) -> None:
+        action = running.action
+        if action.kind is HealingKind.RESTORE:
+            self._bring_back(running, now)
+            return
+        if not running.measured and now >= action.at + self.settings.settle_s + self.settings.measure_s:
+            self._measure(running, now)
+            if action.id not in self._runs.by_id:
+                return
+        if action.until is None:
+            return
+        if action.pattern in over and action.kind not in MASKING:
+            self._end_kindly(running, now, "the trouble is over", tries=False)
+        elif now >= action.until and not self._is_needed(running, now):
+            self._end_kindly(running, now, "its time is up", tries=True)
+
+    def _end_kindly(self, running: Running, now: float, why: str, *, tries: bool) -> None:
+        """End it; what was kept out comes back step by step."""
+        action = running.action
+        if action.applied and action.kind in KEEPING_OUT:
+            steps = TRYING if tries else RESTORING
+            offers = tuple(offer for offer in action.offers if offer in self._moves.offers)
+            lasts_s = len(steps) * self.settings.step_s
+            reason = f"after {action.kind}: {why}"
+            back = action_of(HealingKind.RESTORE, action.pattern, offers, now, lasts_s, reason=reason)
+            move = Move(eased(offers, steps, 0, tries=tries))
+            after = Running(back, move, running.about, running.provider, lasts_s, measured=True, tries=tries)
+            self._tell(self._runs.begin(after))  # before the other ends, so that the offer is never back all at once
+        self._end(running, now, why)
+
+    def _bring_back(self, running: Running, now: float) -> None:
+        action, about = running.action, running.about
+        steps = TRYING if running.tries else RESTORING
+        step = int((now - action.at) // self.settings.step_s)
+        seen = self._tallies.between(action.offers, action.at, now + SLOT_S)
+        goes_on = about is not None and about.id in self._patterns
+        if goes_on and seen.attempts >= FEW and seen.worth < STILL_ILL * seen.attempts:
+            self._end(running, now, "it fails still")
+        elif step >= len(steps):
+            if goes_on and about is not None and seen.attempts < MANY:
+                self._choice.tried[about.id] = now
+            self._end(running, now, "it is back")
+        else:
+            layers = eased(action.offers, steps, step, tries=running.tries)
+            if layers != running.move.layers:
+                self._runs.relay(running, layers)
+
+    def _is_needed(self, running: Running, now: float) -> bool:
+        """An adaptation without which answers cannot be read yet goes on for as long again."""
+        if not running.move.adaptations or running.action.until is None:
+            return False
+        rewritten = sum(
+            adapted.rewritten
+            for offer in running.move.adaptations
+            if (adapted := self._levers.adapted(offer)) is not None
+        )
+        if rewritten <= running.rewritten:
+            return False
+        running.rewritten = rewritten
+        running.duration_s = min(2.0 * running.duration_s, self.settings.most_s)
+        running.action = msgspec.structs.replace(running.action, until=now + running.duration_s)
+        self._tell(running.action)
+        return True
+
+    def _measure(self, running: Running, now: float) -> None:
+        """Work out the effect; end what made it worse, or did not help while the trouble goes on."""
+        action, settings = running.action, self.settings
+        pool = self._moves.pool_of(action.offers)
+        before = self._tallies.between((), 0.0, 0.0)
+        for back_s in BEFORE_S:
+            before = self._tallies.between(pool, action.at - back_s, action.at)
+            if change(before, before) is not None:
+                break
+        changed = change(before, self._tallies.between(pool, action.at + settings.settle_s, now))
+        if changed is None:  # too few attempts yet
+            return
+        running.measured = True
+        about, nothing = running.about, 0.0
+        if about is not None:
+            kind = action.kind if action.applied else HealingKind.NOTHING
+            if kind is not HealingKind.NOTHING:
+                nothing = self.bandit.belief(about.kind, about.cause, running.provider, HealingKind.NOTHING)[0]
+            self.bandit.learn(about.kind, about.cause, running.provider, kind, changed)
+        if not action.applied:
+            return
+        effect = changed - nothing
+        running.action = msgspec.structs.replace(action, effect=effect)
+        self._tell(running.action)
+        if action.until is None or action.kind is HealingKind.NOTHING:
+            return
+        goes_on = about is not None and about.id in self._patterns
+        if effect < MADE_WORSE or (goes_on and effect < settings.helps):
+            self._choice.cool(action, now + settings.cooldown_s)
+            self._end(running, now, "it made things worse" if effect < MADE_WORSE else "it did not help")
+
+    def _keep_within_bounds(self, now: float) -> None:
+        """A reload can leave a resource with fewer offers than when some of them were drained."""
+        for running in reversed(self._runs.of(HealingKind.DRAIN)):
+            drained = self._moves.drained()
+            pools = [pool for pool in self._moves.pools.values() if set(pool).intersection(running.offers)]
+            if not all(self._moves.within(pool, drained) for pool in pools):
+                self._end(running, now, "too few other offers are left")
+
+    def _end(self, running: Running, now: float, why: str) -> None:
+        action = self._runs.end(running, now, why)
+        self._choice.ended(running, now)
+        self._history.append(action)
+        self._tell(action)
+
+    def _tell(self, action: SelfHealingAction) -> None:
+        self._news[action.id] = action
+
+    # ---- people -------------------------------------------------------------------------------------------------
+
+    def veto(self, veto: Veto, now: float) -> None:
+        """Forbid; what amaru does already that is forbidden ends now."""
+        self.vetoes.append(veto)
+        for running in list(self._runs.by_id.values()):
+            action, about = running.action, running.about
+            kind = about.kind if about is not None else ""
+            providers = tuple(self._moves.providers(action.offers))
+            if action.until is not None and veto.forbids(action.kind, providers, kind):
+                self._end(running, now, f"vetoed by {veto.by}")
+
+    def lift(self, veto: Veto) -> None:
+        """Allow again. Raises ValueError where there is no such veto."""
+        self.vetoes.remove(veto)
+
+    def pin(
+        self,
+        kind: HealingKind,
+        offers: Iterable[str],
+        now: float,
+        *,
+        by: str,
+        reason: str = "",
+        steering: Steering | None = None,
+    ) -> SelfHealingAction:
+        """A person orders a healing, which ends when they ``unpin`` it; ``steering``: exactly this one.
+
+        ``NOTHING`` keeps amaru's own healings away from the offers.
+
+        Raises
+        ------
+        ValueError
+            Unknown offers; a healing that cannot be ordered or is not possible there; one that would drain too many of
+            the offers of a resource.
+        """
+        self._moves.read()
+        wanted = tuple(dict.fromkeys(offers))
+        unknown = [offer for offer in wanted if offer not in self._moves.offers]
+        if not wanted or unknown:
+            raise ValueError(f"there is no offer {', '.join(unknown) or 'named'}")
+        if kind not in _ORDERABLE:
+            raise ValueError("what is healed is restored by unpinning it")
+        if kind is HealingKind.DRAIN and steering is None:
+            steering = Steering(drained=True)
+        if steering is None:
+            move = self._moves.move(kind, self._order(kind, wanted, now))
+        else:
+            move = Move(dict.fromkeys(wanted, steering))
+            drained = self._moves.drained()
+            more = set(wanted) - drained if steering.drained else set()
+            if more - set(self._moves.drainable(more, drained)):
+                raise ValueError(f"too few other offers would be left if {', '.join(sorted(more))} were drained")
+        if move is None or steering == UNSTEERED:
+            raise ValueError(f"{kind.value} is not possible for {', '.join(wanted)} now")
+        action = action_of(kind, "", wanted, now, None, reason=reason, by=by)
+        if action.id in self._runs.by_id:
+            raise ValueError(f"{kind.value} of {', '.join(wanted)} was ordered at this very moment already")
+        if kind is HealingKind.NOTHING:
+            for running in list(self._runs.by_id.values()):
+                if running.action.until is not None and set(running.offers) & set(wanted):
+                    self._end(running, now, f"left alone by {by}")
+        pinned = self._runs.begin(Running(action, move, None, "", math.inf))
+        self._tell(pinned)
+        return pinned
+
+    def _order(self, kind: HealingKind, offers: tuple[str, ...], now: float) -> InfrastructurePattern:
+        """What a person sees in the offers, as a pattern."""
+        shape = kind is HealingKind.ADAPT
+        return InfrastructurePattern(
+            id="",
+            kind=PatternKind.API_CHANGE if shape else PatternKind.DEGRADATION,
+            at=now,
+            confidence=1.0,
+            offers=offers,
+            providers=tuple(sorted(self._moves.providers(offers))),
+            impact=Impact.CRITICAL,
+            cause="shape" if shape else "errors",
+            suggested=kind.value,
+            detail="ordered",
+        )
+
+    def unpin(self, action: str, now: float) -> SelfHealingAction:
+        """End a person's order. Raises ValueError where there is none of that id."""
+        running = self._runs.by_id.get(action)
+        if running is None or running.action.until is not None:
+            raise ValueError(f"there is no pinned healing {action!r}")
+        self._end(running, now, "unpinned")
+        return running.action
+
+    def set_mode(self, mode: Mode, now: float) -> None:
+        """Act, advise, or neither; what amaru does already ends at once where it may no longer. Pins stay."""
+        self.settings = msgspec.structs.replace(self.settings, mode=mode)
+        for running in list(self._runs.by_id.values()):
+            applied = running.action.applied
+            if running.action.until is not None and (mode == "off" or applied is (mode == "advise")):
+                self._end(running, now, f"switched to {mode}")
+
+    # ---- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def bandit(self) -> Bandit:
+        """What was learned of healings."""
+        return self._choice.bandit
+
+    @property
+    def vetoes(self) -> list[Veto]:
+        """What people forbade."""
+        return self._choice.vetoes
+
+    @property
+    def active(self) -> dict[str, SelfHealingAction]:
+        """Healings and advice under way, by id."""
+        return {running.action.id: running.action for running in self._runs.by_id.values()}
+
+    def actions(self) -> list[SelfHealingAction]:
+        """All that are under way, and the last that were, newest first."""
+        return sorted((*self.active.values(), *self._history), key=lambda action: action.at, reverse=True)
+
+    def healings_of(self, offer: str) -> int:
+        """How many healings of it are known, those under way included."""
+        return sum(offer in action.offers and action.applied for action in self.actions())
+
+    # ---- restarts -----------------------------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        """What is to be kept across a restart."""
+        running = [one for one in self._runs.by_id.values() if one.action.applied]
+        return packed(Kept(self.bandit.state(), self.vetoes, running, list(self._history)))
+
+    def load(self, state: bytes, now: float) -> None:
+        """Go on from a ``state``: what was learned and forbidden, and the healings whose time is not up.
+
+        Raises
+        ------
+        ValueError
+            It is no state, or of another version; nothing is changed then.
+        """
+        kept = unpacked(state)
+        self.bandit.load(kept.arms)
+        self._choice.vetoes = kept.vetoes
+        self._history.extend(kept.history)
+        self._moves.read()
+        for running in kept.running:
+            until = running.action.until
+            is_over = until is not None and (until <= now or self.settings.mode != "act")
+            if running.action.kind is HealingKind.RESTORE or is_over:
+                ended = msgspec.structs.replace(running.action, ended_at=now, ended="amaru was started anew")
+                self._history.append(msgspec.structs.replace(ended, reverted=True))
+                continue
+            running.move = self._moves.still_possible(running.move)
+            running.rewritten, running.adaptations = 0, {}
+            began = running.action.changed
+            self._runs.begin(running)
+            running.action = msgspec.structs.replace(running.action, changed=began)
+        self._keep_within_bounds(now)

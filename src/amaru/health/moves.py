@@ -1,0 +1,201 @@
+"""What each kind of healing would change for a pattern now, within the bounds; ``None``: it cannot, or must not.
+
+Nothing is pulled here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from amaru.domain import Kind, Offer
+from amaru.health.healing import HealingKind, Levers
+from amaru.health.healing_effects import SLOT_S, SLOTS, Tallies
+from amaru.health.healing_settings import HealerSettings
+from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.protocols.adapting import Adaptation
+from amaru.routing.steering import UNSTEERED, Steering
+
+BREAKER_FAILURES = 3
+COOL_DOWN_S = 10.0
+PATIENCE = 3.0
+"""A first token may take so many times as long as usual before the wait ends."""
+LEAST_FIRST_TOKEN_MS, MOST_FIRST_TOKEN_MS = 250.0, 30_000.0
+LEAST_IDLE_MS = 2_000.0
+LEAST_CONCURRENCY = 4.0
+"""An adaptive limit begins no lower."""
+OTHER_MODEL_WEIGHT = 0.1
+BEFORE_S = 10.0
+"""What was usual is read up to this long before a pattern was seen."""
+
+
+class Move(msgspec.Struct, frozen=True):
+    """What a healing changes."""
+
+    layers: dict[str, Steering] = {}
+    """By offer."""
+    adaptations: dict[str, Adaptation] = {}
+    """By offer."""
+    address: tuple[str, int] | None = None
+    """A provider, and the index of the address to ask."""
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Those that it steers or adapts."""
+        return tuple(dict.fromkeys((*self.layers, *self.adaptations)))
+
+
+class Moves:
+    """What can be done now.
+
+    Parameters
+    ----------
+    levers, tallies, settings
+        What can be pulled, what was seen, and the bounds.
+    """
+
+    def __init__(self, levers: Levers, tallies: Tallies, settings: HealerSettings) -> None:
+        self.settings = settings
+        self._levers = levers
+        self._tallies = tallies
+        self.offers: dict[str, Offer] = {}
+        self.pools: Mapping[str, Sequence[str]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read anew which offers there are."""
+        self.offers = {offer.id: offer for offer in self._levers.offers()}
+        self.pools = self._levers.pools()
+
+    def pool_of(self, offers: Iterable[str]) -> tuple[str, ...]:
+        """All offers that stand in for these, and these."""
+        wanted = set(offers)
+        members = {one for pool in self.pools.values() if wanted.intersection(pool) for one in pool}
+        return tuple(sorted(members | wanted))
+
+    def providers(self, offers: Iterable[str]) -> set[str]:
+        """Whose offers these are."""
+        return {self.offers[offer].provider for offer in offers if offer in self.offers}
+
+    def still_possible(self, move: Move) -> Move:
+        """As much of a move as there are offers and addresses for."""
+        address = move.address
+        if address is not None:
+            provider, index = address
+            there = provider in self.providers(self.offers) and index <= self._levers.alternates(provider)
+            address = address if there else None
+        return Move(
+            {offer: layer for offer, layer in move.layers.items() if offer in self.offers},
+            {offer: adaptation for offer, adaptation in move.adaptations.items() if offer in self.offers},
+            address,
+        )
+
+    def drained(self) -> set[str]:
+        """The offers that are drained now, whoever drained them."""
+        steerings = ((offer, self._levers.steering(offer)) for offer in self.offers)
+        return {offer for offer, steering in steerings if steering is not None and steering.drained}
+
+    def drainable(self, offers: Iterable[str], drained: Collection[str]) -> tuple[str, ...]:
+        """Those of ``offers`` that may be drained besides ``drained``: the first ones, as far as the bounds allow."""
+        out, more = set(drained), []
+        for offer in offers:
+            if offer in out or offer not in self.offers:
+                continue
+            if all(self.within(pool, {*out, offer}) for pool in self.pools.values() if offer in pool):
+                out.add(offer)
+                more.append(offer)
+        return tuple(more)
+
+    def within(self, pool: Sequence[str], drained: Collection[str]) -> bool:
+        """Whether so much of a pool may be drained."""
+        gone = len(set(pool).intersection(drained))
+        return gone == 0 or (gone < len(set(pool)) and gone <= self.settings.most_drained * len(set(pool)))
+
+    # ---- each kind ----------------------------------------------------------------------------------------------
+
+    def move(self, kind: HealingKind, pattern: InfrastructurePattern) -> Move | None:
+        """What a healing of that kind would change for the pattern."""
+        offers = tuple(offer for offer in pattern.offers if offer in self.offers)
+        if not offers:
+            return None
+        match kind:
+            case HealingKind.NOTHING:
+                return Move()
+            case HealingKind.RETRY:
+                steering = Steering(retry_again=False, breaker_failures=BREAKER_FAILURES, cool_down_s=COOL_DOWN_S)
+                return _all(self._with_others(offers), steering)
+            case HealingKind.WEIGHT:
+                return _all(self._with_others(offers), Steering(weight=self.settings.weight))
+            case HealingKind.DRAIN:
+                if pattern.impact not in (Impact.MAJOR, Impact.CRITICAL):
+                    return None
+                return _all(self.drainable(offers, self.drained()), Steering(drained=True))
+            case HealingKind.OTHER_MODEL:
+                return _all(self._of_these_models(offers), Steering(weight=OTHER_MODEL_WEIGHT))
+            case HealingKind.TIMEOUTS:
+                return self._timeouts(offers, pattern.at)
+            case HealingKind.CONCURRENCY:
+                return self._concurrency(offers)
+            case HealingKind.NON_STREAM:
+                sums = self._tallies.between(offers, pattern.at - SLOT_S * SLOTS, pattern.at + SLOT_S * SLOTS)
+                mostly = sums.attempts > 0.0 and sums.streams >= 0.5 * sums.attempts
+                return _all(offers, Steering(non_stream=True)) if mostly else None
+            case HealingKind.ALTERNATE:
+                return self._alternate(pattern)
+            case HealingKind.ADAPT:
+                return self._adapt(offers, pattern)
+        return None
+
+    def _with_others(self, offers: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of ``offers`` for which another could serve that is neither among them nor drained."""
+        others = set(self.offers).difference(offers, self.drained())
+        return tuple(one for one in offers if any(one in pool and others & set(pool) for pool in self.pools.values()))
+
+    def _of_these_models(self, offers: tuple[str, ...]) -> tuple[str, ...]:
+        """All offers of their models, where some alias holds another model too."""
+        models = {self.offers[offer].resource for offer in offers}
+        for pool in self.pools.values():
+            of_pool = {self.offers[one].resource for one in pool if one in self.offers}
+            if of_pool & models and of_pool - models:
+                return tuple(one for one, offer in self.offers.items() if offer.resource in models)
+        return ()
+
+    def _timeouts(self, offers: tuple[str, ...], at: float) -> Move | None:
+        layers = {}
+        for offer in self._with_others(offers):
+            usual_ms = self._tallies.usual_ms(offer, at - BEFORE_S)
+            if usual_ms is not None:
+                first_token_ms = min(max(PATIENCE * usual_ms, LEAST_FIRST_TOKEN_MS), MOST_FIRST_TOKEN_MS)
+                layers[offer] = Steering(first_token_ms=first_token_ms, idle_ms=max(first_token_ms, LEAST_IDLE_MS))
+        return Move(layers) if layers else None
+
+    def _concurrency(self, offers: tuple[str, ...]) -> Move | None:
+        layers = {
+            offer: Steering(concurrency=max(self._levers.in_flight(offer), LEAST_CONCURRENCY))
+            for offer in offers
+            if Kind.GPU_JOB not in self.offers[offer].kinds  # jobs are counted in hours
+        }
+        return Move(layers) if layers else None
+
+    def _alternate(self, pattern: InfrastructurePattern) -> Move | None:
+        if len(pattern.providers) != 1 or self._levers.alternates(pattern.providers[0]) == 0:
+            return None
+        provider = pattern.providers[0]
+        others = self._levers.alternates(provider) + 1
+        return Move(address=(provider, (self._levers.address(provider) + 1) % others))
+
+    def _adapt(self, offers: tuple[str, ...], pattern: InfrastructurePattern) -> Move | None:
+        if pattern.kind is not PatternKind.API_CHANGE and pattern.cause != "coherence":
+            return None
+        found = {}
+        for offer in offers:
+            adaptation = self._levers.find_adaptation(offer)
+            if adaptation is not None:
+                found[offer] = adaptation
+        return Move({offer: Steering(adapted=True) for offer in found}, found) if found else None
+
+
+def _all(offers: Sequence[str], steering: Steering) -> Move | None:
+    assert steering != UNSTEERED
+    return Move(dict.fromkeys(offers, steering)) if offers else None
