@@ -35,8 +35,8 @@ MOST_IN_A_ROW = 1000.0
 ) = range(16)
 N_FEATURES = 16
 
-STEADY_RMS = 1.5
-"""Departures from the usual latency, in its sd, that are steady still (root of the mean square)."""
+ORDINARY_SHIFT = 0.5
+"""Of latency, in sd: what the chance of some answers makes, and no trend."""
 ERRATIC_SD = 1.0
 """Standard deviation of log-latency above which an offer is not steady, though it is as usual."""
 
@@ -56,9 +56,7 @@ def stability(slot: int, now: float, figures: r.Floats, tracks: r.Floats) -> flo
     steady = 1.0 - errors_at(slot, r.MID, now, figures)
     worst = 1.0
     for track in (r.LATENCY, r.FIRST_TOKEN):
-        weight = left * tracks[slot, track, r.T_WEIGHT + r.MID]
-        rms = math.sqrt((left * tracks[slot, track, r.T_SQUARES] + 4.0) / (weight + 4.0))
-        level = 1.0 / (1.0 + max(rms - STEADY_RMS, 0.0) ** 2)
+        level = 1.0 / (1.0 + 2.0 * max(r.timed_rms(slot, track, left, tracks) - r.STEADY_RMS, 0.0) ** 2)
         level /= max(r.usual_sd(slot, track, tracks) / ERRATIC_SD, 1.0)
         worst = min(worst, level)
     return steady * worst
@@ -68,9 +66,9 @@ def stability(slot: int, now: float, figures: r.Floats, tracks: r.Floats) -> flo
 def _level(slot: int, pace: int, now: float, figures: r.Floats, tracks: r.Floats) -> float:
     left = r.left_by(slot, now, pace, figures)
     slower = max(
-        r.timed_shift(slot, r.LATENCY, pace, left, tracks), r.timed_shift(slot, r.FIRST_TOKEN, pace, left, tracks), 0.0
+        r.timed_shift(slot, r.LATENCY, pace, left, tracks), r.timed_shift(slot, r.FIRST_TOKEN, pace, left, tracks)
     )
-    return (1.0 - errors_at(slot, pace, now, figures)) * math.exp(-0.25 * slower)
+    return (1.0 - errors_at(slot, pace, now, figures)) * math.exp(-0.25 * max(slower - ORDINARY_SHIFT, 0.0))
 
 
 @inlined

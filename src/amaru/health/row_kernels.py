@@ -122,6 +122,8 @@ _PRIOR_SD = (0.5, 0.5, 0.5, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.
 _LEAST_SD = (0.15, 0.15, 0.15, 0.35, 0.12, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
 """A provider that never varies is not out of order because it varies a little."""
 MOST_SHIFT = 8.0
+STEADY_RMS = 1.25
+"""Departures from the usual, in its sd, that are steady still (root of the mean square)."""
 _LN2 = math.log(2.0)
 
 
@@ -253,3 +255,10 @@ def timed_shift(slot: int, track: int, pace: int, left: float, tracks: Floats) -
     off = tracks[slot, track, T_SUM + pace] / weight - tracks[slot, track, U_MEAN]
     shift = off / usual_sd(slot, track, tracks) * weight * left / (weight * left + 1.0)
     return float(min(max(shift, -MOST_SHIFT), MOST_SHIFT))
+
+
+@inlined
+def timed_rms(slot: int, track: int, left: float, tracks: Floats) -> float:
+    """Departures from the usual at MID, in its sd: root of the mean square, drawn towards 1."""
+    squares, weight = left * tracks[slot, track, T_SQUARES], left * tracks[slot, track, T_WEIGHT_MID]
+    return math.sqrt((squares + 2.0 * _PRIOR_TRIES) / (weight + 2.0 * _PRIOR_TRIES))

@@ -83,6 +83,7 @@ def sample_of(
     """
     documents, cut = (_events(data) if stream else _document(data)) if data else ([], True)
     whole = whole and not cut
+    told = whole or texts is not None
     if texts is None:
         texts = [text for document in documents for text in _texts(kind, document)]
     text = _joined(texts)
@@ -93,7 +94,7 @@ def sample_of(
         repetition=repetition_of(text),
         digest=0 if blank else hash_of(text, salt),
         prompt=prompt & _MASK,
-        empty=blank and whole and kind in (Kind.CHAT, Kind.COMPLETION) and not _excused(documents),
+        empty=blank and told and kind in (Kind.CHAT, Kind.COMPLETION) and not _excused(documents),
     )
 
 

@@ -19,8 +19,9 @@ LEAST_TOKENS = 8.0
 """An answer with fewer says nothing about tokens a second."""
 LONG_CHARS = 64
 """A text of so many characters is not by chance the same as another."""
-UNUSUALLY_SLOW = 1.5
-"""Of latency, in sd at the pace of minutes: above it the usual one learns by time alone."""
+UNUSUAL_SHIFT = 1.5
+"""Of a duration or speed, in sd at the pace of minutes: above it, or where it is unsteady, the usual one learns by time
+alone."""
 _MOST_MS = 1e9
 _ROWS = "float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1]"
 
@@ -133,11 +134,12 @@ def observe(
             x = math.log(tokens / max(taken_ms, 1.0) * 1e3)
         if x == x:
             r.add_timed(slot, track, x, late_s, tracks)
-            slow = track != r.SPEED and r.timed_shift(slot, track, r.MID, 1.0, tracks) > UNUSUALLY_SLOW
+            unusual = abs(r.timed_shift(slot, track, r.MID, 1.0, tracks)) > UNUSUAL_SHIFT
+            unusual = unusual or r.timed_rms(slot, track, 1.0, tracks) > r.STEADY_RMS
             if track == r.SPEED:
                 r.add_recent(slot, track, x, tracks)
             if teaches:
-                r.learn_usual(slot, track, x, 0.0 if slow else trust, figures[slot, r.OWN_S], tracks)
+                r.learn_usual(slot, track, x, 0.0 if unusual else trust, figures[slot, r.OWN_S], tracks)
 
 
 @compiled(f"void(int64, float64, {_ROWS}, float64[::1])")
