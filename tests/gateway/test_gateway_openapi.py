@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from amaru.domain import Offer, Price
 from amaru.gateway.access import Access
+from amaru.gateway.health_api import HealthApi
 from amaru.gateway.openapi import openapi_document
 from amaru.gateway.operator_api import OperatorApi
 from amaru.mesh import Views
@@ -55,8 +56,13 @@ max-steps = 6
 
 # A well-formed wish may still be one that no offer meets, and a report one about an offer that was not asked about.
 [[operations]]
-include-path = ["/route", "/agent/feedback"]
+include-path = ["/route", "/agent/feedback", "/health/healings/veto", "/health/healings/pin", "/health/healings/lift"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404, 409]
+
+# A stream without an end.
+[[operations]]
+include-path = "/health/events"
+enabled = false
 """
 TIMES = {"first_token_ms": 5000, "answer_ms": 5000}
 GPU = {"kinds": ["gpu_job"], "regions": ["eu-west-1"], "price": {"usd_per_gpu_hour": 1.8}}
@@ -190,8 +196,14 @@ def test_examples_of_parameters_are_valid(path: str, method: str) -> None:
 
 async def test_every_path_served_is_described_and_the_other_way_round(world: World) -> None:
     posts = world.gateway._posts  # the routing table has no public face
-    operator = OperatorApi(Views(world.mesh), Access(world.mesh), ready=lambda: True)
-    routes = {route.path: "get" for route in operator.app().routes if isinstance(route, Route)}
+    access = Access(world.mesh)
+    further = HealthApi(world.mesh, access).routes()
+    operator = OperatorApi(Views(world.mesh), access, further=further, ready=lambda: True)
+    routes = {
+        route.path: "post" if "POST" in (route.methods or ()) else "get"
+        for route in operator.app().routes
+        if isinstance(route, Route)
+    }
     assert {*dict.fromkeys(posts, "post").items(), *routes.items(), ("/v1/models", "get")} == set(OPERATIONS)
     assert (await world.client.get("/openapi.json")).json() == DOCUMENT
 
@@ -216,6 +228,9 @@ async def test_keys_are_asked_for_where_the_document_says(shown: World, path: st
 @pytest.mark.parametrize(("path", "name", "value"), list(body_examples()), ids=lambda value: str(value)[:40])
 async def test_examples_work(shown: World, path: str, name: str, value: dict[str, Any]) -> None:
     operation = DOCUMENT["paths"][path]["post"]
+    if path.startswith("/health/"):
+        shown.client.headers["authorization"] = f"Bearer {OPERATOR_KEY}"
+        await shown.client.post("/health/healings/veto", json={"kind": "drain", "provider": "openai"})
     if "decision_id" in value:
         decision = await shown.client.post("/agent/route", json={"gpu_type": "A100", "workload_type": "x"})
         value = {**value, "decision_id": decision.json()["id"]}
@@ -232,7 +247,7 @@ async def test_examples_work(shown: World, path: str, name: str, value: dict[str
 
 
 @pytest.mark.parametrize("key", [KEY, OPERATOR_KEY], ids=["tenant", "operator"])
-@pytest.mark.parametrize("path", [path for path, method in OPERATIONS if method == "get"])
+@pytest.mark.parametrize("path", [path for path, method in OPERATIONS if method == "get" and path != "/health/events"])
 async def test_what_people_read_is_as_described_after_all_that_can_happen(shown: World, path: str, key: str) -> None:
     """Answers hold their richest content here: served, streamed, failed and recommended decisions, and feedback."""
     served = await shown.chat("hello", model="sim")
@@ -255,6 +270,7 @@ async def test_what_people_read_is_as_described_after_all_that_can_happen(shown:
                 ("/status", 403),
                 ("/policy", 403),
                 ("/metrics", 403),
+                *((path, 403) for path, method in OPERATIONS if path.startswith("/health/") and method == "get"),
                 ("/v1/models", 401),
             ]
         elif path != "/metrics":

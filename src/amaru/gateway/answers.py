@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response
 
 from amaru.errors import RequestError, StorageError
 from amaru.http1 import Request
@@ -53,3 +55,20 @@ def store_unavailable(error: StorageError) -> RequestError:
     """What a caller is told when the store fails. Its file and the cause are the operator's, and go to the log."""
     _log.error("store_unavailable", error=str(error))
     return RequestError(503, "The store of decisions is not available now; try again shortly.", type="api_error")
+
+
+# ---- on Starlette, where the endpoints that are not hot live --------------------------------------------------------
+
+
+def json_answer(value: Any, status: int = 200) -> Response:  # Any: JSON
+    """``value`` encoded as JSON (msgspec's rules)."""
+    return Response(_encoder.encode(value), status, media_type=CONTENT_JSON.decode())
+
+
+def credentials(request: StarletteRequest) -> tuple[bytes | None, bytes | None]:
+    """The two headers that may hold a key: ``authorization`` and ``x-api-key``."""
+    authorization, api_key = request.headers.get("authorization"), request.headers.get("x-api-key")
+    return (
+        authorization.encode("latin-1") if authorization is not None else None,
+        api_key.encode("latin-1") if api_key is not None else None,
+    )

@@ -7,6 +7,7 @@ import functools
 from amaru import __version__
 from amaru.domain import Rescue
 from amaru.gateway.agent_api import MAX_BATCH
+from amaru.gateway.openapi_health import health_paths
 from amaru.gateway.openapi_schemas import ID, INTEGER, STRING, Json, component_schemas, ref
 
 CHAT_EXAMPLE: Json = {"model": "fast", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
@@ -105,7 +106,7 @@ ERRORS: dict[int, tuple[str, Json]] = {
     403: ("The key does not open this", {}),
     404: ("Unknown resource, provider or decision", {}),
     408: ("The request did not arrive in time", {}),
-    409: ("The outcome of this decision is known already", {}),
+    409: ("The outcome of this decision is known already; or health is switched off", {}),
     413: ("The body is too large", {}),
     414: ("The URL is too long", {}),
     417: ("An expectation other than 100-continue", {}),
@@ -189,6 +190,7 @@ def openapi_document() -> Json:
         "/policy": {
             "get": _get("The policy, and what it has learned", "policy", "Policy", 401, 403, security=OPERATOR)
         },
+        **health_paths(_operators_get, _order, _events),
         "/metrics": {"get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)},
         "/openapi.json": {"get": _get("This document", "openapi", "Document", security=[])},
     }
@@ -305,3 +307,29 @@ def _get(
     if security is not None:
         found["security"] = security
     return found
+
+
+def _operators_get(summary: str, operation: str, answer: str, parameters: list[Json] | None = None) -> Json:
+    statuses = (401, 403) if parameters is None else (400, 401, 403)
+    found = _get(summary, operation, answer, *statuses, parameters=parameters, security=OPERATOR)
+    return {**found, "tags": ["Health"]}
+
+
+def _order(summary: str, operation: str, body: str, answer: str, examples: Json, *errors: int) -> Json:
+    found = _typed(summary, operation, body, answer, examples, 403, 409, *errors)
+    return {**found, "tags": ["Health"], "security": OPERATOR}
+
+
+def _events(summary: str, operation: str, example: str) -> Json:
+    return {
+        "summary": summary,
+        "description": "Server-sent events: `report` first, then each `pattern`, `healing`, `field` and `guardian`, "
+        "and `end`. One who reads too slowly is dropped, and told so by `end`.",
+        "operationId": operation,
+        "tags": ["Health"],
+        "responses": {
+            "200": {"description": "A stream without an end", "content": {"text/event-stream": {"example": example}}},
+            **_errors(401, 403),
+        },
+        "security": OPERATOR,
+    }

@@ -13,6 +13,7 @@ import msgspec
 
 from amaru.domain import Attempt, Decision, Offer, Outcome
 from amaru.gateway.agent_api import LEAST_WEIGHT, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, Need, WorkloadIn
+from amaru.gateway.openapi_health import HEALTH_TYPES
 from amaru.routing.board import OfferHealth
 from amaru.storage import DecisionRecord, StoreStatus
 
@@ -20,7 +21,7 @@ Json = dict[str, Any]  # Any: a JSON document
 
 TYPES = (
     WorkloadIn, Decision, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut,
-    Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus,
+    Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus, *HEALTH_TYPES,
 )  # fmt: skip
 
 STRING: Json = {"type": "string"}

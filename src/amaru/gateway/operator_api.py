@@ -6,10 +6,9 @@ Cold code, so an ordinary framework: Starlette, mounted on the same server throu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +17,7 @@ from starlette.routing import Route
 from amaru.domain import Tenant
 from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import CONTENT_JSON, headers_of, store_unavailable
+from amaru.gateway.answers import CONTENT_JSON, credentials, headers_of, json_answer, store_unavailable
 from amaru.gateway.openapi import openapi_document
 from amaru.mesh import Views
 from amaru.protocols.openai import error_body
@@ -34,12 +33,17 @@ class OperatorApi:
 
     Parameters
     ----------
+    further
+        Endpoints of other files, to be mounted with these.
     ready
         Whether the server takes traffic: started, and not draining.
     """
 
-    def __init__(self, views: Views, access: Access, *, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, views: Views, access: Access, *, further: Sequence[Route] = (), ready: Callable[[], bool]
+    ) -> None:
         self._views = views
+        self._further = further
         self._access = access
         self._ready = ready
 
@@ -57,6 +61,7 @@ class OperatorApi:
             Route("/decisions", self.decisions),
             Route("/decisions/{id}", self.decision),
             Route("/openapi.json", self.openapi),
+            *self._further,
         ]
         # Any: Starlette's own type for handlers
         handlers: dict[Any, Any] = {RequestError: _on_error, StorageError: _on_store, 404: _on_404, 405: _on_405}
@@ -66,28 +71,28 @@ class OperatorApi:
 
     async def live(self, _: Request) -> Response:
         """The process answers."""
-        return _json({"status": "live"})
+        return json_answer({"status": "live"})
 
     async def ready(self, _: Request) -> Response:
         """The server takes traffic."""
         if self._ready():
-            return _json({"status": "ready"})
-        return _json({"status": "draining"}, 503)
+            return json_answer({"status": "ready"})
+        return json_answer({"status": "draining"}, 503)
 
     async def health(self, _: Request) -> Response:
         """Whether each resource can be served now, without naming providers: for load balancers and status pages."""
         health = self._views.health()
-        return _json(health, 200 if health["status"] != "down" else 503)
+        return json_answer(health, 200 if health["status"] != "down" else 503)
 
     async def status(self, request: Request) -> Response:
         """Everything an operator asks first: traffic, spend, offers, the store, the configuration."""
         self._require_operator(request)
-        return _json(self._views.status())
+        return json_answer(self._views.status())
 
     async def policy(self, request: Request) -> Response:
         """The policy that ranks: its settings, its artifact, what it has learned from, and when that was last kept."""
         self._require_operator(request)
-        return _json(self._views.policy())
+        return json_answer(self._views.policy())
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics where the scraper asks for it."""
@@ -97,14 +102,14 @@ class OperatorApi:
 
     async def providers(self, request: Request) -> Response:
         """Every provider with its offers and how they fare now."""
-        return _json({"providers": self._views.providers(self._tenant_or_operator(request))})
+        return json_answer({"providers": self._views.providers(self._tenant_or_operator(request))})
 
     async def provider(self, request: Request) -> Response:
         """One provider."""
         wanted = request.path_params["id"]
         for provider in self._views.providers(self._tenant_or_operator(request)):
             if provider["id"] == wanted:
-                return _json(provider)
+                return json_answer(provider)
         raise RequestError(404, f"No provider is named {wanted[:128]!r}; GET /providers lists them.", code="not_found")
 
     async def decisions(self, request: Request) -> Response:
@@ -123,7 +128,7 @@ class OperatorApi:
         if tenant is not None:
             for decision in page["decisions"]:
                 _drop_details(decision)
-        return _json(page)
+        return json_answer(page)
 
     async def decision(self, request: Request) -> Response:
         """One decision: ranked offers with the parts of each score, refusals, attempts, outcome, feedback."""
@@ -137,18 +142,18 @@ class OperatorApi:
             )
         if tenant is not None:
             _drop_details(found)
-        return _json(found)
+        return json_answer(found)
 
     async def openapi(self, _: Request) -> Response:
         """The OpenAPI document of this server."""
-        return _json(openapi_document())
+        return json_answer(openapi_document())
 
     def _require_operator(self, request: Request) -> None:
-        self._access.require_operator(_credentials(request)[0])
+        self._access.require_operator(credentials(request)[0])
 
     def _tenant_or_operator(self, request: Request) -> Tenant | None:
         """The tenant to whom the answer is limited; None for an operator, who sees all."""
-        authorization, api_key = _credentials(request)
+        authorization, api_key = credentials(request)
         if self._access.is_operator(authorization):
             return None
         return self._access.tenant(authorization, api_key)
@@ -177,18 +182,6 @@ def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of
             raise RequestError(400, "since must be Unix seconds, for instance 1767225600.", param="since")
         page["since"] = float(query["since"])
     return page
-
-
-def _credentials(request: Request) -> tuple[bytes | None, bytes | None]:
-    authorization, api_key = request.headers.get("authorization"), request.headers.get("x-api-key")
-    return (
-        authorization.encode("latin-1") if authorization is not None else None,
-        api_key.encode("latin-1") if api_key is not None else None,
-    )
-
-
-def _json(value: Any, status: int = 200) -> Response:  # Any: JSON
-    return Response(msgspec.json.encode(value), status, media_type=JSON)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from amaru.errors import RequestError
 from amaru.gateway.access import Access
 from amaru.gateway.agent_api import AgentApi
 from amaru.gateway.answers import respond_error
+from amaru.gateway.health_api import HealthApi
 from amaru.gateway.openai_api import OpenAIApi
 from amaru.gateway.operator_api import OperatorApi
 from amaru.http1 import Handler, HttpServer, Request, ServerSettings, asgi_handler
@@ -33,11 +34,13 @@ class Gateway:
     def __init__(self, mesh: Mesh, settings: ServerSettings, *, host: str) -> None:
         self.host = host
         self._serving = False
+        self._sensing = mesh.sensing
         access = Access(mesh)
         views = Views(mesh)
         openai = OpenAIApi(mesh, views, access)
         agent = AgentApi(mesh, access)
-        operator = OperatorApi(views, access, ready=lambda: self._serving)
+        health = HealthApi(mesh, access)
+        operator = OperatorApi(views, access, further=health.routes(), ready=lambda: self._serving)
         self._posts: dict[str, Handler] = {
             "/v1/chat/completions": openai.handler(Kind.CHAT),
             "/v1/completions": openai.handler(Kind.COMPLETION),
@@ -55,6 +58,7 @@ class Gateway:
         """Bind and serve. Raises ``OSError`` where the address cannot be bound."""
         await self._server.start(self.host, port, sock=sock)
         self._serving = True
+        self._sensing.start()
 
     @property
     def port(self) -> int:
@@ -69,6 +73,7 @@ class Gateway:
     async def drain(self, timeout_s: float) -> int:
         """Stop accepting, let streams end, cut what is left after ``timeout_s``; returns how many were cut."""
         self._serving = False
+        self._sensing.feed.close()  # streams that would never end by themselves
         return await self._server.drain(timeout_s)
 
     def _dispatch(self, request: Request) -> Coroutine[Any, Any, None] | None:

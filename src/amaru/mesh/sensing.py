@@ -15,23 +15,30 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from amaru.domain import Attempt, Kind, Offer, Outcome
+from amaru.health.healer import Healer
+from amaru.health.healing import SelfHealingAction
+from amaru.health.history import Recurrence, recurring
 from amaru.health.memory import MemorySettings
 from amaru.health.observation import Observation
+from amaru.health.pattern_types import InfrastructurePattern
 from amaru.health.report import HealthReport
-from amaru.health.sense import Looked, Sense
+from amaru.health.sense import Sense
+from amaru.mesh.acting import Acting
 from amaru.mesh.aside import Aside
 from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.feed import Feed
 from amaru.mesh.intake import Intake, Left
 from amaru.mesh.keeping import Keeper
+from amaru.mesh.levers import MeshLevers
 from amaru.mesh.sessions import Session
 from amaru.mesh.steadiness import Steadiness
 from amaru.mesh.watched import steered_by_provider, traits_of_plan
+from amaru.stability.guardian import Intervention, InterventionRecord
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -46,12 +53,12 @@ LOOK_AFTER_ATTEMPTS = 16
 """Under traffic the next look comes after so many attempts, but not sooner than ``LOOK_SOONEST_S``: an offer that
 begins to answer nonsense costs few requests."""
 LOOK_SOONEST_S = 0.1
-LEAST_RISK = 0.05
-"""Predicted failure probability below which an offer is ranked as if there were none."""
-RISK_STEP = 0.02
+RECENT_S = 30 * 86_400.0
+"""How far back a report looks for what comes again."""
 LAST_S = 5.0
 """How long the end may wait for what is still queued."""
 
+T = TypeVar("T")
 log = get_logger("mesh")
 
 
@@ -72,9 +79,11 @@ class Sensing:
         self.intake = Intake(mesh.salt, mesh.wall, health.samples_per_s)
         self.sense = Sense(traits_of_plan(plan))
         self.steadiness = self._new_steadiness(mesh)
+        self._levers = MeshLevers(mesh)
+        self.acting = Acting(mesh, self._levers)
         self.feed = Feed()
         """What happened, for whoever listens."""
-        self.observers: list[Callable[[Observation], None]] = [self.sense.observe, self._steady]
+        self.observers: list[Callable[[Observation], None]] = [self.sense.observe, self._steady, self.acting.observe]
         """Told of every attempt, one after another, never at once."""
         self.observed = 0
         self.lost = 0
@@ -91,6 +100,7 @@ class Sensing:
         self._closed = False
         self._look_at = self._step_at = self._snapshot_at = 0.0  # of the loop's clock
         self._seen_at_look = 0
+        self._healed: set[str] = set()
         if self.enabled:
             self._keeper = self._open_memory(mesh)
 
@@ -162,24 +172,31 @@ class Sensing:
         async with self._turn:
             self._seen_at_look = self.observed
             looked = await self._looking.run(lambda: self.sense.look(now))
-            self._foresee(looked)
             for pattern in looked.patterns:
-                log.info(
-                    "pattern", id=pattern.id, kind=pattern.kind.value, detail=pattern.detail, ended=pattern.ended_at
-                )
+                log.info("pattern", id=pattern.id, kind=pattern.kind.value, detail=pattern.detail)
                 self._tell("pattern", pattern)
+            for healing in self.acting.act(looked, now):
+                self._tell_healing(healing)
 
     async def step(self) -> None:
         """Look at the whole: one report, one step of the stability field, and what its guardian asks for."""
         report = await self.report()
         if self.steadiness.field is not None:
             coherence = {one.provider: one.coherence for one in report.providers}
-            self.steadiness.step(coherence, report.at)
-            reading = self.steadiness.reading
-            report = msgspec.structs.replace(report, stability=reading)
-            self._tell("field", reading)
+            record = self.steadiness.step(coherence, report.at)
+            report = msgspec.structs.replace(report, stability=self.steadiness.reading)
+            self._tell("field", report.stability)
+            if record is not None:
+                self._intervene(record, report)
         self.latest = report
         self._session.saw(report)
+
+    def _intervene(self, record: InterventionRecord, report: HealthReport) -> InterventionRecord:
+        """Have done what the guardian, or a person, asks for."""
+        done = self.acting.intervene(record, self.steadiness.guardian, report)
+        log.warning("intervention", id=done.id, kind=done.kind.value, reason=done.reason, changed=done.changed)
+        self._tell("guardian", done)
+        return done
 
     async def report(self) -> HealthReport:
         """The whole infrastructure at this moment."""
@@ -188,10 +205,14 @@ class Sensing:
         notes: list[str] = []
         if self._keeper is not None and self._keeper.memory.failure:
             notes.append(f"memory cannot be written: {self._keeper.memory.failure}")
+        healings = [one for one in self.acting.healer.active.values() if one.applied]
+        again = self.recurring(now - RECENT_S)
         async with self._turn:
             return await self._looking.run(
                 lambda: self.sense.report(
                     now,
+                    healings=healings,
+                    recurrences=again,
                     steered=steered_by_provider(mesh.plan.board),
                     stability=self.steadiness.reading,
                     observed=self.observed,
@@ -200,23 +221,54 @@ class Sensing:
                 )
             )
 
-    def _foresee(self, looked: Looked) -> None:
-        """Have offers that are about to fail rank lower, and those that no longer are as before."""
-        plan = self._mesh.plan
-        foreseeing = plan.config.health.prediction
-        for offer, risk in looked.risks.items():
-            row = plan.board.row_of.get(offer)
-            if row is None:
-                continue
-            steering = plan.board.steering(row)
-            wanted = round(risk, 2) if foreseeing and risk >= LEAST_RISK else 0.0
-            if abs(wanted - steering.risk) >= RISK_STEP:
-                plan.board.steer(row, msgspec.structs.replace(steering, risk=wanted))
+    def remembered_patterns(self) -> list[InfrastructurePattern]:
+        """Every pattern that is remembered, and those under way."""
+        if self._keeper is None:
+            return list(self.sense.patterns.active.values())
+        return list(self._keeper.memory.patterns.values())
+
+    def remembered_healings(self) -> list[SelfHealingAction]:
+        """Every healing that is remembered, newest first."""
+        known = {} if self._keeper is None else dict(self._keeper.memory.healings)
+        known |= {action.id: action for action in self.acting.healer.actions()}
+        return sorted(known.values(), key=lambda action: -action.at)
+
+    def recurring(self, since: float) -> list[Recurrence]:
+        """What came more than once since then, Unix seconds."""
+        return recurring(self.remembered_patterns(), since=since)
+
+    def _tell_healing(self, healing: SelfHealingAction) -> None:
+        begun = healing.ended_at is None and healing.effect is None
+        if begun and healing.applied and healing.id not in self._healed:
+            self._healed.add(healing.id)
+            for offer in healing.offers:
+                self.sense.signatures.healed(offer)
+        log.info("healing", id=healing.id, kind=healing.kind.value, offers=healing.offers, ended=healing.ended)
+        self._tell("healing", healing)
 
     def _tell(self, kind: str, what: Any) -> None:  # Any: a struct
         if self._keeper is not None and kind in ("pattern", "healing"):
             self._keeper.memory.remember(what)
         self.feed.tell(kind, msgspec.to_builtins(what))
+
+    # ---- people -------------------------------------------------------------------------------------------------
+
+    async def order(self, order: Callable[[Healer, float], T]) -> T:
+        """Have the healer take a person's order, given as what to do with it and the time; its answer.
+
+        Passes on what that raises.
+        """
+        await self.settle()
+        async with self._turn:
+            answer = order(self.acting.healer, self._mesh.wall())
+        await self.look()  # so that what it changed is told
+        return answer
+
+    async def trigger(self, kind: Intervention, by: str) -> InterventionRecord:
+        """A person's intervention, done at once; what it changed."""
+        report = await self.report()
+        record = self.steadiness.guardian.trigger(kind, report.at, by, queue=False)
+        return self._intervene(record, report)
 
     # ---- remembering --------------------------------------------------------------------------------------------
 
@@ -232,6 +284,7 @@ class Sensing:
         self.sense.patterns.remember(memory.patterns.values())
         for note in (
             *self.sense.load(memory.parts),
+            *self.acting.load(memory.parts.get("healer"), mesh.wall()),
             *self.steadiness.load(memory.parts.get("field"), memory.parts.get("guardian")),
         ):
             log.warning("memory_not_used", reason=note)
@@ -243,6 +296,7 @@ class Sensing:
             keeper.memory.keep(part, state)
         if self.steadiness.field is not None:
             keeper.memory.keep("field", self.steadiness.field.state())
+        keeper.memory.keep("healer", self.acting.healer.state())
         keeper.memory.keep("guardian", self.steadiness.guardian.state())
 
     # ---- living -------------------------------------------------------------------------------------------------
@@ -302,12 +356,14 @@ class Sensing:
         if not self.enabled:
             return
         mesh = self._mesh
+        self._levers.carry_on()
         self.sense.set_offers(traits_of_plan(mesh.plan))
         self.intake.samples_per_s = mesh.plan.config.health.samples_per_s
         fresh = self._new_steadiness(mesh)
         if fresh.providers != self.steadiness.providers:
             fresh.guardian = self.steadiness.guardian
             self.steadiness = fresh
+        self.acting.reload(mesh.wall())
         self.steadiness.guardian.enabled = mesh.plan.config.stability.guardian
 
     async def aclose(self) -> None:

@@ -1,0 +1,251 @@
+"""What operators read of the infrastructure's health, and their word on healings. For an operator's key only.
+
+Cold code, on Starlette like ``operator_api``. ``/health/events`` is a stream of server-sent events; a reader who cannot
+keep up is dropped, and slows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from amaru.errors import RequestError
+from amaru.gateway.access import Access
+from amaru.gateway.agent_api import decode
+from amaru.gateway.answers import credentials, json_answer
+from amaru.gateway.health_orders import HealingsOut, HistoryOut, LiftIn, PatternsOut, PinIn, TriggerIn, VetoIn
+from amaru.health.healer import Healer
+from amaru.health.healing_settings import Veto
+from amaru.mesh import Mesh
+from amaru.mesh.feed import Event, Listener
+from amaru.stability.guardian import Intervention
+
+MAX_PAGE = 500
+DAY_S = 86_400.0
+PULSE_S = 14.0
+"""A comment is sent where nothing happened for so long: proxies close what is silent for a minute."""
+_PULSE = b": nothing new\n\n"
+T = TypeVar("T")
+_veto, _pin = msgspec.json.Decoder(VetoIn), msgspec.json.Decoder(PinIn)
+_lift, _trigger = msgspec.json.Decoder(LiftIn), msgspec.json.Decoder(TriggerIn)
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
+
+
+class HealthApi:
+    """The endpoints below ``/health/`` that name providers."""
+
+    def __init__(self, mesh: Mesh, access: Access) -> None:
+        self._sensing = mesh.sensing
+        self._wall = mesh.wall
+        self._access = access
+
+    def routes(self) -> list[Route]:
+        """What to mount."""
+        return [
+            Route("/health/providers", self.providers),
+            Route("/health/patterns", self.patterns),
+            Route("/health/history", self.history),
+            Route("/health/healings", self.healings),
+            Route("/health/healings/veto", self.veto, methods=["POST"]),
+            Route("/health/healings/pin", self.pin, methods=["POST"]),
+            Route("/health/healings/lift", self.lift, methods=["POST"]),
+            Route("/health/guardian/nigredo", self.nigredo, methods=["POST"]),
+            Route("/health/guardian/albedo", self.albedo, methods=["POST"]),
+            Route("/health/events", self.events),
+        ]
+
+    async def providers(self, request: Request) -> Response:
+        """Each provider with its signature, what is foreseen, and what it means."""
+        self._require_operator(request)
+        _known(request, ())
+        return json_answer(await self._sensing.report())
+
+    async def patterns(self, request: Request) -> Response:
+        """Patterns, newest first: those under way, and those of the past."""
+        self._require_operator(request)
+        query = _known(request, ("limit",))
+        sensing = self._sensing
+        await sensing.look()
+        past = sorted(sensing.remembered_patterns(), key=lambda one: -one.at)
+        return json_answer(PatternsOut(tuple(past[: _limit(query)]), tuple(sorted(sensing.sense.patterns.active))))
+
+    async def history(self, request: Request) -> Response:
+        """What came more than once within ``since_s`` seconds: by provider, cause and hour of the day."""
+        self._require_operator(request)
+        query = _known(request, ("since_s",))
+        return json_answer(HistoryOut(tuple(self._sensing.recurring(self._wall() - _since_s(query)))))
+
+    async def healings(self, request: Request) -> Response:
+        """Healings with their effects, newest first, what people forbade, and the guardian's interventions."""
+        self._require_operator(request)
+        query = _known(request, ("limit",))
+        await self._sensing.look()
+        return json_answer(self._healings(_limit(query)))
+
+    def _healings(self, limit: int) -> HealingsOut:
+        sensing = self._sensing
+        healer, records = sensing.acting.healer, sensing.steadiness.guardian.records
+        return HealingsOut(
+            tuple(sensing.remembered_healings()[:limit]),
+            tuple(sorted(healer.active)),
+            tuple(healer.vetoes),
+            tuple(reversed(records)),
+        )
+
+    async def veto(self, request: Request) -> Response:
+        """Forbid healings: of a kind, a provider, a kind of pattern; what amaru does already of that ends."""
+        asked = await self._ordered(request, _veto)
+        if asked.kind is None and asked.provider is None and asked.pattern is None:
+            raise RequestError(400, "Name a kind, a provider or a pattern; to switch all off, set health.healing.")
+        self._check_provider(asked.provider)
+        await self._sensing.order(lambda healer, now: healer.veto(_as_veto(asked, now), now))
+        return json_answer(self._healings(MAX_PAGE))
+
+    async def pin(self, request: Request) -> Response:
+        """Order a healing, which holds until it is lifted."""
+        asked = await self._ordered(request, _pin)
+        try:
+            action = await self._sensing.order(
+                lambda healer, now: healer.pin(asked.kind, asked.offers, now, by=asked.by, reason=asked.reason)
+            )
+        except ValueError as error:
+            raise RequestError(400, f"{error}.", code="not_possible") from None
+        return json_answer(action)
+
+    async def lift(self, request: Request) -> Response:
+        """End a pinned healing, or lift vetoes."""
+        asked = await self._ordered(request, _lift)
+        if (asked.healing is None) is (asked.veto is None):
+            raise RequestError(400, "Name either a healing or a veto.")
+        try:
+            await self._sensing.order(lambda healer, now: _lifted(healer, asked, now))
+        except ValueError as error:
+            raise RequestError(404, f"{error}.", code="not_found") from None
+        return json_answer(self._healings(MAX_PAGE))
+
+    async def nigredo(self, request: Request) -> Response:
+        """Drain the worst provider for a minute, as the guardian would."""
+        return await self._trigger(request, Intervention.NIGREDO)
+
+    async def albedo(self, request: Request) -> Response:
+        """Raise exploration for five minutes, as the guardian would."""
+        return await self._trigger(request, Intervention.ALBEDO)
+
+    async def _trigger(self, request: Request, kind: Intervention) -> Response:
+        asked = await self._ordered(request, _trigger)
+        return json_answer(await self._sensing.trigger(kind, asked.by))
+
+    async def _ordered(self, request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+        self._require_operator(request)
+        _known(request, ())
+        if not self._sensing.enabled:
+            raise RequestError(409, "Health is switched off: health.enabled is false.", code="switched_off")
+        return decode(decoder, await request.body())
+
+    def _check_provider(self, provider: str | None) -> None:
+        known = set(self._sensing.sense.offers.values())
+        if provider is not None and provider not in known:
+            raise RequestError(
+                400, f"No provider is named {provider[:128]!r}; GET /providers lists them.", param="provider"
+            )
+
+    async def events(self, request: Request) -> Response:
+        """What happens, as it happens: `report` first, then `pattern`, `healing`, `field` and `guardian`."""
+        self._require_operator(request)
+        _known(request, ())
+        listener = self._sensing.feed.listen()
+        if listener is None:
+            raise RequestError(
+                503, "Too many listen to the events already; close one.", type="api_error", retry_after_s=PULSE_S
+            )
+        try:
+            report = await self._sensing.report()
+        except BaseException:
+            self._sensing.feed.leave(listener)
+            raise
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(
+            self._stream(listener, report), media_type="text/event-stream; charset=utf-8", headers=headers
+        )
+
+    async def _stream(self, listener: Listener, report: Any) -> AsyncIterator[bytes]:  # Any: a struct
+        try:
+            yield _event("report", 0, report)
+            while True:
+                try:
+                    async with asyncio.timeout(PULSE_S):
+                        event = await listener.next()
+                except TimeoutError:
+                    yield _PULSE
+                    continue
+                if event is None:
+                    yield _event("end", 0, {"dropped": listener.dropped})
+                    return
+                yield _told(event)
+        finally:
+            self._sensing.feed.leave(listener)
+
+    def _require_operator(self, request: Request) -> None:
+        self._access.require_operator(credentials(request)[0])
+
+
+def _as_veto(asked: VetoIn, now: float) -> Veto:
+    pattern = None if asked.pattern is None else asked.pattern.value
+    return Veto(kind=asked.kind, provider=asked.provider, pattern=pattern, by=asked.by, at=now, reason=asked.reason)
+
+
+def _lifted(healer: Healer, asked: LiftIn, now: float) -> None:
+    """Lift it. Raises ValueError where there is none."""
+    if asked.healing is not None:
+        healer.unpin(asked.healing, now)
+        return
+    assert asked.veto is not None
+    wanted = _as_veto(asked.veto, now)
+    same = [veto for veto in healer.vetoes if _forbidden(veto) == _forbidden(wanted)]
+    if not same:
+        raise ValueError("there is no veto that says exactly this")
+    for veto in same:
+        healer.lift(veto)
+
+
+def _forbidden(veto: Veto) -> tuple[object, ...]:
+    return veto.kind, veto.provider, veto.pattern
+
+
+def _told(event: Event) -> bytes:
+    return _event(event.kind, event.id, event.data)
+
+
+def _event(kind: str, id: int, data: Any) -> bytes:  # Any: JSON
+    return b"event: %b\nid: %d\ndata: %b\n\n" % (kind.encode(), id, msgspec.json.encode(data))
+
+
+def _known(request: Request, names: tuple[str, ...]) -> dict[str, str]:
+    """The query, which may name only these."""
+    query = dict(request.query_params)
+    for name in query:
+        if name not in names:
+            known = f"; known: {', '.join(names)}" if names else ""
+            raise RequestError(400, f"Unknown query parameter {name[:64]!r}{known}.", param=name[:64])
+    return query
+
+
+def _limit(query: dict[str, str]) -> int:
+    limit = query.get("limit", "50")
+    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_PAGE:
+        raise RequestError(400, f"limit must be a whole number from 1 to {MAX_PAGE}.", param="limit")
+    return int(limit)
+
+
+def _since_s(query: dict[str, str]) -> float:
+    text = query.get("since_s", str(30 * DAY_S))
+    if not _SECONDS.fullmatch(text):
+        raise RequestError(400, "since_s must be seconds back from now, for instance 2592000.", param="since_s")
+    return float(text)

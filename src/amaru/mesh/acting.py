@@ -1,0 +1,143 @@
+"""What is done about what was sensed: healings, foreseen failures, and the guardian's two interventions.
+
+``nigredo`` drains the worst provider, ``albedo`` has more first attempts try another offer, each for a bounded time.
+All of it goes through the healer's levers or the router's exploration, and ends by leaving things as configured.
+
+Belongs to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from amaru.health.healer import Healer
+from amaru.health.healing import HealingKind, Levers, SelfHealingAction
+from amaru.health.healing_settings import HealerSettings, Mode
+from amaru.health.observation import Observation
+from amaru.health.report import HealthReport, ProviderHealth
+from amaru.health.sense import Looked
+from amaru.stability.guardian import Guardian, Intervention, InterventionRecord
+
+if TYPE_CHECKING:
+    from amaru.mesh.mesh import Mesh
+
+GUARDIAN = "guardian"
+NIGREDO_S = 60.0
+"""How long the worst provider is drained."""
+ALBEDO_S = 300.0
+"""How long exploration is raised."""
+ALBEDO_EXPLORATION = 0.05
+"""Share of first attempts that try another offer meanwhile, at least."""
+LEAST_RISK = 0.05
+"""Predicted failure probability below which an offer is ranked as if there were none."""
+RISK_STEP = 0.02
+"""A prediction that moved by less changes no rank."""
+
+
+class Acting:
+    """The healer of a mesh, and the hands of its guardian."""
+
+    def __init__(self, mesh: Mesh, levers: Levers) -> None:
+        self.healer = Healer(HealerSettings(mode=_mode(mesh)), levers, mesh.rng)
+        self._mesh = mesh
+        self._risks: dict[str, float] = {}
+        self._drains: dict[str, float] = {}  # the guardian's own, by action: when each ends
+        self._explore_until = 0.0
+
+    def observe(self, observation: Observation) -> None:
+        """Take in an attempt: effects are measured by them."""
+        self.healer.observe(observation)
+
+    def act(self, looked: Looked, now: float) -> list[SelfHealingAction]:
+        """Act on what a look found; the healings that began, changed or ended."""
+        self._foresee(looked.risks)
+        self._end_interventions(now)
+        return self.healer.look(looked.patterns, now)
+
+    def _foresee(self, risks: dict[str, float]) -> None:
+        foreseeing = self._mesh.plan.config.health.prediction
+        for offer, probability in risks.items():
+            risk = round(probability, 2) if foreseeing and probability >= LEAST_RISK else 0.0
+            before = self._risks.get(offer, 0.0)
+            if abs(risk - before) >= RISK_STEP or (risk == 0.0 != before):
+                self._risks[offer] = risk
+                self.healer.foresee(offer, risk)
+
+    # ---- the guardian -------------------------------------------------------------------------------------------
+
+    def intervene(self, record: InterventionRecord, guardian: Guardian, report: HealthReport) -> InterventionRecord:
+        """Do what the guardian, or a person through it, asks for; the record with what that changed."""
+        nigredo = record.kind is Intervention.NIGREDO
+        changed = self._drain_worst(record, report) if nigredo else self._explore(report.at)
+        return guardian.applied(record.id, changed) or record
+
+    def _drain_worst(self, record: InterventionRecord, report: HealthReport) -> dict[str, str]:
+        refused = ""
+        for provider in sorted(self._in_use(report), key=_worth):
+            offers = [view.offer for view in provider.offers]
+            try:
+                action = self.healer.pin(
+                    HealingKind.DRAIN, offers, report.at, by=GUARDIAN, reason=f"nigredo: {record.reason}"
+                )
+            except ValueError as error:  # too few others would be left
+                refused = refused or str(error)
+                continue
+            self._drains[action.id] = report.at + NIGREDO_S
+            return {provider.provider: f"drained for {NIGREDO_S:.0f} s", **action.changed}
+        return {"nothing": refused or "no provider is in use"}
+
+    def _in_use(self, report: HealthReport) -> Iterable[ProviderHealth]:
+        return [one for one in report.providers if one.signature.total and "drained" not in one.steered]
+
+    def _explore(self, now: float) -> dict[str, str]:
+        router = self._mesh.plan.router
+        before = router.exploration
+        self._explore_until = now + ALBEDO_S
+        router.exploration = max(before, ALBEDO_EXPLORATION)
+        return {"exploration": f"{before:g} -> {router.exploration:g} for {ALBEDO_S:.0f} s"}
+
+    def _end_interventions(self, now: float) -> None:
+        for id, until in list(self._drains.items()):
+            if now >= until:
+                del self._drains[id]
+                if id in self.healer.active:  # a person may have ended it
+                    self.healer.unpin(id, now)
+        plan = self._mesh.plan
+        usual = plan.config.routing.exploration
+        if now < self._explore_until:
+            plan.router.exploration = max(usual, ALBEDO_EXPLORATION)  # a reload brings another router
+        elif self._explore_until:
+            self._explore_until = 0.0
+            plan.router.exploration = usual
+
+    # ---- living -------------------------------------------------------------------------------------------------
+
+    def reload(self, now: float) -> None:
+        """The configuration changed."""
+        mode = _mode(self._mesh)
+        if mode != self.healer.settings.mode:
+            self.healer.set_mode(mode, now)
+
+    def load(self, state: bytes | None, now: float) -> list[str]:
+        """Go on from a state that was kept; gives back why it cannot be used."""
+        if state is None:
+            return []
+        try:
+            self.healer.load(state, now)
+        except ValueError as error:
+            return [f"the healer begins anew: {error}"]
+        for action in list(self.healer.active.values()):
+            if action.by == GUARDIAN and action.until is None:
+                self._drains[action.id] = action.at + NIGREDO_S
+        return []
+
+
+def _mode(mesh: Mesh) -> Mode:
+    return mesh.plan.config.health.healing
+
+
+def _worth(provider: ProviderHealth) -> float:
+    """What an attempt there is worth, 0 to 1; the least comes first."""
+    over = provider.signature
+    return (1.0 - over.error_rate) * provider.coherence / (1.0 + (over.latency_p50_ms or 0.0) / 1e3)
