@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class PsiFieldIntegration:
         """Calls that got no answer, because the service was away."""
         return self._attempts.missed
 
-    def send_agent_metrics(self, rewards: Sequence[float | None]) -> Json:
+    def send_agent_metrics(self, rewards: Iterable[float | None]) -> Json:
         """Have the field take a step.
 
         Parameters
@@ -97,7 +97,8 @@ class PsiFieldIntegration:
             away.
         """
         # NaN goes over the wire as null: msgspec writes it so, and the service reads it as missing.
-        metrics = self._attempts.make(lambda: self._step(rewards))
+        given = list(rewards)
+        metrics = self._attempts.make(lambda: self._step(given))
         if metrics is None:
             self._dimension = None  # it may have been restarted: it must be told the dimension again
         return metrics or {}
