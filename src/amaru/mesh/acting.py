@@ -73,19 +73,23 @@ class Acting:
         return guardian.applied(record.id, changed) or record
 
     def _drain_worst(self, record: InterventionRecord, report: HealthReport) -> dict[str, str]:
+        """Drain the offers of the worst provider, but for those without which a resource has too few others."""
+        worst = min(self._in_use(report), key=_worth, default=None)
+        if worst is None:
+            return {"nothing": "no provider is in use"}
+        changed: dict[str, str] = {}
         refused = ""
-        for provider in sorted(self._in_use(report), key=_worth):
-            offers = [view.offer for view in provider.offers]
+        for view in worst.offers:
             try:
                 action = self.healer.pin(
-                    HealingKind.DRAIN, offers, report.at, by=GUARDIAN, reason=f"nigredo: {record.reason}"
+                    HealingKind.DRAIN, (view.offer,), report.at, by=GUARDIAN, reason=f"nigredo: {record.reason}"
                 )
-            except ValueError as error:  # too few others would be left
-                refused = refused or str(error)
+            except ValueError as error:
+                refused = str(error)
                 continue
             self._drains[action.id] = report.at + NIGREDO_S
-            return {provider.provider: f"drained for {NIGREDO_S:.0f} s", **action.changed}
-        return {"nothing": refused or "no provider is in use"}
+            changed |= {**action.changed, worst.provider: f"drained for {NIGREDO_S:.0f} s"}
+        return changed or {"nothing": refused}
 
     def _in_use(self, report: HealthReport) -> Iterable[ProviderHealth]:
         return [one for one in report.providers if one.signature.total and "drained" not in one.steered]
