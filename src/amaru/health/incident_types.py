@@ -87,7 +87,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             return self.begins + (self.full_at - self.begins) * HARD_SHARE / self.strength
         if self.trouble in (Trouble.SLOWING, Trouble.RAMBLING):
             return self.full_at
-        if self.trouble in (Trouble.OUTAGE, Trouble.TOGETHER):
+        if self.trouble in (Trouble.OUTAGE, Trouble.TOGETHER, Trouble.MALFORMED):
             return self.begins if self.strength >= HARD_SHARE else None
         return None
 

@@ -1,0 +1,128 @@
+"""Failures together: beyond chance, and named by what is shared."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pattern_samples import BEGINS, MESH, incident, told_of, traits
+
+from amaru.health.incident_types import Trouble
+from amaru.health.pattern_types import PatternKind
+from amaru.health.resonance import EVERYONE, HIT, Joint, Resonance, binomial_tail, hit, shock_ratio
+
+rates = st.floats(min_value=0.01, max_value=0.6)
+
+
+def who_has(trait: str) -> tuple[str, ...]:
+    return tuple(one.offer for one in MESH.traits if trait in one.shared())
+
+
+@pytest.mark.parametrize("trait", ["bridge:axelar", "bridge:across", "region:eu", "region:us", "model:qwen-3"])
+def test_what_is_shared_is_named(trait: str) -> None:
+    told = told_of(incident(Trouble.TOGETHER, who_has(trait), trait=trait, strength=0.9))
+    found = [pattern for pattern in told if pattern.kind is PatternKind.RESONANCE and pattern.ended_at is None]
+    assert [pattern.cause for pattern in found] == [trait]
+    assert set(found[0].offers) <= set(who_has(trait))
+    assert len(found[0].providers) >= 2
+    assert found[0].at - BEGINS - 900.0 < 60.0
+    over = [pattern for pattern in told if pattern.kind is PatternKind.RECOVERY and pattern.cause == trait]
+    assert [pattern.similar[0] for pattern in over] == [found[0].id]
+
+
+def test_one_provider_alone_is_no_resonance_however_many_offers_it_has() -> None:
+    told = told_of(incident(Trouble.OUTAGE, ("p2/mistral", "p2/llama-3")))
+    assert PatternKind.RESONANCE not in {pattern.kind for pattern in told}
+
+
+def test_outages_that_overlap_without_having_begun_together_are_no_resonance() -> None:
+    # p0 and p1 share a bridge.
+    told = told_of(
+        incident(Trouble.OUTAGE, ("p0/llama-3", "p0/qwen-3"), lasts_s=900.0),
+        incident(Trouble.OUTAGE, ("p1/qwen-3", "p1/mistral"), after_s=1140.0, lasts_s=900.0),
+    )
+    assert PatternKind.RESONANCE not in {pattern.kind for pattern in told}
+
+
+def test_everyone_is_named_where_nothing_else_explains_it() -> None:
+    everyone = tuple(one.offer for one in MESH.traits)
+    told = told_of(incident(Trouble.TOGETHER, everyone, strength=0.9), seconds=1100.0)
+    assert [pattern.cause for pattern in told if pattern.kind is PatternKind.RESONANCE] == [EVERYONE]
+
+
+def watched(*offers: str, **labels: tuple[str, ...]) -> Resonance:
+    shared = [traits(offer, labels=labels.get(offer.partition("/")[0], ())) for offer in offers]
+    return Resonance(shared, window_s=10.0, false_alarms_per_day=0.5)
+
+
+def shocked(resonance: Resonance, offers: tuple[str, ...], ill: tuple[str, ...], windows: int = 30) -> list[Joint]:
+    """Calm, then ``windows`` in which all attempts of ``ill`` fail."""
+    found = []
+    resonance.look(BEGINS)
+    for window in range(60 + windows):
+        for offer in offers:
+            for attempt in range(8):
+                resonance.observe(offer, (window >= 60 and offer in ill) or (window % 10 == 3 and attempt == 0))
+        begun, _ = resonance.look(BEGINS + 10.0 * (window + 1))
+        found += begun
+    return found
+
+
+def test_traits_of_the_same_offers_are_named_together() -> None:
+    offers = ("a/x", "b/x", "c/x", "d/x")
+    both = ("bridge:hop", "host:one")
+    found = shocked(watched(*offers, a=both, b=both), offers, ("a/x", "b/x"))
+    assert [(joint.trait, joint.providers) for joint in found] == [("bridge:hop + host:one", ("a", "b"))]
+
+
+def test_the_narrower_trait_explains_more_where_the_others_fare_well() -> None:
+    offers = tuple(f"{name}/x" for name in "abcdef")
+    labels = {name: ("region:eu", *(("bridge:hop",) if name in "ab" else ())) for name in "abcd"}
+    assert [joint.trait for joint in shocked(watched(*offers, **labels), offers, ("a/x", "b/x"))] == ["bridge:hop"]
+    wider = shocked(watched(*offers, **labels), offers, ("a/x", "b/x", "c/x", "d/x"))
+    assert [(joint.trait, joint.members) for joint in wider] == [("region:eu", 4)]
+
+
+def test_one_joint_failure_is_told_once() -> None:
+    offers = ("a/x", "b/x", "c/x")
+    assert len(shocked(watched(*offers, a=("bridge:hop",), b=("bridge:hop",)), offers, ("a/x", "b/x"), 400)) == 1
+
+
+@given(st.lists(st.tuples(st.booleans(), rates), min_size=2, max_size=6))
+def test_the_ratio_of_independent_providers_is_one_in_the_mean(members: list[tuple[bool, float]]) -> None:
+    chances = [q for _, q in members]
+    mean = 0.0
+    for hits in product((False, True), repeat=len(chances)):
+        probability = math.prod(q if was else 1.0 - q for was, q in zip(hits, chances, strict=True))
+        mean += probability * shock_ratio(list(zip(hits, chances, strict=True)))
+    assert mean == pytest.approx(1.0)
+
+
+@given(st.integers(min_value=0, max_value=60), rates)
+def test_a_hit_happens_by_itself_as_seldom_as_it_says(attempts: int, p: float) -> None:
+    chance = sum(
+        math.comb(attempts, troubles) * p**troubles * (1.0 - p) ** (attempts - troubles)
+        for troubles in range(attempts + 1)
+        if hit(attempts, troubles, p)[0]
+    )
+    assert chance <= 0.05 + 1e-9
+    _, q = hit(attempts, attempts, p)
+    assert chance <= q + 1e-9
+
+
+@given(st.integers(min_value=0, max_value=100), st.integers(min_value=-1, max_value=101), rates)
+def test_tails_of_the_binomial(n: int, least: int, p: float) -> None:
+    expected = sum(math.comb(n, k) * p**k * (1.0 - p) ** (n - k) for k in range(max(least, 0), n + 1))
+    assert binomial_tail(n, least, p) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_member_that_fares_well_speaks_against_its_trait() -> None:
+    two = [(True, 0.05), (True, 0.05)]
+    assert shock_ratio(two) > 100.0
+    assert shock_ratio([*two, (False, 0.05)]) < shock_ratio(two)
+    assert shock_ratio([*two, (True, 0.05)]) > shock_ratio(two)
+    assert shock_ratio([(True, 0.05)]) == 1.0
+    assert 0.0 < HIT < 1.0
