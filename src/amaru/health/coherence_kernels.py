@@ -19,7 +19,7 @@ from amaru.health import row_kernels as r
 
 (EMPTINESS, SAMENESS, SAMENESS_SHORT, REPEATING, SHAPE, FINISHING, LENGTHS, SPEEDS) = range(8)
 N_PARTS = 8
-WEIGHTS = (1.0, 1.0, 0.9, 1.0, 0.6, 0.4, 0.5, 0.3)
+WEIGHTS = (1.0, 1.0, 0.9, 1.0, 0.6, 0.3, 0.4, 0.2)
 """How much of coherence each part can take away by itself."""
 
 MOST_EMPTY, MOST_SAME = 0.2, 0.3
@@ -46,7 +46,7 @@ NEW_FOR_S = 1800.0
 """A shape is new for so long after it was first seen, in own time."""
 LEARNING_S = 300.0
 """In the first minutes of an offer no shape is new."""
-_FIRM, _LOOSE = 0.9, 0.75
+_FIRM, _LOOSE = 0.92, 0.8
 """Coherence at which answers teach what is usual without restraint, and with the most."""
 
 
