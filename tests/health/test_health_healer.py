@@ -526,6 +526,17 @@ def test_an_offer_that_went_and_came_back_is_steered_again() -> None:
     assert levers.all_steered() == {"a/m": Steering(drained=True)}
 
 
+def test_who_knows_what_goes_on_ends_the_rest_and_has_what_was_before_a_restart_taken_up() -> None:
+    levers = mesh()
+    one, ill, _ = drained_by(levers)
+    one.look([], AT + 1.0, {ill.id: ill})
+    assert levers.steered["a/m"].drained
+    one.look([], AT + 2.0, {})
+    assert not levers.steered["a/m"].drained
+    two = healer(FakeLevers("a/m", "b/m"))
+    assert two.look([], AT, {ill.id: ill}) != []
+
+
 def test_who_is_unsure_does_nothing() -> None:
     one = healer(mesh(), least_confidence=0.6)
     assert one.look([pattern("a/m", confidence=0.55)], AT) == []

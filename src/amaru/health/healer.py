@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -79,10 +79,19 @@ class Healer:
         """A failure of the offer within a minute is so probable: its score counts for the rest, from now on."""
         self._runs.foresee(offer, probability)
 
-    def look(self, told: Iterable[InfrastructurePattern], now: float) -> list[SelfHealingAction]:
+    def look(
+        self,
+        told: Iterable[InfrastructurePattern],
+        now: float,
+        going_on: Mapping[str, InfrastructurePattern] | None = None,
+    ) -> list[SelfHealingAction]:
         """Act on what ``told`` says began, changed or ended; the actions that began, changed or ended since the last
-        look."""
-        over = self._told(told)
+        look.
+
+        ``going_on``: all patterns that have not ended, by id, where somebody knows: others are over then, and those
+        that were never told (before a restart) are taken up.
+        """
+        over = self._told(told, going_on)
         self._moves.read()
         self._runs.lay_all()
         for running in list(self._runs.by_id.values()):
@@ -99,7 +108,10 @@ class Healer:
         news, self._news = list(self._news.values()), {}
         return news
 
-    def _told(self, told: Iterable[InfrastructurePattern]) -> set[str]:
+    def _told(
+        self, told: Iterable[InfrastructurePattern], going_on: Mapping[str, InfrastructurePattern] | None
+    ) -> set[str]:
+        """Take in patterns; ids of those that are over."""
         over: set[str] = set()
         for pattern in told:
             if pattern.kind is PatternKind.RECOVERY:
@@ -108,6 +120,9 @@ class Healer:
                 over.add(pattern.id)
             else:
                 self._patterns[pattern.id] = pattern
+        if going_on is not None:
+            over |= self._patterns.keys() - going_on.keys()
+            self._patterns.update(going_on)
         for gone in over:
             self._patterns.pop(gone, None)
             self._choice.over(gone)

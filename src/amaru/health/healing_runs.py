@@ -148,7 +148,7 @@ class Runs:
 
     def observe(self, observation: Observation) -> None:
         """Let the adaptive limit of the offer, where it has one, take in an attempt."""
-        for (_, offer), limit in self._limits.items():
+        for (_, offer), limit in list(self._limits.items()):  # a person may order one at this moment
             if offer != observation.offer:
                 continue
             verdict = verdict_on(observation.ok, observation.failure)

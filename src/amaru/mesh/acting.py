@@ -53,7 +53,7 @@ class Acting:
         """Act on what a look found; the healings that began, changed or ended."""
         self._foresee(looked.risks)
         self._end_interventions(now)
-        return self.healer.look(looked.patterns, now)
+        return self.healer.look(looked.patterns, now, self._mesh.sensing.sense.patterns.active)
 
     def _foresee(self, risks: dict[str, float]) -> None:
         foreseeing = self._mesh.plan.config.health.prediction
