@@ -104,6 +104,15 @@ def test_the_field_that_is_away_is_mentioned_once(tmp_path: Path) -> None:
     assert "Psi" in (tmp_path / "training_metrics.csv").read_text().splitlines()[0]
 
 
+def test_a_field_in_this_process_needs_no_service(tmp_path: Path) -> None:
+    said = amaru(*SMALL, "--episodes", "3", "--out", str(tmp_path), "--psi-field", "local")
+    assert "away" not in said
+    rows = pl.read_csv(tmp_path / "training_metrics.csv")
+    assert rows["Psi"].is_between(0.0, 1.0).all()
+    amaru("--episodes", "4", "--load", str(tmp_path / "checkpoint.bin"), "--out", str(tmp_path), "--psi-field", "local")
+    assert len(pl.read_csv(tmp_path / "training_metrics.csv")) == 4
+
+
 def started(out: Path, *arguments: str) -> subprocess.Popen[str]:
     """A training that would take hours, past its first line."""
     command = [sys.executable, "-c", "from amaru.cli.main import main; main()", "train", "--out", str(out)]

@@ -76,10 +76,10 @@ def test_thresholds_follow_the_history_and_are_never_more_eager_than_the_static_
     assert one.thresholds == (one.status(0.0)).thresholds
     assert (one.thresholds.nigredo_pe, one.thresholds.albedo_h, one.thresholds.albedo_psi) == (1.5, 0.8, 0.5)
     restless = guardian(history=100, least_history=50)
-    judged(restless, *[Reading(PE=3.0, H=0.95, Psi=0.1)] * 200)
-    assert (restless.thresholds.nigredo_pe, restless.thresholds.albedo_h) == (3.0, 0.95)
-    assert restless.thresholds.albedo_psi == 0.1
-    assert judged(restless, Reading(PE=2.9)) == [None]
+    judged(restless, *[Reading(PE=2.8, H=0.95, Psi=0.1)] * 200)
+    assert (restless.thresholds.nigredo_pe, restless.thresholds.albedo_h) == (2.8, 0.95)
+    assert restless.thresholds.albedo_psi == 0.25
+    assert judged(restless, Reading(PE=2.7)) == [None]
 
 
 def test_with_little_history_the_static_thresholds_stand_alone() -> None:
@@ -102,6 +102,8 @@ def test_no_history_makes_it_more_eager(readings: list[tuple[float, float, float
         assert limits.nigredo_pe >= 1.5
         assert limits.albedo_h >= 0.8
         assert limits.albedo_psi <= 0.5
+        assert limits.nigredo_pe <= 3.0
+        assert limits.albedo_psi >= 0.25
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80), st.integers(1, 30), st.floats(0, 100))
@@ -178,9 +180,15 @@ def test_readings_that_nobody_acts_on_belong_to_the_history_only() -> None:
     one = guardian(least_history=10)
     for _ in range(20):
         one.observe(Reading(PE=4.0))
-    assert one.thresholds.nigredo_pe == 4.0
+    assert one.thresholds.nigredo_pe == 3.0
     assert one.counts[NIGREDO] == 0
-    assert judged(one, Reading(PE=5.0)) == [NIGREDO]
+    assert judged(one, Reading(PE=4.0)) == [NIGREDO]
+
+
+def test_however_long_a_trouble_lasts_the_next_one_is_seen() -> None:
+    one = guardian(least_history=10)
+    assert judged(one, *[Reading(PE=6.3)] * 200).count(NIGREDO) == 1
+    assert judged(one, CALM, Reading(PE=6.3)) == [None, NIGREDO]
 
 
 # ---- people -------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_a_service_that_is_away_stops_nothing_and_is_told_once() -> None:
         assert metrics == {}
         assert psi.check_intervention_needed(metrics) is None
         assert psi.get_swarm_health() == {}
-        assert psi.record_intervention(metrics, {}) is False
+        assert psi.record_intervention(metrics, "albedo", {}) is False
         timer.now += FIRST_PAUSE_S
     assert len(said) == 1
     assert "is away" in said[0]
@@ -106,7 +106,8 @@ def test_what_an_intervention_changed_reaches_the_guardian() -> None:
         service.post("/guardian/albedo", {"by": "ada"})
         metrics = psi.send_agent_metrics([0.5])
         assert psi.check_intervention_needed(metrics) == "albedo"
-        assert psi.record_intervention(metrics, {"epsilon": "0.1 -> 0.15"}) is True
+        assert psi.record_intervention(metrics, "nigredo", {"agent 0": "forgot"}) is False
+        assert psi.record_intervention(metrics, "albedo", {"epsilon": "0.1 -> 0.15"}) is True
         assert service.get("/guardian/status")["last"]["changed"] == {"epsilon": "0.1 -> 0.15"}
 
 

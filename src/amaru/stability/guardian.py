@@ -3,8 +3,8 @@
 ``nigredo`` (reset what is worst) where the present surprises: the prediction error is above its threshold. ``albedo``
 (raise exploration) where things are disordered and unstable: the entropy is above its threshold, and Ψ below its own.
 
-Each threshold is a percentile of the recent readings, and never more eager than the static one: a mesh that always is
-restless gets used to it, and one that is calm for days does not begin to see trouble in trifles. Between two
+Each threshold is a percentile of the recent readings, and never more eager than the static one: one gets used to a mesh
+that always is restless, though not without bound, and in one that is calm for days trifles stay trifles. Between two
 interventions lies a cool-down, and one kind comes again only after the readings have gone back through a second, lower
 threshold (hysteresis): one trouble is one intervention.
 
@@ -158,10 +158,12 @@ class Guardian:
         how = self.settings
         if len(self._pe) < how.least_history:
             return Thresholds(how.nigredo_pe, how.albedo_h, how.albedo_psi)
+        pe, h = self._pe.percentile(how.nigredo_percentile), self._h.percentile(how.albedo_percentile)
+        psi = self._psi.percentile(100.0 - how.albedo_percentile)
         return Thresholds(
-            max(how.nigredo_pe, self._pe.percentile(how.nigredo_percentile)),
-            max(how.albedo_h, self._h.percentile(how.albedo_percentile)),
-            min(how.albedo_psi, self._psi.percentile(100.0 - how.albedo_percentile)),
+            min(max(how.nigredo_pe, pe), how.nigredo_pe * how.farthest),
+            max(how.albedo_h, h),
+            max(min(how.albedo_psi, psi), how.albedo_psi / how.farthest),
         )
 
     def _look(self, reading: Measured, now: float) -> tuple[Intervention, str] | None:

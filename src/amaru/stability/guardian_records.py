@@ -43,14 +43,17 @@ class GuardianSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Highest Ψ for ``albedo``."""
     albedo_percentile: Annotated[float, msgspec.Meta(ge=50, le=100)] = 90.0
     """Of the history of ``H``; of Ψ's, the one as far from the other end."""
+    farthest: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    """Most that a percentile may move a threshold of ``PE`` or Ψ away, as a factor on the static one: however long a
+    trouble lasted, the next one of this size is seen."""
     history: Annotated[int, msgspec.Meta(ge=10, le=100_000)] = 1000
     """Readings that percentiles are taken of."""
     least_history: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
     """With fewer readings, the static thresholds stand alone."""
     warm_up_steps: Annotated[int, msgspec.Meta(ge=0)] = 20
     """Readings before the first intervention: the field itself must have seen something."""
-    cooldown_steps: Annotated[int, msgspec.Meta(ge=0)] = 10
-    """Least readings between two interventions, of whatever kind."""
+    cooldown_steps: Annotated[int, msgspec.Meta(ge=0)] = 20
+    """Least readings between two interventions, of whatever kind: what was changed must be given time to show."""
     cooldown_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Least seconds between them, besides."""
     release: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7

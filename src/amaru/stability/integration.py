@@ -126,13 +126,16 @@ class PsiFieldIntegration:
         asked = guardian.get("intervention") if isinstance(guardian, Mapping) else None
         return Intervention(asked) if asked in tuple(Intervention) else None
 
-    def record_intervention(self, metrics: Mapping[str, Any], changed: Mapping[str, str]) -> bool:  # Any: JSON
-        """Tell the guardian what its intervention changed; whether there was one, and it took note."""
+    def record_intervention(self, metrics: Mapping[str, Any], done: str, changed: Mapping[str, str]) -> bool:
+        """Tell the guardian what its intervention changed, where it asked for what was ``done``; whether it took note.
+
+        What was done on this step's figures alone is not the guardian's: that belongs into `record_training_step`.
+        """
         guardian = metrics.get("_guardian")
-        id = guardian.get("id") if isinstance(guardian, Mapping) else None
-        if not isinstance(id, str):
+        if not isinstance(guardian, Mapping) or guardian.get("intervention") != done:
             return False
-        return self._attempts.make(lambda: self._client.applied(id, changed)) is not None
+        id = guardian.get("id")
+        return isinstance(id, str) and self._attempts.make(lambda: self._client.applied(id, changed)) is not None
 
     def record_training_step(self, n: int, metrics: Mapping[str, Any]) -> Json:  # Any: JSON
         """Append one line of JSON to ``remembrancer_path``: on disk when this returns.
