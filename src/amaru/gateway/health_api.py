@@ -35,7 +35,7 @@ _PULSE = b": nothing new\n\n"
 T = TypeVar("T")
 _veto, _pin = msgspec.json.Decoder(VetoIn), msgspec.json.Decoder(PinIn)
 _lift, _trigger = msgspec.json.Decoder(LiftIn), msgspec.json.Decoder(TriggerIn)
-_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
+_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
 class HealthApi:
@@ -73,14 +73,14 @@ class HealthApi:
         query = _known(request, ("limit",))
         sensing = self._sensing
         await sensing.look()
-        past = sorted(sensing.remembered_patterns(), key=lambda one: -one.at)
+        past = sorted(sensing.chronicle.patterns(), key=lambda one: -one.at)
         return json_answer(PatternsOut(tuple(past[: _limit(query)]), tuple(sorted(sensing.sense.patterns.active))))
 
     async def history(self, request: Request) -> Response:
         """What came more than once within ``since_s`` seconds: by provider, cause and hour of the day."""
         self._require_operator(request)
         query = _known(request, ("since_s",))
-        return json_answer(HistoryOut(tuple(self._sensing.recurring(self._wall() - _since_s(query)))))
+        return json_answer(HistoryOut(tuple(self._sensing.chronicle.recurring(self._wall() - _since_s(query)))))
 
     async def healings(self, request: Request) -> Response:
         """Healings with their effects, newest first, what people forbade, and the guardian's interventions."""
@@ -93,7 +93,7 @@ class HealthApi:
         sensing = self._sensing
         healer, records = sensing.acting.healer, sensing.steadiness.guardian.records
         return HealingsOut(
-            tuple(sensing.remembered_healings()[:limit]),
+            tuple(sensing.chronicle.healings(healer.actions())[:limit]),
             tuple(sorted(healer.active)),
             tuple(healer.vetoes),
             tuple(reversed(records)),
@@ -246,6 +246,6 @@ def _limit(query: dict[str, str]) -> int:
 
 def _since_s(query: dict[str, str]) -> float:
     text = query.get("since_s", str(30 * DAY_S))
-    if not _SECONDS.fullmatch(text):
+    if not _SECONDS.fullmatch(text) or float(text) > 1e12:
         raise RequestError(400, "since_s must be seconds back from now, for instance 2592000.", param="since_s")
     return float(text)

@@ -15,26 +15,26 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from amaru.domain import Attempt, Kind, Offer, Outcome
 from amaru.health.healer import Healer
-from amaru.health.healing import SelfHealingAction
-from amaru.health.history import Recurrence, recurring
 from amaru.health.memory import MemorySettings
 from amaru.health.observation import Observation
-from amaru.health.pattern_types import InfrastructurePattern
 from amaru.health.report import HealthReport
 from amaru.health.sense import Sense
 from amaru.mesh.acting import Acting
 from amaru.mesh.aside import Aside
 from amaru.mesh.attempt import OpenAttempt
+from amaru.mesh.chronicle import Chronicle
 from amaru.mesh.feed import Feed
 from amaru.mesh.intake import Intake, Left
 from amaru.mesh.keeping import Keeper
 from amaru.mesh.levers import MeshLevers
+from amaru.mesh.probing import Probing
+from amaru.mesh.sensing_metrics import SensingCollector
 from amaru.mesh.sessions import Session
 from amaru.mesh.steadiness import Steadiness
 from amaru.mesh.watched import steered_by_provider, traits_of_plan
@@ -81,6 +81,7 @@ class Sensing:
         self.steadiness = self._new_steadiness(mesh)
         self._levers = MeshLevers(mesh)
         self.acting = Acting(mesh, self._levers)
+        self.probing = Probing(mesh, self.intake)
         self.feed = Feed()
         """What happened, for whoever listens."""
         self.observers: list[Callable[[Observation], None]] = [self.sense.observe, self._steady, self.acting.observe]
@@ -100,15 +101,21 @@ class Sensing:
         self._closed = False
         self._look_at = self._step_at = self._snapshot_at = 0.0  # of the loop's clock
         self._seen_at_look = 0
-        self._healed: set[str] = set()
         if self.enabled:
             self._keeper = self._open_memory(mesh)
+            mesh.metrics.registry.register(SensingCollector(self))
+        self.chronicle = Chronicle(self.feed, None if self._keeper is None else self._keeper.memory)
 
     @staticmethod
     def _new_steadiness(mesh: Mesh) -> Steadiness:
         settings = mesh.plan.config.stability
         providers = list(mesh.plan.board.rows_of_provider) if settings.enabled else []
         return Steadiness(providers, every_s=settings.every_s, guardian=settings.guardian)
+
+    @property
+    def memory_failure(self) -> str:
+        """Why what is remembered cannot be written; empty: it can."""
+        return "" if self._keeper is None else self._keeper.memory.failure
 
     # ---- taking in ----------------------------------------------------------------------------------------------
 
@@ -118,6 +125,7 @@ class Sensing:
             return
         try:
             self.intake.ended(kept, attempt.ask.request, attempt.reply)
+            self.probing.served(kept.offer, self._mesh.wall())
             self._wake_later()
         except Exception as error:  # nothing here may become a request's
             self._lose(error)
@@ -173,10 +181,11 @@ class Sensing:
             self._seen_at_look = self.observed
             looked = await self._looking.run(lambda: self.sense.look(now))
             for pattern in looked.patterns:
-                log.info("pattern", id=pattern.id, kind=pattern.kind.value, detail=pattern.detail)
-                self._tell("pattern", pattern)
+                self.chronicle.pattern(pattern)
             for healing in self.acting.act(looked, now):
-                self._tell_healing(healing)
+                if self.chronicle.healing(healing):
+                    for offer in healing.offers:
+                        self.sense.signatures.healed(offer)
 
     async def step(self) -> None:
         """Look at the whole: one report, one step of the stability field, and what its guardian asks for."""
@@ -185,7 +194,8 @@ class Sensing:
             coherence = {one.provider: one.coherence for one in report.providers}
             record = self.steadiness.step(coherence, report.at)
             report = msgspec.structs.replace(report, stability=self.steadiness.reading)
-            self._tell("field", report.stability)
+            if self.steadiness.reading is not None:
+                self.chronicle.reading(self.steadiness.reading)
             if record is not None:
                 self._intervene(record, report)
         self.latest = report
@@ -194,8 +204,7 @@ class Sensing:
     def _intervene(self, record: InterventionRecord, report: HealthReport) -> InterventionRecord:
         """Have done what the guardian, or a person, asks for."""
         done = self.acting.intervene(record, self.steadiness.guardian, report)
-        log.warning("intervention", id=done.id, kind=done.kind.value, reason=done.reason, changed=done.changed)
-        self._tell("guardian", done)
+        self.chronicle.intervention(done)
         return done
 
     async def report(self) -> HealthReport:
@@ -203,10 +212,10 @@ class Sensing:
         await self.settle()
         now, mesh = self._mesh.wall(), self._mesh
         notes: list[str] = []
-        if self._keeper is not None and self._keeper.memory.failure:
-            notes.append(f"memory cannot be written: {self._keeper.memory.failure}")
+        if self.memory_failure:
+            notes.append(f"memory cannot be written: {self.memory_failure}")
         healings = [one for one in self.acting.healer.active.values() if one.applied]
-        again = self.recurring(now - RECENT_S)
+        again = self.chronicle.recurring(now - RECENT_S)
         async with self._turn:
             return await self._looking.run(
                 lambda: self.sense.report(
@@ -220,36 +229,6 @@ class Sensing:
                     notes=notes,
                 )
             )
-
-    def remembered_patterns(self) -> list[InfrastructurePattern]:
-        """Every pattern that is remembered, and those under way."""
-        if self._keeper is None:
-            return list(self.sense.patterns.active.values())
-        return list(self._keeper.memory.patterns.values())
-
-    def remembered_healings(self) -> list[SelfHealingAction]:
-        """Every healing that is remembered, newest first."""
-        known = {} if self._keeper is None else dict(self._keeper.memory.healings)
-        known |= {action.id: action for action in self.acting.healer.actions()}
-        return sorted(known.values(), key=lambda action: -action.at)
-
-    def recurring(self, since: float) -> list[Recurrence]:
-        """What came more than once since then, Unix seconds."""
-        return recurring(self.remembered_patterns(), since=since)
-
-    def _tell_healing(self, healing: SelfHealingAction) -> None:
-        begun = healing.ended_at is None and healing.effect is None
-        if begun and healing.applied and healing.id not in self._healed:
-            self._healed.add(healing.id)
-            for offer in healing.offers:
-                self.sense.signatures.healed(offer)
-        log.info("healing", id=healing.id, kind=healing.kind.value, offers=healing.offers, ended=healing.ended)
-        self._tell("healing", healing)
-
-    def _tell(self, kind: str, what: Any) -> None:  # Any: a struct
-        if self._keeper is not None and kind in ("pattern", "healing"):
-            self._keeper.memory.remember(what)
-        self.feed.tell(kind, msgspec.to_builtins(what))
 
     # ---- people -------------------------------------------------------------------------------------------------
 
@@ -322,6 +301,7 @@ class Sensing:
                 await self.settle()
                 if loop.time() >= self._next_at():
                     self._look_at = loop.time() + LOOK_EVERY_S
+                    self.probing.look(self._mesh.wall())
                     await self.look()
                 if loop.time() >= self._step_at:
                     self._step_at = loop.time() + self._mesh.plan.config.stability.every_s
@@ -373,6 +353,7 @@ class Sensing:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+            await self.probing.aclose()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_S):
                     await self.look()
