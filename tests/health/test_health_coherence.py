@@ -202,6 +202,16 @@ def test_embeddings_have_no_text_to_be_empty() -> None:
     assert min(coherence) == 1.0
 
 
+def test_work_that_a_caller_reports_has_no_answer_to_judge() -> None:
+    def reported(_: random.Random, at: float) -> Observation:
+        return Observation("acme/large", "acme", at, True, latency_ms=800.0)
+
+    signatures = Signatures()
+    at, coherence = play(signatures, reported, 100, rng=random.Random(14), at=BEGIN)
+    assert min(coherence) == 1.0
+    assert signatures.view("acme/large", at).latency_p50_ms == pytest.approx(800, rel=0.06)
+
+
 def test_probes_are_of_another_kind_than_what_users_ask() -> None:
     rng, signatures = random.Random(13), Signatures()
     at, _ = play(signatures, healthy, 300, rng=rng, at=BEGIN)

@@ -45,7 +45,8 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     failure: FailureKind | None = None
     """Given exactly where it is not ok."""
     status: int | None = None
-    """The provider's HTTP status, where one arrived."""
+    """The provider's HTTP status, where one arrived. A success without one was reported by a caller: nobody saw the
+    answer, so it says nothing about coherence."""
     stream: bool = False
     latency_ms: float = 0.0
     """Of the whole attempt."""

@@ -146,7 +146,8 @@ class Signatures:
                 repetition = 0.0
         first_ms = seen.first_token_ms
         s.observe(
-            slot, seen.at, verdict, kind, reached, suspect, seen.probe, seen.stream, seen.kind in _GENERATED,
+            slot, seen.at, verdict, kind, reached, suspect, seen.probe, seen.stream,
+            seen.kind in _GENERATED and seen.status is not None,
             seen.latency_ms, _NAN if first_ms is None else first_ms, tokens, chars,
             _FINISH.get(seen.finish_reason, _OTHER_FINISH), empty, sampled, shape, lacking, repetition,
             text, prompt, rows.figures, rows.tracks, rows.bins, rows.marks,
