@@ -32,13 +32,13 @@ from amaru.readiness.fault_matrix import (
 )
 from amaru.readiness.fault_matrix_cases import Case, Way, all_cases, failure_kind_of
 from amaru.readiness.fault_matrix_reading import Result, Shape
-from amaru.simulation.faults import POINTS
+from amaru.simulation.faults import EDITS, POINTS
 
 LANES = 48
 PATIENCE_S = 40.0
 MOST_ATTEMPTS = 6
 MOST_SECONDS = 20.0
-BREAKS_NOTHING = ("price", "capacity")
+BREAKS_NOTHING = ("price", "capacity", *EDITS)
 KINDS = [kind for kind in POINTS if kind not in BREAKS_NOTHING]
 
 CALLERS_OWN = (FailureKind.CONTEXT_TOO_LONG, FailureKind.CONTENT_REJECTED, FailureKind.BAD_REQUEST)

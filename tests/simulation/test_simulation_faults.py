@@ -12,7 +12,8 @@ import pytest
 
 from amaru.domain import Price
 from amaru.simulation import Fault, Incident, Latency, ProviderProfile, SimulatedProvider
-from amaru.simulation.faults import KINDS, POINTS, Faults, checked
+from amaru.simulation.faults import EDITS, KINDS, POINTS, checked
+from amaru.simulation.striking import Faults
 
 BODY = {"model": "sim-model", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 12, "ignore_eos": True}
 PATIENCE = httpx.Timeout(5.0, read=0.3)
@@ -48,7 +49,7 @@ SILENT = ("hang", "stall")
 STRIKES = [
     (kind, point, how, stream)
     for kind in KINDS
-    if kind not in ("refuse", "slow", "price", "capacity", "status", "keepalive_only")
+    if kind not in ("refuse", "slow", "price", "capacity", "status", "keepalive_only", *EDITS)
     for point in POINTS[kind]
     for how in ("end", "close", "rst")
     for stream in (True, False)

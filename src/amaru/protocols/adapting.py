@@ -262,7 +262,14 @@ def rename(rules: Iterable[tuple[Field, str]], fields: Fields, *, piece: bool) -
     moved = False
     for field, source in rules:
         value = fields.get(source)
-        if value is None or not absent(fields.get(field.name)) or not fits(field.holds, value, piece=piece):
+        if value is None or not absent(fields.get(field.name)):
+            continue
+        if absent(value):
+            if field.name not in fields:
+                fields[field.name] = fields.pop(source)
+                moved = True
+            continue
+        if not fits(field.holds, value, piece=piece):
             continue
         del fields[source]
         if field.holds is Holds.REASON:

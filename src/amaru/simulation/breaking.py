@@ -8,8 +8,6 @@ import struct
 import time
 from email.utils import formatdate
 
-import msgspec
-
 from amaru.http1.request import Request
 from amaru.simulation.faults import Fault
 
@@ -67,8 +65,8 @@ async def break_head(request: Request, fault: Fault) -> None:
         The answer is over.
     """
     if fault.kind == "status":
-        status, error = fault.error()
-        request.respond(status, [JSON, *retry_after_headers(fault)], msgspec.json.encode({"error": error}))
+        content_type = (b"content-type", b"text/plain") if fault.error_shape == "text" else JSON
+        request.respond(fault.error()[0], [content_type, *retry_after_headers(fault)], fault.error_body())
         raise Broken
     if fault.point == "half_head":
         request.connection.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-str")
@@ -101,7 +99,7 @@ async def break_stream(request: Request, fault: Fault, event: bytes) -> bool:
             await silence(fault.stall_s)
             return False
         case "error_in_stream" | "error_in_200":
-            await request.write(b"data: " + msgspec.json.encode({"error": fault.error()[1]}) + b"\n\n")
+            await request.write(b"data: " + fault.error_body() + b"\n\n")
             raise end_by(request, fault.how or "end")
         case "garbage":
             await request.write(_garbage_event(fault, event))
@@ -128,7 +126,7 @@ async def break_body(request: Request, fault: Fault, headers: list[tuple[bytes, 
     """
     match fault.kind:
         case "error_in_200":
-            request.respond(200, headers, msgspec.json.encode({"error": fault.error()[1]}))
+            request.respond(200, headers, fault.error_body())
         case "garbage":
             content_type = (b"content-type", b"text/html") if fault.garbage == "html" else JSON
             rest = [field for field in headers if field[0] != b"content-type"]

@@ -20,17 +20,22 @@ real providers. The words of the two axes:
 
 A ``garbage`` or ``truncated_utf8`` event takes the place of an event, and the stream goes on behind it unless ``how``
 is given.
+
+Faults of the answer itself break nothing on the wire: a renamed, null or missing field (``field``, a path such as
+``choices[].message.content``, in streams of each event's ``delta``), a text that repeats itself, or none.
+
+With ``ramp_s`` a fault comes slowly: from nothing, when it is switched on, to its full size.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import msgspec
 
 from amaru.domain import Price
+from amaru.simulation.fault_errors import ERROR_CODES, ERROR_STATUSES, ErrorShape, error_body
 
 FaultKind = Literal[
     "refuse",  # the port is closed: connections are refused
@@ -46,6 +51,11 @@ FaultKind = Literal[
     "no_done",  # a whole stream without its [DONE]
     "truncated_utf8",  # an event or a body that ends within a character
     "keepalive_only",  # nothing but SSE comments (or blank lines) from here on
+    "renamed_field",  # `field` of the answer is called `to`
+    "null_field",  # `field` of the answer is null
+    "missing_field",  # `field` of the answer is not there
+    "repeated_text",  # a few words over and over, whatever was asked
+    "empty_text",  # a 200 without a word
     "price",  # another price, on the bill from now on
     "capacity",  # another capacity
 ]
@@ -55,6 +65,10 @@ RetryAfter = Literal["seconds", "date", "ms"]
 How = Literal["end", "close", "rst"]
 
 KINDS: tuple[str, ...] = get_args(FaultKind)
+FIELD_EDITS: tuple[FaultKind, ...] = ("renamed_field", "null_field", "missing_field")
+TEXT_EDITS: tuple[FaultKind, ...] = ("repeated_text", "empty_text")
+EDITS = (*FIELD_EDITS, *TEXT_EDITS)
+"""Kinds that change what an answer says and leave the connection alone."""
 
 _IN_BODY: tuple[Point, ...] = ("first_byte", "mid", "last", "done")
 POINTS: dict[str, tuple[Point, ...]] = {
@@ -71,6 +85,7 @@ POINTS: dict[str, tuple[Point, ...]] = {
     "no_done": ("done",),
     "truncated_utf8": _IN_BODY,
     "keepalive_only": _IN_BODY,
+    **dict.fromkeys(EDITS, ("head",)),
     "price": ("head",),
     "capacity": ("head",),
 }
@@ -91,29 +106,6 @@ _WHERE: dict[Point, str] = {
     "mid": "half-way",
     "last": "before the end",
     "done": "before [DONE]",
-}
-
-# OpenAI's error codes with the status and the type that come with them.
-ERROR_CODES: dict[str, tuple[int, str, str]] = {
-    "insufficient_quota": (429, "insufficient_quota", "You exceeded your current quota, please check your plan."),
-    "rate_limit_exceeded": (429, "requests", "Rate limit reached for requests. Please try again later."),
-    "context_length_exceeded": (400, "invalid_request_error", "This model's maximum context length is exceeded."),
-    "content_policy_violation": (400, "invalid_request_error", "Your request was rejected by our safety system."),
-    "invalid_api_key": (401, "invalid_request_error", "Incorrect API key provided."),
-    "model_not_found": (404, "invalid_request_error", "The model does not exist or you do not have access to it."),
-}
-ERROR_STATUSES: dict[int, tuple[str, str | None, str]] = {
-    400: ("invalid_request_error", None, "The request could not be understood."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    402: ("billing_error", "payment_required", "Insufficient balance."),
-    403: ("permission_error", "forbidden", "Your key may not use this."),
-    404: ("invalid_request_error", "model_not_found", "The model does not exist."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached. Please try again later."),
-    500: ("server_error", None, "The server had an error while processing your request."),
-    502: ("server_error", None, "Bad gateway."),
-    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
-    504: ("server_error", None, "Gateway time-out."),
-    529: ("overloaded_error", None, "Overloaded."),
 }
 
 
@@ -162,6 +154,16 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     garbage: Garbage = "json"
     price: Price | None = None
     capacity: int | None = None
+    field: str = "choices[].message.content"
+    """For the kinds that change a field: where it stands in a whole answer; in streams ``message`` is ``delta``."""
+    to: str = "text"
+    """For ``renamed_field``: its other name."""
+    error_shape: ErrorShape = "openai"
+    """How an error is written: ``openai``, or as others do."""
+    version: str | None = None
+    """Only requests under this path, such as ``v1``; another version of the API goes on as ever."""
+    ramp_s: float | None = None
+    """How long it takes to reach its full size: of ``slow`` the factor and the delay, of others the probability."""
 
     def __post_init__(self) -> None:
         if self.at is not None and self.at not in POINTS[self.kind]:
@@ -172,7 +174,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError(f"times must be at least 1, got {self.times}; leave it out for every request")
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability must be above 0 and at most 1, got {self.probability}")
-        for name in ("duration_s", "stall_s", "retry_after_s", "delay_ms", "after_events"):
+        for name in ("duration_s", "stall_s", "retry_after_s", "delay_ms", "after_events", "ramp_s"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
@@ -184,6 +186,12 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("a capacity fault needs `capacity`, at least 1")
         if self.status is not None and self.kind == "status" and not 400 <= self.status <= 599:
             raise ValueError(f"status must lie between 400 and 599, got {self.status}")
+        if self.kind in ("refuse", "price", "capacity") and self.ramp_s is not None:
+            raise ValueError(f"a {self.kind} fault is there or not, so it has no ramp_s")
+        if self.version is not None and (self.kind in ("price", "capacity") or self.point == "connect"):
+            raise ValueError(f"a {self.kind} fault at {self.point} does not know the version of a request's path")
+        if self.kind in FIELD_EDITS and not all(part.removesuffix("[]") for part in self.field.split(".")):
+            raise ValueError(f"field must be a path such as choices[].message.content, got {self.field!r}")
         if self.kind == "refuse" and (self.times is not None or self.probability < 1):
             raise ValueError("a refuse fault closes the port, so it cannot count or draw requests; use duration_s")
 
@@ -204,9 +212,18 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             code = self.code or code
         return status, {"message": self.message or words, "type": type, "param": None, "code": code}
 
+    def error_body(self) -> bytes:
+        """The body that tells its error, in its shape."""
+        return error_body(self.error()[1], self.error_shape)
+
     def describe(self) -> str:
         """In words, for people."""
-        return self._words() + (f", {self.probability:.0%} of the time" if self.probability < 1 else "")
+        words = self._words()
+        if self.version is not None:
+            words += f" under /{self.version}"
+        if self.ramp_s is not None:
+            words += f", more and more over {self.ramp_s:g} s"
+        return words + (f", {self.probability:.0%} of the time" if self.probability < 1 else "")
 
     def _words(self) -> str:
         words = {
@@ -222,6 +239,11 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             "no_done": "ends streams without [DONE]",
             "truncated_utf8": "sends half a character",
             "keepalive_only": "sends keep-alives and nothing else",
+            "renamed_field": f"calls {self.field} {self.to}",
+            "null_field": f"sends null for {self.field}",
+            "missing_field": f"leaves out {self.field}",
+            "repeated_text": "repeats a few words over and over",
+            "empty_text": "answers without a word",
         }
         if self.kind == "status":
             status, error = self.error()
@@ -246,138 +268,6 @@ class Incident(Fault, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def fault(self) -> Fault:
         """The fault alone."""
         return Fault(**{name: getattr(self, name) for name in Fault.__struct_fields__})
-
-
-class ActiveFault:
-    """A fault that is switched on. ``id`` names it, ``hits`` counts the requests it struck."""
-
-    __slots__ = ("fault", "hits", "id", "since", "until")
-
-    def __init__(self, id: str, fault: Fault, since: float) -> None:
-        self.id = id
-        self.fault = fault
-        self.since = since
-        self.until = None if fault.duration_s is None else since + fault.duration_s
-        self.hits = 0
-
-    def over(self, now: float) -> bool:
-        """Whether its time or its number of strikes is used up."""
-        times = self.fault.times
-        return (self.until is not None and now >= self.until) or (times is not None and self.hits >= times)
-
-
-class Plan:
-    """What the faults do to one request: where it goes on slower, and where it breaks."""
-
-    __slots__ = ("breaks", "delay_ms", "factor")
-
-    def __init__(self) -> None:
-        self.factor = 1.0
-        self.delay_ms = 0.0
-        self.breaks: dict[Point, Fault] = {}
-
-
-class Faults:
-    """The faults of one provider.
-
-    ``on_change`` is called after every change, so that the server can open and close its port. ``clock`` is the
-    provider's; ``rng`` draws for faults with a probability.
-    """
-
-    def __init__(
-        self, clock: Callable[[], float], rng: random.Random, on_change: Callable[[], None] = lambda: None
-    ) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._on_change = on_change
-        self._active: dict[str, ActiveFault] = {}
-        self._made = 0
-        self.generation = 0
-        """Rises with every fault switched on; answers under way look again when it does."""
-
-    def add(self, fault: Fault) -> ActiveFault:
-        """Switch ``fault`` on, from now."""
-        self._made += 1
-        active = ActiveFault(f"f{self._made}", fault, self._clock())
-        self._active[active.id] = active
-        self.generation += 1
-        self._on_change()
-        return active
-
-    def remove(self, id: str) -> bool:
-        """Switch one off; False where there is none of that id."""
-        found = self._active.pop(id, None) is not None
-        if found:
-            self._on_change()
-        return found
-
-    def clear(self) -> None:
-        """Switch all off."""
-        self._active.clear()
-        self._on_change()
-
-    def active(self) -> list[ActiveFault]:
-        """Those switched on now, oldest first."""
-        now = self._clock()
-        for id in [id for id, active in self._active.items() if active.over(now)]:
-            del self._active[id]
-        return list(self._active.values())
-
-    def of_kind(self, kind: FaultKind) -> Fault | None:
-        """The newest active fault of ``kind``: how the lasting kinds (refuse, price, capacity) are asked for."""
-        if not self._active:
-            return None
-        return next((active.fault for active in reversed(self.active()) if active.fault.kind == kind), None)
-
-    def strike_connection(self) -> Fault | None:
-        """The fault that strikes a connection being opened, counted as a hit; ``None``: none does."""
-        if not self._active:
-            return None
-        for active in self.active():
-            fault = active.fault
-            if fault.point == "connect" and fault.kind != "refuse" and self._drawn(fault):
-                active.hits += 1
-                return fault
-        return None
-
-    def plan(self, *, model: str, stream: bool, since: int | None = None) -> Plan | None:
-        """What strikes a request for ``model``; each fault that does is counted as a hit. ``None``: nothing does.
-
-        ``since`` is the generation that an answer under way has seen: only newer faults that strike answers under way
-        are looked at. Where two faults break a request at one point, the older does.
-        """
-        if not self._active:
-            return None
-        plan: Plan | None = None
-        for active in self.active():
-            fault = active.fault
-            if since is not None and (int(active.id[1:]) <= since or not fault.under_way):
-                continue
-            if fault.point == "connect" or fault.kind in ("price", "capacity"):
-                continue
-            if not _concerns(fault, model, stream) or not self._drawn(fault):
-                continue
-            plan = plan or Plan()
-            if fault.kind == "slow":
-                plan.factor *= fault.factor
-                plan.delay_ms += fault.delay_ms
-            elif fault.point in plan.breaks:
-                continue
-            else:
-                plan.breaks[fault.point] = fault
-            active.hits += 1
-        return plan
-
-    def _drawn(self, fault: Fault) -> bool:
-        return fault.probability >= 1 or self._rng.random() < fault.probability
-
-
-def _concerns(fault: Fault, model: str, stream: bool) -> bool:
-    if fault.only is not None and (fault.only == "stream") is not stream:
-        return False
-    if fault.kind in ("no_done", "error_in_stream") and not stream:
-        return False
-    return fault.model is None or fault.model == model
 
 
 def checked(incidents: Iterable[Incident], providers: Iterable[str]) -> list[Incident]:

@@ -4,9 +4,9 @@
         client = openai.AsyncOpenAI(base_url=provider.base_url, api_key="any")
         provider.faults.add(Fault(kind="cut", after_events=3, times=1))
 
-Serves ``POST /v1/chat/completions``, ``/v1/completions``, ``/v1/embeddings``, ``GET /v1/models``, ``/health``, and for
-whoever runs the simulation: ``GET /sim/bill``, ``/sim/state``, ``/sim/faults``, ``POST /sim/faults``,
-``DELETE /sim/faults[/ID]``.
+Serves ``POST /v1/chat/completions``, ``/v1/completions``, ``/v1/embeddings``, ``GET /v1/models``, the same under
+``/v2``, ``GET /health``, and for whoever runs the simulation: ``GET /sim/bill``, ``/sim/state``, ``/sim/faults``,
+``POST /sim/faults``, ``DELETE /sim/faults[/ID]``.
 """
 
 from __future__ import annotations
@@ -26,15 +26,22 @@ from amaru.http1.request import Request
 from amaru.http1.settings import ListenError
 from amaru.simulation.billing import Bill
 from amaru.simulation.breaking import JSON
-from amaru.simulation.faults import Fault, Faults, Incident
+from amaru.simulation.faults import Fault, Incident
 from amaru.simulation.listening import FaultyServer
 from amaru.simulation.profiles import ProviderProfile
 from amaru.simulation.serving import Inference, refuse
+from amaru.simulation.striking import Faults
 
+VERSIONS = ("v1", "v2")
+"""Of its API, which differ only where a fault strikes one of them."""
 _KINDS = {
-    "/v1/chat/completions": Kind.CHAT,
-    "/v1/completions": Kind.COMPLETION,
-    "/v1/embeddings": Kind.EMBEDDING,
+    f"/{version}{path}": (kind, version)
+    for version in VERSIONS
+    for path, kind in {
+        "/chat/completions": Kind.CHAT,
+        "/completions": Kind.COMPLETION,
+        "/embeddings": Kind.EMBEDDING,
+    }.items()
 }
 _FAULTS = "/sim/faults"
 _REOPEN_RETRY_S = 0.05
@@ -160,6 +167,11 @@ class SimulatedProvider:
         return f"{self.url}/v1"
 
     @property
+    def alternate_url(self) -> str:
+        """The same API in another version, which faults with a ``version`` leave alone."""
+        return f"{self.url}/v2"
+
+    @property
     def in_flight(self) -> int:
         """Requests being served now."""
         return self.inference.slots.in_flight
@@ -206,15 +218,15 @@ class SimulatedProvider:
 
     async def _handle(self, request: Request) -> None:
         path = request.path
-        kind = _KINDS.get(path)
-        if kind is not None:
+        served = _KINDS.get(path)
+        if served is not None:
             if request.method != "POST":
                 refuse(request, RequestError(405, f"{path} takes POST, not {request.method}"))
                 return
             self.requests += 1
             if self.received.maxlen:
                 self.received.append(Received(path, request.headers, request.body))
-            await self.inference.serve(request, kind)
+            await self.inference.serve(request, *served)
             return
         try:
             status, answer = self._answer(request.method, path, request.body)
@@ -228,7 +240,7 @@ class SimulatedProvider:
             return self._control(method, path[len(_FAULTS) + 1 :], body)
         if method in ("GET", "HEAD"):
             match path:
-                case "/v1/models":
+                case "/v1/models" | "/v2/models":
                     return 200, {"object": "list", "data": self._models()}
                 case "/health":
                     return 200, {"status": "ok", "provider": self.profile.name}

@@ -16,11 +16,13 @@ from amaru.simulation.answers import Choice, base64_floats, choices_for, embeddi
 from amaru.simulation.asks import Ask, size_of, understand, understand_embedding
 from amaru.simulation.billing import Bill, key_label
 from amaru.simulation.breaking import EVENT_STREAM, JSON, Broken, break_body, break_head, break_stream
-from amaru.simulation.faults import Fault, Faults, Plan, Point
+from amaru.simulation.editing import edited_body, edited_choices, edited_event
+from amaru.simulation.faults import Fault, Point
 from amaru.simulation.profiles import ProviderProfile
 from amaru.simulation.prompt_cache import PromptCache
 from amaru.simulation.rates import Headers, RateLimits, Slots
 from amaru.simulation.speed import Speed
+from amaru.simulation.striking import Faults, Plan
 from amaru.simulation.wire import DONE, Event, Identity, StreamWriter, usage_of, whole_body
 
 HEAD_POINTS: tuple[Point, ...] = ("head", "half_head")
@@ -38,6 +40,8 @@ class Job(msgspec.Struct):
     plan: Plan | None
     key: str
     price: Price
+    version: str
+    """Of the API, as the request's path names it."""
     generation: int
     """Of the faults, when they were last looked at."""
     made_tokens: int = 0
@@ -72,13 +76,13 @@ class Inference:
         fault = self.faults.of_kind("price")
         return self.profile.price if fault is None or fault.price is None else fault.price
 
-    async def serve(self, request: Request, kind: Kind) -> None:
+    async def serve(self, request: Request, kind: Kind, version: str = "v1") -> None:
         """Answer ``request``; every refusal and every fault is an answer too."""
         try:
             if kind is Kind.EMBEDDING:
-                await self._embed(request)
+                await self._embed(request, version)
             else:
-                await self._generate(request, kind)
+                await self._generate(request, kind, version)
         except Broken:
             pass
         except RequestError as error:
@@ -146,10 +150,10 @@ class Inference:
 
     # --- chats and completions --------------------------------------------------------------------------------------
 
-    async def _generate(self, request: Request, kind: Kind) -> None:
+    async def _generate(self, request: Request, kind: Kind, version: str) -> None:
         ask = understand(kind, request.body)
         generation = self.faults.generation
-        plan = self.faults.plan(model=ask.model, stream=ask.stream)
+        plan = self.faults.plan(model=ask.model, stream=ask.stream, version=version)
         if plan is not None:
             await _strike_head(request, plan)
         key = self._key_of(request)
@@ -157,6 +161,8 @@ class Inference:
         self._fits(ask)
         headers = self._admit(key, ask.prompt_tokens + (ask.limit or 0))
         choices = choices_for(ask, self.profile)
+        if plan is not None:
+            choices = edited_choices(choices, plan.edits)
         await self._enter()
         try:
             cached = self._cache.look_up(ask.prompt) if self.profile.caches_prompts else 0
@@ -170,6 +176,7 @@ class Inference:
                 plan=plan,
                 key=key,
                 price=self._price(),
+                version=version,
                 generation=generation,
             )
             try:
@@ -210,7 +217,7 @@ class Inference:
         if fault is not None:
             _waive_error(fault, job)
             await break_body(request, fault, headers, body)
-        request.respond(200, headers, body)
+        request.respond(200, headers, body if job.plan is None else edited_body(body, job.plan.edits))
 
     async def _stream(self, request: Request, job: Job) -> None:
         asked = job.ask.include_usage and self.profile.stream_usage
@@ -241,20 +248,21 @@ class Inference:
         """Take over the faults that were switched on since, and strike answers under way."""
         if self.faults.generation == job.generation:
             return
-        newer = self.faults.plan(model=job.ask.model, stream=job.ask.stream, since=job.generation)
+        newer = self.faults.plan(model=job.ask.model, stream=job.ask.stream, version=job.version, since=job.generation)
         job.generation = self.faults.generation
         if newer is None:
             return
         if job.plan is not None:
             newer.factor *= job.plan.factor
             newer.breaks = {**newer.breaks, **job.plan.breaks}
+            newer.edits = job.plan.edits + newer.edits
         job.plan = newer
 
     # --- embeddings -------------------------------------------------------------------------------------------------
 
-    async def _embed(self, request: Request) -> None:
+    async def _embed(self, request: Request, version: str) -> None:
         body = understand_embedding(request.body)
-        plan = self.faults.plan(model=body.model, stream=False)
+        plan = self.faults.plan(model=body.model, stream=False, version=version)
         if plan is not None:
             await _strike_head(request, plan)
         key = self._key_of(request)
@@ -288,7 +296,8 @@ class Inference:
             fault = _first_of(plan)
             if fault is not None:
                 await break_body(request, fault, headers, msgspec.json.encode(answer))
-            request.respond(200, headers, msgspec.json.encode(answer))
+            told = msgspec.json.encode(answer)
+            request.respond(200, headers, told if plan is None else edited_body(told, plan.edits))
         finally:
             self.slots.release()
 
@@ -320,7 +329,8 @@ class _Sender:
     async def event(self, event: Event, point: Point | None, place: int | None = None) -> None:
         """Send one event, unless a fault takes its place."""
         if point is None or not await self.reach(point, place, event.data):
-            await self._request.write(event.data)
+            plan = self._job.plan
+            await self._request.write(event.data if plan is None else edited_event(event.data, plan.edits))
         self._job.made_tokens += event.tokens
 
 
