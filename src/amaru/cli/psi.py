@@ -213,7 +213,8 @@ def _lines(state: StateAnswer) -> list[str]:
     else:
         figures = {name: getattr(reading, name) for name in _SHOWN}
         lines.append(f"step {reading.step:,}: {_figures(figures)}, M {reading.M:.2f}")
-        named = sorted(state.surprises.items(), key=lambda item: -item[1])[:3]
+        beyond = [(name, surprise) for name, surprise in state.surprises.items() if surprise > 1.0]
+        named = sorted(beyond, key=lambda item: -item[1])[:3]
         if named:
             lines.append("most surprising: " + ", ".join(f"{name} {surprise:.2f}" for name, surprise in named))
     limits = guardian.thresholds
