@@ -83,6 +83,7 @@ FAST_GAIN = 0.15
 SUSPICION = 0.35
 """From this share of the way to an alarm on (in logarithms) nothing is learned about what is usual."""
 MOST_R = 1e30
+LEAST_MS, MOST_MS, MOST_TOKENS = 0.1, 1e8, 1e9
 _LN2 = math.log(2.0)
 
 
@@ -226,18 +227,55 @@ def step(
     return value
 
 
-@compiled("float64(int64, float64, float64[::1], float64[::1], float64[::1], float64, float64, float64[:, :, ::1])")
+@inlined
+def _log_ms(ms: float) -> float:
+    """NaN where there is none."""
+    return math.log(min(max(ms, LEAST_MS), MOST_MS)) if ms > 0.0 else math.nan
+
+
+@inlined
+def _log_tokens(tokens: float) -> float:
+    return math.log1p(min(max(tokens, 0.0), MOST_TOKENS))
+
+
+@compiled(
+    "float64(int64, float64, float64, float64, float64, float64, float64, float64, float64, float64, float64,"
+    " float64[::1], float64, float64, float64[:, :, ::1])"
+)
 def observe(
-    row: int, at: float, x: Floats, y: Floats, least_rise: Floats, log_a: float, half_life_s: float, c: Floats
+    row: int,
+    at: float,
+    latency_ms: float,
+    output_tokens: float,
+    first_token_ms: float,
+    input_tokens: float,
+    repetition: float,
+    error: float,
+    odd: float,
+    shape: float,
+    novelty: float,
+    least_rise: Floats,
+    log_a: float,
+    half_life_s: float,
+    c: Floats,
 ) -> float:
-    """Take in one attempt: ``y`` by signal (NaN: it says nothing) at ``x`` (logarithm of tokens).
+    """Take in one attempt; NaN: it says nothing of that, and a time of 0 as well. The last four are 0 or 1.
 
     Returns how slow it was: the z of its latency or first token, whichever is larger; NaN where neither is known.
     """
     slow = math.nan
     for s in range(N_SIGNALS):
-        if not math.isnan(y[s]):
-            z = step(row, s, at, x[s] if s < N_CONTINUOUS else 0.0, y[s], least_rise[s], log_a, half_life_s, c)
+        x = 0.0
+        if s == LATENCY:
+            x, y = _log_tokens(output_tokens), _log_ms(latency_ms)
+        elif s == FIRST_TOKEN:
+            x, y = _log_tokens(input_tokens), _log_ms(first_token_ms)
+        elif s == REPETITION:
+            y = min(max(repetition, 0.0), 1.0) if not math.isnan(repetition) else math.nan
+        else:
+            y = error if s == ERRORS else odd if s == ODD else shape if s == SHAPE else novelty
+        if not math.isnan(y):
+            z = step(row, s, at, x, y, least_rise[s], log_a, half_life_s, c)
             if s in (LATENCY, FIRST_TOKEN) and not slow >= z:
                 slow = z
     return slow

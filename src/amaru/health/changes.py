@@ -29,7 +29,6 @@ _LONG_CHARS = 40
 _RISES = {"errors": 0.1, "coherence": 0.2, "shape": 0.2, "novelty": 0.5, "repetition": 0.15}
 """How much a signal must have risen for a change to matter; of times, see ``PatternSettings.least_slowdown``."""
 
-_LEAST_MS, _MOST_MS, _MOST_TOKENS = 0.1, 1e8, 10**9
 _NAN = math.nan
 
 
@@ -85,8 +84,11 @@ class Looks:
             return True
         if sample.digest == 0 or sample.prompt == 0 or chars < _LONG_CHARS:
             return False
-        again = any(text == sample.digest and prompt != sample.prompt for text, prompt in self._texts)
-        self._texts.append((sample.digest, sample.prompt))
+        text, prompt, again = sample.digest, sample.prompt, False
+        for before, asked in self._texts:
+            if before == text and asked != prompt:
+                again = True
+        self._texts.append((text, prompt))
         return again
 
 
@@ -107,8 +109,6 @@ class Changes:
         self._rows: dict[str, int] = {}
         self._c: Floats = np.zeros((0, k.N_SIGNALS, k.N_COLUMNS))
         self._looks: list[Looks] = []
-        self._x: Floats = np.zeros(k.N_SIGNALS)
-        self._y: Floats = np.full(k.N_SIGNALS, _NAN)
         slower = math.log(settings.least_slowdown)
         self._least: Floats = np.array([_RISES.get(name, slower) for name in SIGNALS])
         self._log_a = math.inf
@@ -143,53 +143,50 @@ class Changes:
 
     def observe(self, observation: Observation, row: int) -> float:
         """Take in one attempt; NaN: it says nothing of trouble, else 1 where it failed or was very slow, else 0."""
-        if not math.isfinite(observation.at):
+        at, ok, failure, status, sample = (
+            observation.at, observation.ok, observation.failure, observation.status, observation.sample,
+        )  # fmt: skip
+        if not math.isfinite(at):
             return _NAN
-        y, looks = self._y, self._looks[row]
-        y.fill(_NAN)
-        failure, status = observation.failure, observation.status
-        strange = not observation.ok and status is not None and status >= 300 and status not in USUAL_STATUSES
-        verdict = verdict_on(observation.ok, failure)
-        if verdict is Verdict.THROTTLED or (verdict is Verdict.NONE and not strange):
-            return _NAN
-        suspect = failure is not None and is_suspect(failure)
-        sample = observation.sample
-        if not observation.ok:
-            y[k.SHAPE] = 1.0 if suspect or strange else 0.0
-            y[k.ERRORS] = 0.0 if suspect or strange else 1.0
-            if strange:
-                looks.status = status
-            elif suspect:
-                looks.status, looks.missing = None, ()
+        latency_ms = first_ms = 0.0
+        error = shape = odd = repetition = novelty = _NAN
+        strange = False
+        if ok:
+            error = 0.0
+            if not observation.probe:
+                latency_ms = observation.latency_ms
+                if observation.stream and observation.first_token_ms is not None:
+                    first_ms = observation.first_token_ms
+            if sample is not None:
+                looks = self._looks[row]
+                if sample.missing:  # what it would say is missing too: no text is no wonder
+                    shape = 1.0
+                    looks.status, looks.missing = None, sample.missing
+                else:
+                    shape, repetition = 0.0, sample.repetition
+                    odd = 1.0 if looks.odd(sample, observation.output_chars) else 0.0
+                    if sample.shape and not observation.probe:
+                        novelty = 1.0 if looks.novel(sample.shape) else 0.0
         else:
-            y[k.ERRORS] = 0.0
-            self._times(observation, y)
-            if sample is not None and sample.missing:  # what it would say is missing too: no text is no wonder
-                y[k.SHAPE] = 1.0
-                looks.status, looks.missing = None, sample.missing
-            elif sample is not None:
-                y[k.SHAPE] = 0.0
-                y[k.ODD] = 1.0 if looks.odd(sample, observation.output_chars) else 0.0
-                y[k.REPETITION] = min(max(sample.repetition, 0.0), 1.0)
-                if sample.shape and not observation.probe:
-                    y[k.NOVELTY] = 1.0 if looks.novel(sample.shape) else 0.0
-        settings = self._settings
-        slow = k.observe(row, observation.at, self._x, y, self._least, self._log_a, settings.usual_s, self._c)
-        if not observation.ok:
+            strange = status is not None and status >= 300 and status not in USUAL_STATUSES
+            verdict = verdict_on(False, failure)
+            if verdict is Verdict.THROTTLED or (verdict is Verdict.NONE and not strange):
+                return _NAN
+            suspect = failure is not None and is_suspect(failure)
+            shape, error = (1.0, 0.0) if suspect or strange else (0.0, 1.0)
+            if strange:
+                self._looks[row].status = status
+            elif suspect:
+                self._looks[row].status, self._looks[row].missing = None, ()
+        tokens = observation.output_tokens
+        slow = k.observe(
+            row, at, latency_ms, observation.output_chars / 4.0 if tokens is None else float(tokens), first_ms,
+            float(observation.input_tokens), repetition, error, odd, shape, novelty, self._least, self._log_a,
+            self._settings.usual_s, self._c,
+        )  # fmt: skip
+        if not ok:
             return _NAN if failure in BROKEN or strange else 1.0
         return 1.0 if slow >= k.MOST_Z else 0.0
-
-    def _times(self, observation: Observation, y: Floats) -> None:
-        if observation.probe:
-            return
-        tokens = observation.output_tokens
-        if observation.latency_ms > 0.0:
-            y[k.LATENCY] = math.log(min(max(observation.latency_ms, _LEAST_MS), _MOST_MS))
-            counted = tokens if tokens is not None else observation.output_chars // 4
-            self._x[k.LATENCY] = math.log1p(min(max(counted, 0), _MOST_TOKENS))
-        if observation.stream and observation.first_token_ms is not None and observation.first_token_ms > 0.0:
-            y[k.FIRST_TOKEN] = math.log(min(max(observation.first_token_ms, _LEAST_MS), _MOST_MS))
-            self._x[k.FIRST_TOKEN] = math.log1p(min(max(observation.input_tokens, 0), _MOST_TOKENS))
 
     def rate(self, row: int, signal: int) -> float:
         """Usual rate of a yes-or-no signal."""
