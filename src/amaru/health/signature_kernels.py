@@ -17,8 +17,8 @@ MOST_COUNT = 1e15
 """Counters stop here, where adding 1 is exact still."""
 LEAST_TOKENS = 8.0
 """An answer with fewer says nothing about tokens a second."""
-LONG_CHARS = 64
-"""A text of so many characters is not by chance the same as another."""
+LONG_CHARS = 160
+"""A text of so many characters is not by chance the same as another; the labels of a classifier are shorter."""
 UNUSUAL_SHIFT = 1.5
 """Of a duration or speed, in sd at the pace of minutes: above it, or where it is unsteady, the usual one learns by time
 alone."""
