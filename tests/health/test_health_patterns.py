@@ -65,6 +65,7 @@ def test_a_gradual_fault_is_told_before_it_is_a_hard_one(trouble: Trouble) -> No
     assert sorted(leads)[1] > 30.0
 
 
+@pytest.mark.slow
 def test_two_days_of_calm_have_load_noise_and_blips_but_no_pattern() -> None:
     mesh = msgspec.structs.replace(mesh_of(6), rate_per_s=0.3, blips_per_day=20.0)
     patterns = Patterns(PatternSettings(), mesh.traits)
