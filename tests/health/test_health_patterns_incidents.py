@@ -52,9 +52,7 @@ def test_calm_is_not_without_failures_and_throttling() -> None:
     assert failures[None] / failures.total() > 0.9
 
 
-@pytest.mark.parametrize(
-    "trouble", [Trouble.SLOWING, Trouble.FAILING, Trouble.RAMBLING, Trouble.OUTAGE, Trouble.MALFORMED]
-)
+@pytest.mark.parametrize("trouble", [*GRADUAL, Trouble.OUTAGE, Trouble.MALFORMED])
 def test_a_hard_failure_is_when_at_least_half_of_the_attempts_fail(trouble: Trouble) -> None:
     what = incident(trouble, ONE, ramp_s=0.0 if trouble in (Trouble.OUTAGE, Trouble.MALFORMED) else 300.0)
     what = msgspec.structs.replace(what, strength=5.0) if trouble is Trouble.SLOWING else what
