@@ -151,10 +151,12 @@ class Patterns:
 
     def _changed(self, now: float) -> list[InfrastructurePattern]:
         told: dict[str, InfrastructurePattern] = {}
-        for alarm in self._changes.alarms():
+        alarms = self._changes.alarms()
+        known = set().union(*(one.parts for one in self._open.values())) if alarms else set()
+        for alarm in alarms:
             offer = self._changes.offers[alarm.row]
             part = (offer, alarm.signal)
-            if any(part in one.parts for one in self._open.values()):
+            if part in known:
                 continue
             kind, cause = self._meaning(alarm)
             provider = self._traits[offer].provider

@@ -21,6 +21,7 @@ Independence is of what is usual. Two outages that began within a minute by chan
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ MOST_WINDOW_S = 60.0
 AHEAD = math.log(20.0)
 """With so much more evidence than any other trait one is the explanation; else ``WAITS`` windows are waited for it."""
 WAITS = 2
+_STEPS = 400
+"""Rates are rounded up to one of so many, whose tails are kept."""
 CALM_WINDOWS = 6
 """So many windows in a row with fewer than two members hit, by their usual rates, end a resonance."""
 
@@ -261,18 +264,24 @@ def binomial_tail(n: int, least: int, p: float) -> float:
 
 def hit(attempts: int, troubles: int, p: float) -> tuple[bool, float]:
     """Whether so many troubles are more than ``p`` explains, and the chance of that by itself; 0: too few attempts."""
-    p = min(p, 0.95)
     n = min(attempts, 200)
     if attempts > n:  # that many tell enough; exact tails of thousands underflow
         troubles = round(troubles * n / attempts)
+    least, q = _critical(n, min(math.ceil(p * _STEPS), int(0.95 * _STEPS)))
+    return 0 < least <= troubles, q
+
+
+@functools.lru_cache(maxsize=20_000)
+def _critical(n: int, steps: int) -> tuple[int, float]:
+    """The fewest troubles of ``n`` attempts that are more than a rate of so many ``_STEPS`` explains, and the chance of
+    as many; (0, 0): there are none."""
     # Two at least: one failure in a window is never news.
-    least = max(2, int(n * p))
-    while least <= n:
+    p = steps / _STEPS
+    for least in range(max(2, int(n * p)), n + 1):
         q = binomial_tail(n, least, p)
         if q <= MOST_CHANCE:
-            return troubles >= least, max(q, 1e-4)
-        least += 1
-    return False, 0.0
+            return least, max(q, 1e-4)
+    return 0, 0.0
 
 
 def shock_ratio(hits: Sequence[tuple[bool, float]]) -> float:
