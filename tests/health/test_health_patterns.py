@@ -10,9 +10,11 @@ import pytest
 from pattern_samples import BEGINS, MESH, incident, play, sample, seen, told_of, traits
 
 from amaru.domain import FailureKind
+from amaru.health.healing import HealingKind
 from amaru.health.incident_types import Trouble, mesh_of
 from amaru.health.incidents import World
 from amaru.health.observation import Observation
+from amaru.health.pattern_words import healing_for
 from amaru.health.patterns import Impact, InfrastructurePattern, PatternKind, Patterns, PatternSettings
 
 ONE = ("p2/mistral",)
@@ -167,6 +169,15 @@ def test_what_is_suggested_depends_on_how_it_fails() -> None:
         play(patterns, [seen("p/a", float(i)) for i in range(100)])
         told = play(patterns, [seen("p/a", 100.0 + i, kind) for i in range(30)])
         assert [pattern.suggested for pattern in told] == [suggested]
+
+
+@pytest.mark.parametrize("kind", list(PatternKind))
+def test_every_suggestion_is_a_healing(kind: PatternKind) -> None:
+    for cause in ("latency", "errors", "coherence", "shape", "status:422", "model:llama-3", "region:eu"):
+        for level in (0.1, 0.6, 2.0):
+            for failures in ((), (FailureKind.STREAM_CUT,), (FailureKind.OVERLOADED,), (FailureKind.CONNECT,)):
+                suggested = healing_for(kind, cause, level, failures)
+                assert suggested is None or HealingKind(suggested)
 
 
 def test_impact_grows_with_the_share_of_traffic_and_the_lack_of_others() -> None:
