@@ -125,12 +125,24 @@ def test_rounding_is_no_surprise() -> None:
 def test_an_incident_does_not_teach_that_incidents_are_usual() -> None:
     field = field_of(4)
     read(field, noise(3000, 4))
-    broken = noise(300, 4, seed=1) * 3.0 + np.cumsum(noise(300, 4, seed=2) * 8.0, axis=0)
+    broken = noise(200, 4, seed=1) * 3.0 + np.cumsum(noise(200, 4, seed=2) * 8.0, axis=0)
     read(field, broken)
     read(field, noise(1500, 4, seed=3))
     jump = noise(1, 4, seed=4)[0]
     jump[1] += 9.0
     assert field.step(jump.tolist()).PE > 1.5
+
+
+def test_what_comes_again_and_again_is_usual_however_far_out() -> None:
+    """Bursts of a signal that rests otherwise are stationary too."""
+    field = field_of(1)
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(6000):
+        burst = 100.0 * rng.random() + 50.0 if rng.random() < 0.01 else 0.0
+        errors.append(field.step([burst]).PE)
+    assert sum(error > 1.5 for error in errors[:1000]) > 0
+    assert sum(error > 1.5 for error in errors[2000:]) <= 4
 
 
 # ---- C, U, Φ, H -----------------------------------------------------------------------------------------------------
@@ -300,8 +312,8 @@ def test_a_state_of_something_else_is_refused_and_changes_nothing() -> None:
         (good[:-9], "no state"),
         (msgspec.msgpack.encode({**saved, "version": 2}), "version 2"),
         (msgspec.msgpack.encode({**saved, "signals": saved["signals"][8:]}), "sizes"),
-        (msgspec.msgpack.encode({**saved, "past": np.array([500.0, 1e9, 0.0]).tobytes()}), "contradict"),
-        (msgspec.msgpack.encode({**saved, "past": np.array([501.0, 0.0, 0.0]).tobytes()}), "contradict"),
+        (msgspec.msgpack.encode({**saved, "past": np.array([500.0, 1e9, 0.0, 0.0]).tobytes()}), "contradict"),
+        (msgspec.msgpack.encode({**saved, "past": np.array([501.0, 0.0, 0.0, 0.0]).tobytes()}), "contradict"),
         (msgspec.msgpack.encode({**saved, "whole": np.full(9, math.nan).tobytes()}), "contradict"),
         (field_of(3).state(), "other settings"),
     ):

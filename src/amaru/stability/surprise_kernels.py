@@ -12,8 +12,13 @@ from amaru.compiling import inlined
 from amaru.stability.signal_kernels import Floats, clip
 
 # Entries of `past`.
-HELD, NEXT, SINCE = range(3)  # values in `calm`; where the next one goes; steps since an alarm was taken into it
-N_PAST = 3
+(
+    HELD,  # values in `calm`
+    NEXT,  # where the next one goes
+    SINCE,  # steps since a rare one
+    TAKEN,  # steps since a rare one was taken into it
+) = range(4)
+N_PAST = 4
 
 NOTICE, ALARM = 0.7, 1.5
 """PE at a probability of 1 % and of 0.01 %."""
@@ -25,6 +30,13 @@ _SHAPE, _SHAPE_COUNTS = 0.0, 30.0
 """The tail's shape before it is known (exponential), and the exceedances that this counts as."""
 _HEAVIER = 0.5
 """Standard errors by which the shape is taken as heavier: with the likeliest one, too much would exceed on average."""
+_MEDIANS = 16.0
+"""Exceedances count as no larger than so many of their medians: one outlier must not make a tail."""
+_OFTEN = 3
+"""What was reached so many times is not rarer than that, whatever the tail is like. An incident has a begin and an end,
+so the first one alone does not make the second less of a surprise."""
+_ABOUT = 0.8
+"""What is beyond all of them has been seen before where something about as far beyond has."""
 _PRIOR_STEPS = 300.0
 """Past at which its own tail counts as much as the nominal one."""
 _LEAST_PAST = 15.0
@@ -32,12 +44,11 @@ _UNSURE = 2.0
 """The nominal tail is taken as wider by so much over the square root of the past, as scales are new too."""
 _USUAL_90 = math.sqrt(2.0 * math.log(15.0))
 """The joint surprise that is exceeded on 10 % of steps, if signals are independent and normal."""
-_BEYOND = 1.25
-"""A value counts as no more than so many times the largest before: one outlier must not make a tail."""
 _LEARNS_ALL = 256.0
 """Values up to which the past takes in everything."""
-_APART = 64.0
-"""Of alarms closer together only the first is taken into the past: an incident must not teach that it is usual."""
+_RARE, _APART, _LASTING = 1.1, 64.0, 256.0
+"""Of steps above this PE (0.1 %) with fewer than so many between them only the first is taken into the past, and then
+one in so many: an incident must not teach that it is usual, unless it is."""
 
 
 @inlined
@@ -81,16 +92,24 @@ def _below(ranked: Floats, held: int, value: float) -> int:
 
 
 @inlined
+def _most_excess(threshold: float, ranked: Floats, first: int, held: int) -> float:
+    """The largest exceedance that counts as it is."""
+    most: float = _MEDIANS * (ranked[first + (held - first) // 2] - threshold)
+    return most
+
+
+@inlined
 def _log_tail(joint: float, threshold: float, ranked: Floats, first: int, held: int) -> float:
     """-ln P(joint surprise > ``joint``), given that it is above the threshold; fitted to ``ranked[first:held]``.
 
     By moments (Hosking and Wallis, 1987), the shape drawn to an exponential one's while the exceedances are few.
     """
     count = held - first
+    most = _most_excess(threshold, ranked, first, held)
     mean = 0.0
     square = 0.0
     for i in range(first, held):
-        excess = ranked[i] - threshold
+        excess = min(ranked[i] - threshold, most)
         mean += excess / count
         square += excess * excess / count
     if mean <= 0.0:
@@ -114,8 +133,8 @@ def nines(joint: float, ranked: Floats, past: Floats) -> float:
         wider *= max(ranked[int(0.9 * held)] / _USUAL_90, 1.0)
     rare = max(0.5 * (joint / wider) ** 2 - math.log(1.5), 0.0)
     exceeding = int(_EXCEEDING * held)
+    first = held - exceeding
     if exceeding >= _LEAST_EXCEEDING:
-        first = held - exceeding
         threshold = ranked[first - 1]
         if joint <= threshold:
             own = -math.log((held - _below(ranked, held, joint) + 0.5) / (held + 1.0))
@@ -123,6 +142,13 @@ def nines(joint: float, ranked: Floats, past: Floats) -> float:
             own = math.log(held / exceeding) + _log_tail(joint, threshold, ranked, first, held)
         prior = 1.0 / (1.0 + (held / _PRIOR_STEPS) ** 2)
         rare = prior * rare + (1.0 - prior) * own
+    about = joint
+    if exceeding >= 1:
+        beyond = _most_excess(ranked[first - 1], ranked, first, held) + ranked[first - 1]
+        about = min(joint, beyond + _ABOUT * (joint - beyond))
+    again = held - _below(ranked, held, about)
+    if again >= _OFTEN:  # whatever the tail is like, this has been seen
+        rare = min(rare, math.log((held + 1.0) / (again - 1.0)))
     figure: float = min(max(rare / math.log(10.0), 0.0), MOST_NINES)
     return figure
 
@@ -137,13 +163,14 @@ def prediction_error(rarity: float) -> float:
 def remember(joint: float, surprise: float, past: Floats, calm: Floats, ranked: Floats) -> None:
     """Put one joint surprise, of that PE, in the place of the oldest of ``calm``; ``ranked`` stays sorted."""
     past[SINCE] += 1.0
-    if surprise > ALARM and past[HELD] >= _LEARNS_ALL:
-        if past[SINCE] < _APART:
-            return
+    past[TAKEN] += 1.0
+    if surprise > _RARE and past[HELD] >= _LEARNS_ALL:
+        lone = past[SINCE] >= _APART
         past[SINCE] = 0.0
+        if not lone and past[TAKEN] < _LASTING:
+            return
+        past[TAKEN] = 0.0
     held, place = int(past[HELD]), int(past[NEXT])
-    if held >= _LEAST_PAST:
-        joint = min(joint, _BEYOND * ranked[held - 1])
     gap = held
     if held < len(calm):
         held += 1
