@@ -90,6 +90,20 @@ def test_what_cannot_be_served_is_refused_with_words(tmp_path: Path) -> None:
     assert "cannot be written" in nowhere.stderr
 
 
+def test_the_example_trains_and_records(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "integrate_psi.py"
+    with serving(tmp_path) as (_, url):
+        command = [sys.executable, str(example), "--psi", url, "--steps", "120", "--agents", "4"]
+        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+        assert said.returncode == 0, said.stderr
+        assert "nigredo" in said.stdout  # half way through, the best provider begins to fail
+        assert "the field answered 120 of them" in said.stdout
+        assert call(f"{url}/guardian/statistics")["interventions"]["nigredo"] >= 1
+    records = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 121))
+    assert any(record["metrics"]["intervention"] == "nigredo" for record in records)
+
+
 class Providers(BaseHTTPRequestHandler):
     """A gateway that wants an operator's key."""
 
