@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ def make_world(tmp_path: Path) -> MakeWorld:
         tenants: dict[str, Any] | None = None,
         server: ServerSettings | None = None,
         extra: dict[str, Any] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> AsyncIterator[World]:
         async with contextlib.AsyncExitStack() as stack:
             providers = {}
@@ -160,7 +162,7 @@ def make_world(tmp_path: Path) -> MakeWorld:
             store = DecisionStore(StoreSettings(path=tmp_path / "test.db", interval_s=0.01))
             store.start()
             stack.push_async_callback(store.close)
-            mesh = Mesh(load(path, {"SIM_KEY": PROVIDER_KEY}), store, Metrics())
+            mesh = Mesh(load(path, {"SIM_KEY": PROVIDER_KEY}), store, Metrics(), wall=wall)
             stack.push_async_callback(mesh.aclose)
             gateway = Gateway(mesh, server or ServerSettings(), host="127.0.0.1")
             await gateway.start(0)

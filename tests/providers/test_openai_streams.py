@@ -26,7 +26,7 @@ from openai_peer import (
 from amaru.domain import FailureKind, Usage
 from amaru.errors import Failure
 from amaru.providers import openai_stream
-from amaru.providers.base import MAX_SAMPLE_BYTES
+from amaru.providers.base import MAX_STREAM_SAMPLE_BYTES
 from amaru.providers.h1 import H1Transport
 
 ERROR = event(error={"message": f"overloaded, key {KEY}", "type": "overloaded_error"})
@@ -513,11 +513,11 @@ async def test_a_sample_of_a_long_stream_holds_its_first_events_and_the_last_one
         assert not whole
         assert sample.startswith(ROLE + HELLO)
         assert sample.endswith(STOP)
-        assert len(sample) <= MAX_SAMPLE_BYTES
+        assert len(sample) <= MAX_STREAM_SAMPLE_BYTES
 
 
 async def test_an_event_too_long_for_a_sample_is_left_out_of_it() -> None:
-    long = chunk({"content": "x" * MAX_SAMPLE_BYTES})
+    long = chunk({"content": "x" * MAX_STREAM_SAMPLE_BYTES})
     async with peer(streams(long, STOP, DONE)) as provider:
         reply = await provider.stream()
         await read_all(reply)

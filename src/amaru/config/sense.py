@@ -37,12 +37,16 @@ class HealthSettings(Section):
         description="act: healings are applied to the live router, bounded and reversible. advise: they are only "
         "named. off: neither.",
     )
-    prediction: bool = Field(default=True, description="Predicted failures lower an offer's rank before it fails.")
+    prediction: bool = Field(
+        default=True,
+        description="Failures that are foreseen, and answers that have ceased to make sense, lower an offer's rank.",
+    )
     samples_per_s: float = Field(
-        default=10,
+        default=50,
         ge=0,
         le=1000,
-        description="Answers per second and offer whose shape and text are reduced to figures, after the answer.",
+        description="Answers per second and offer whose shape and text are reduced to figures, after the answer; "
+        "beyond a burst of 200. Answers without any text always are.",
     )
     probes: ProbeSettings = Field(default=ProbeSettings(), description="Tiny requests to idle offers.")
     path: FilePath | None = Field(

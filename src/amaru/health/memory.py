@@ -18,6 +18,7 @@ else. Nothing in here raises for a disk that fails; ``failure`` says so until a 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ SNAPSHOT, SESSION = "infrastructure_state", "session_analysis"
 MOST = 5000
 """Patterns, and healings, that are kept; the oldest go first."""
 DAY_S = 86_400.0
+_DATED = re.compile(r"(?<=[_-])\d{8}T\d{6}Z(?=\.json$|$)")
 
 T = TypeVar("T")
 
@@ -207,10 +209,10 @@ class Memory:
         self._files = {**draft.files, **self._files}
 
     def _retain(self, now: float) -> None:
-        patterns = (f"{SNAPSHOT}_*.json", f"{SESSION}_*.json", "*.unread-*")
-        found = [(path.stat().st_mtime, path) for pattern in patterns for path in self.folder.glob(pattern)]
-        for place, (written_at, path) in enumerate(sorted(found, reverse=True)):
-            if place >= self.settings.files or written_at < now - self.settings.days * DAY_S:
+        dated = [(found[0], path) for path in self.folder.iterdir() if (found := _DATED.search(path.name))]
+        oldest = _stamp(now - self.settings.days * DAY_S)
+        for place, (stamp, path) in enumerate(sorted(dated, reverse=True)):
+            if place >= self.settings.files or stamp < oldest:
                 path.unlink(missing_ok=True)
 
 

@@ -12,10 +12,11 @@ import msgspec
 from amaru.health.healing import SelfHealingAction
 from amaru.health.history import Recurrence
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.health.prediction import WARNS
 from amaru.health.signature import AdapterHealthSignature
 from amaru.stability.field_settings import FieldReading
 
-FORESEEN = 0.3
+FORESEEN = WARNS
 """A predicted failure probability from which on it is an issue."""
 LOW_COHERENCE = 0.6
 FAILING = 0.5

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from amaru.domain import GLOBAL_REGION, Offer
+from amaru.health.features import COHERENCE, SINCE_SUCCESS_S
 from amaru.health.observation import Observation
 from amaru.health.pattern_types import InfrastructurePattern, PatternSettings, Traits
 from amaru.health.patterns import Patterns
@@ -16,6 +17,11 @@ from amaru.health.signature import AdapterHealthSignature, Signatures
 
 Predictor = Callable[[Floats], float]
 """Features of an offer (``features``) → probability that it fails hard within a minute."""
+
+DOUBTFUL = 0.4
+"""Coherence below which an offer's answers are doubted."""
+DOUBT_S = 10.0
+"""Half-life of that doubt while nothing is heard of the offer: then it is asked again, now and then."""
 
 _SIZE = re.compile(r"\d+(\.\d+)?([bmkt]|x\d+b?)?")
 _VERSION = re.compile(r"v?(\d+)(\.\d+)*[a-z]?")
@@ -27,7 +33,8 @@ class Looked(NamedTuple):
     patterns: list[InfrastructurePattern]
     """Begun, changed or ended since the last look."""
     risks: dict[str, float]
-    """By offer: probability of a hard failure within a minute."""
+    """By offer: probability that its next answer is of no use, be it that a hard failure is foreseen, or that its
+    answers have ceased to make sense."""
 
 
 class Sense:
@@ -73,11 +80,12 @@ class Sense:
     def look(self, now: float) -> Looked:
         """Look for patterns, and ahead. About once a second."""
         risks: dict[str, float] = {}
-        if self.predict is not None:
-            for offer in self.signatures.offers:
-                if offer in self._offers:
-                    risks[offer] = risk = self.predict(self.signatures.features(offer, now))
-                    self.signatures.predicted(offer, risk)
+        for offer in self.signatures.offers:
+            if offer in self._offers:
+                row = self.signatures.features(offer, now)
+                risk = 0.0 if self.predict is None else self.predict(row)
+                self.signatures.predicted(offer, risk)
+                risks[offer] = max(risk, doubt_of(row))
         return Looked(self.patterns.look(now), risks)
 
     def states(self) -> dict[str, bytes]:
@@ -111,6 +119,15 @@ class Sense:
             views.setdefault(provider, []).append(self.view(offer, now))
         over = {provider: self.signatures.provider(provider, now) for provider in views}
         return report_on(views, over, at=now, patterns=list(self.patterns.active.values()), **rest)
+
+
+def doubt_of(features: Floats) -> float:
+    """How far an offer's answers are doubted, 0 to 1: its lost coherence, faded while nothing is heard of it.
+
+    Answers without errors that make no sense are worth no more than failures, and no pattern need be told to see it.
+    """
+    coherence = float(features[COHERENCE])
+    return 0.0 if coherence >= DOUBTFUL else (1.0 - coherence) * 0.5 ** (float(features[SINCE_SUCCESS_S]) / DOUBT_S)
 
 
 def traits_of(offer: Offer, labels: Mapping[str, str]) -> Traits:

@@ -30,7 +30,7 @@ ALBEDO_S = 300.0
 ALBEDO_EXPLORATION = 0.05
 """Share of first attempts that try another offer meanwhile, at least."""
 LEAST_RISK = 0.05
-"""Predicted failure probability below which an offer is ranked as if there were none."""
+"""Probability of a useless answer below which an offer is ranked as if there were none."""
 RISK_STEP = 0.02
 """A prediction that moved by less changes no rank."""
 

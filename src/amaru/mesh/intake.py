@@ -19,7 +19,7 @@ from amaru.providers.base import Facts, StreamReply, WholeReply
 
 MAX_WAITING = 4096
 """Attempts that wait to be looked at; more are dropped, and counted."""
-SAMPLE_BURST = 40
+SAMPLE_BURST = 200
 """Answers of one offer that may be sampled at once, however slow the rate: an offer that begins to answer nonsense is
 seen by each of its next answers."""
 
@@ -75,11 +75,11 @@ class Intake:
         if reply is None:
             waiting.append(Left(attempt, at, request, None, False, b"", False, probe))
             return
-        data, whole, sampled = b"", False, False
-        if attempt.failure is None and self._may_sample(attempt.offer, at):
+        data, whole, facts = b"", False, reply.facts
+        sampled = attempt.failure is None and (facts.output_chars == 0 or self._may_sample(attempt.offer, at))
+        if sampled:
             data, whole = reply.sample()
-            sampled = True
-        waiting.append(Left(attempt, at, request, reply.facts, sampled, data, whole, probe))
+        waiting.append(Left(attempt, at, request, facts, sampled, data, whole, probe))
 
     def reported(self, offer: Offer, kind: Kind, outcome: Outcome) -> None:
         """A caller told what became of work that it placed itself."""

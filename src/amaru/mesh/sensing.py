@@ -23,6 +23,7 @@ from amaru.domain import Attempt, Kind, Offer, Outcome
 from amaru.health.healer import Healer
 from amaru.health.memory import MemorySettings
 from amaru.health.observation import Observation
+from amaru.health.prediction import Prediction
 from amaru.health.report import HealthReport
 from amaru.health.sense import Sense
 from amaru.mesh.acting import Acting
@@ -77,7 +78,7 @@ class Sensing:
         plan, health = mesh.plan, mesh.plan.config.health
         self.enabled = health.enabled
         self.intake = Intake(mesh.salt, mesh.wall, health.samples_per_s)
-        self.sense = Sense(traits_of_plan(plan))
+        self.sense = Sense(traits_of_plan(plan), predict=Prediction().predict)
         self.steadiness = self._new_steadiness(mesh)
         self._levers = MeshLevers(mesh)
         self.acting = Acting(mesh, self._levers)

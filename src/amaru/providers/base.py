@@ -22,6 +22,8 @@ TAIL_S = 1.0
 
 MAX_SAMPLE_BYTES = 16 * 1024
 """Of an answer whose shape is looked at; see ``WholeReply.sample``."""
+MAX_STREAM_SAMPLE_BYTES = 4 * 1024
+"""Of a streamed one: its events repeat their shape, and each costs as much to read as a short answer."""
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +97,7 @@ class StreamReply(ABC):
 
     def sample(self) -> tuple[bytes, bool]:
         """What the shape of the answer can be read from, as far as it has come: its first events and its last ones, at
-        most ``MAX_SAMPLE_BYTES``; and whether these are all. Never to be logged or stored (law 4)."""
+        most ``MAX_STREAM_SAMPLE_BYTES``; and whether these are all. Never to be logged or stored (law 4)."""
         return b"", False
 
     @abstractmethod

@@ -26,7 +26,7 @@ from amaru.errors import Failure
 from amaru.protocols.openai import OpenAIRequest
 from amaru.protocols.stream import NO_CHOICES, Sent, StreamParser
 from amaru.protocols.wire_errors import WireError
-from amaru.providers.base import MAX_SAMPLE_BYTES, Facts, StreamReply, Timing
+from amaru.providers.base import MAX_STREAM_SAMPLE_BYTES, Facts, StreamReply, Timing
 from amaru.providers.transport import HttpResponse
 
 LINGER_S = 0.05
@@ -61,7 +61,7 @@ class OpenAIStreamReply(StreamReply):
         self.first = self._last = self.unread = b""
         self._begun: list[bytes] = []
         """The first events, as far as a sample has room; further ones are ``_last`` in turn."""
-        self._room = MAX_SAMPLE_BYTES // 2
+        self._room = MAX_STREAM_SAMPLE_BYTES // 2
         self._response = response
         self._choices = request.choices
         self._timing = timing
@@ -97,7 +97,7 @@ class OpenAIStreamReply(StreamReply):
         )
 
     def sample(self) -> tuple[bytes, bool]:
-        half = MAX_SAMPLE_BYTES // 2
+        half = MAX_STREAM_SAMPLE_BYTES // 2
         return _whole_events(b"".join(self._begun), half) + _whole_events(self._last, half), self._room > 0
 
     @property
