@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amaru.stability.guardian import GuardianSettings
-from amaru.stability.service import PsiService
+from amaru.stability.service import PsiService, warm
 from amaru.stability.service_state import StateFile, opened
 
 EAGER = GuardianSettings(warm_up_steps=0, cooldown_steps=0)
@@ -77,6 +77,7 @@ def served(
     clock: Clock | None = None,
 ) -> Iterator[Served]:
     """A service that goes on from ``state``, if there is one."""
+    warm()
     clock = clock or Clock()
     file = None if state is None else StateFile(state)
     service = PsiService(file=file, node=node, guardian=guardian, clock=clock)

@@ -80,15 +80,14 @@ async def _serve(
     import msgspec
 
     from amaru.http1 import ListenError
-    from amaru.stability.field import StabilityField
     from amaru.stability.field_settings import FieldSettings
-    from amaru.stability.service import PsiService
+    from amaru.stability.service import PsiService, warm
     from amaru.stability.service_state import StateFile, opened
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    StabilityField(FieldSettings(dimension=1)).step([0.0])  # compiled now, and not while the first caller waits
+    warm()
     file = StateFile(path)
     try:
         service = PsiService(file=file, node=node, clock=time.time)

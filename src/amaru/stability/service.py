@@ -303,6 +303,11 @@ class PsiService:
         return found
 
 
+def warm() -> None:
+    """Have the field compiled now, and not while the first caller waits."""
+    StabilityField(FieldSettings(dimension=1)).step([0.0])
+
+
 def _word(record: InterventionRecord | None) -> Json:
     if record is None:
         return {"intervention": None}
