@@ -154,6 +154,31 @@ def test_what_did_not_help_gives_way_to_another_healing() -> None:
     assert levers.steered["a/m"].retry_again
 
 
+def test_where_routing_had_helped_already_a_healing_stays_and_teaches_nothing() -> None:
+    levers = mesh()
+    one = healer(levers)
+    only(one, "weight")
+    traffic(one, AT - 300.0, AT - 60.0, a=0.0, b=0.0, c=0.0)
+    traffic(one, AT - 60.0, AT, b=0.0, c=0.0)
+    before = one.bandit.known()
+    one.look([pattern("a/m")], AT)
+    traffic(one, AT, AT + 40.0, b=0.0, c=0.0)
+    (measured,) = one.look([], AT + 40.0)
+    assert measured.effect == pytest.approx(0.0, abs=0.01)
+    assert measured.ended_at is None
+    assert one.bandit.known() == before
+
+
+def test_what_makes_it_worse_ends_before_it_is_measured_in_full() -> None:
+    one = healer(mesh())
+    only(one, "drain")
+    traffic(one, AT - 60.0, AT, a=0.2, b=0.0, c=0.0)
+    one.look([pattern("a/m")], AT)
+    traffic(one, AT, AT + 12.0, b=0.9, c=0.9)
+    news = one.look([], AT + 12.0)
+    assert news[0].ended == "it made things worse"
+
+
 def test_what_makes_it_worse_ends_at_once() -> None:
     levers = mesh()
     one = healer(levers)

@@ -23,7 +23,7 @@ SPREAD = 0.25
 """Standard deviation of one effect."""
 DEFAULT_TRIES = 6.0
 """Effects that a default counts as."""
-TRANSFER = 4.0
+TRANSFER = 6.0
 """Effects of one provider that what is known of all counts as."""
 KEPT = 0.98
 SUGGESTED = 0.08
@@ -34,15 +34,15 @@ MOST_KEYS = 2_000
 _K = HealingKind
 DEFAULTS: dict[tuple[str, str], dict[HealingKind, float]] = {
     ("degradation", "latency"): {
-        _K.WEIGHT: 0.30, _K.TIMEOUTS: 0.20, _K.CONCURRENCY: 0.18, _K.DRAIN: 0.18, _K.ALTERNATE: 0.12,
+        _K.WEIGHT: 0.38, _K.DRAIN: 0.24, _K.TIMEOUTS: 0.10, _K.CONCURRENCY: 0.12, _K.ALTERNATE: 0.10,
         _K.OTHER_MODEL: 0.05, _K.RETRY: 0.05, _K.NON_STREAM: -0.10,
     },
     ("degradation", "errors"): {
-        _K.WEIGHT: 0.28, _K.DRAIN: 0.30, _K.RETRY: 0.15, _K.ALTERNATE: 0.15, _K.CONCURRENCY: 0.10,
-        _K.OTHER_MODEL: 0.08, _K.NON_STREAM: 0.02, _K.TIMEOUTS: 0.0,
+        _K.WEIGHT: 0.34, _K.DRAIN: 0.38, _K.RETRY: 0.12, _K.ALTERNATE: 0.12, _K.CONCURRENCY: 0.06,
+        _K.OTHER_MODEL: 0.05, _K.NON_STREAM: 0.02, _K.TIMEOUTS: 0.0,
     },
     ("degradation", "coherence"): {
-        _K.DRAIN: 0.34, _K.WEIGHT: 0.30, _K.OTHER_MODEL: 0.12, _K.ALTERNATE: 0.10, _K.ADAPT: 0.10,
+        _K.DRAIN: 0.38, _K.WEIGHT: 0.32, _K.OTHER_MODEL: 0.12, _K.ALTERNATE: 0.10, _K.ADAPT: 0.10,
         _K.NON_STREAM: 0.08, _K.RETRY: 0.0, _K.CONCURRENCY: -0.05, _K.TIMEOUTS: -0.05,
     },
     ("degradation", "throttles"): {
@@ -62,7 +62,7 @@ DEFAULTS: dict[tuple[str, str], dict[HealingKind, float]] = {
         _K.ALTERNATE: 0.0, _K.NON_STREAM: 0.0,
     },
     ("resonance", ""): {
-        _K.WEIGHT: 0.30, _K.DRAIN: 0.25, _K.RETRY: 0.12, _K.ALTERNATE: 0.12, _K.TIMEOUTS: 0.10, _K.CONCURRENCY: 0.05,
+        _K.WEIGHT: 0.36, _K.DRAIN: 0.30, _K.RETRY: 0.10, _K.ALTERNATE: 0.10, _K.TIMEOUTS: 0.05, _K.CONCURRENCY: 0.05,
         _K.OTHER_MODEL: 0.05, _K.NON_STREAM: 0.0,
     },
 }  # fmt: skip

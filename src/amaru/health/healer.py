@@ -21,7 +21,7 @@ from amaru.health.bandit import Bandit
 from amaru.health.healer_state import Kept, packed, unpacked
 from amaru.health.healing import HealingKind, Levers, SelfHealingAction
 from amaru.health.healing_choice import FEW, MANY, STILL_ILL, Choice, action_of
-from amaru.health.healing_effects import SLOT_S, Tallies, change
+from amaru.health.healing_effects import SLOT_S, Tallies
 from amaru.health.healing_runs import Running, Runs, eased
 from amaru.health.healing_settings import (
     KEEPING_OUT,
@@ -38,9 +38,8 @@ from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKin
 from amaru.routing.steering import UNSTEERED, Steering
 
 KEPT_ACTIONS = 500
-BEFORE_S = (20.0, 40.0, 60.0)
-"""How far back the time before a healing reaches: the shortest with enough attempts."""
 MADE_WORSE = -0.1
+"""Effect below which a healing ends at once."""
 _ORDERABLE = frozenset(HealingKind) - {HealingKind.RESTORE}
 
 
@@ -135,7 +134,7 @@ class Healer:
         if action.kind is HealingKind.RESTORE:
             self._bring_back(running, now)
             return
-        if not running.measured and now >= action.at + self.settings.settle_s + self.settings.measure_s:
+        if not running.measured:
             self._measure(running, now)
             if action.id not in self._runs.by_id:
                 return
@@ -198,30 +197,25 @@ class Healer:
         """Work out the effect; end what made it worse, or did not help while the trouble goes on."""
         action, settings = running.action, self.settings
         pool = self._moves.pool_of(action.offers)
-        before = self._tallies.between((), 0.0, 0.0)
-        for back_s in BEFORE_S:
-            before = self._tallies.between(pool, action.at - back_s, action.at)
-            if change(before, before) is not None:
-                break
-        changed = change(before, self._tallies.between(pool, action.at + settings.settle_s, now))
-        if changed is None:  # too few attempts yet
+        seen = self._tallies.change(pool, action.at, action.at + settings.settle_s, now)
+        early = now < action.at + settings.settle_s + settings.measure_s
+        if seen is None or (early and (seen.attempts < MANY or seen.effect >= MADE_WORSE)):
             return
         running.measured = True
-        about, nothing = running.about, 0.0
+        about, nothing, in_vain = running.about, 0.0, False
         if about is not None:
             kind = action.kind if action.applied else HealingKind.NOTHING
             if kind is not HealingKind.NOTHING:
                 nothing = self.bandit.belief(about.kind, about.cause, running.provider, HealingKind.NOTHING)[0]
-            self.bandit.learn(about.kind, about.cause, running.provider, kind, changed)
+            if not (seen.was_well and seen.is_well):  # else there was nothing to gain, and nothing is learned
+                self.bandit.learn(about.kind, about.cause, running.provider, kind, seen.effect)
+            in_vain = about.id in self._patterns and not seen.is_well and seen.effect - nothing < settings.helps
         if not action.applied:
             return
-        effect = changed - nothing
+        effect = seen.effect - nothing
         running.action = msgspec.structs.replace(action, effect=effect)
         self._tell(running.action)
-        if action.until is None or action.kind is HealingKind.NOTHING:
-            return
-        goes_on = about is not None and about.id in self._patterns
-        if effect < MADE_WORSE or (goes_on and effect < settings.helps):
+        if action.until is not None and action.kind is not HealingKind.NOTHING and (in_vain or effect < MADE_WORSE):
             self._choice.cool(action, now + settings.cooldown_s)
             self._end(running, now, "it made things worse" if effect < MADE_WORSE else "it did not help")
 

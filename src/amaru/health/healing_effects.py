@@ -8,21 +8,29 @@ change of the mean worth over all offers of the pools that it concerns, and a th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 import msgspec
 
 from amaru.health.observation import Observation, Verdict, verdict_on
 
-SLOT_S = 5.0
-SLOTS = 72
+SLOT_S = 3.0
+SLOTS = 120
 """Six minutes of them."""
+BEFORE_S = (6.0, 12.0, 24.0, 60.0)
+"""How far back the time before a healing reaches: the shortest with enough attempts. A trouble is seen within seconds,
+and what came before it is not what a healing is measured against."""
 LEAST_ATTEMPTS = 8.0
 """Of a window that says anything."""
 LATENCY_SHARE = 0.3
 """Of the effect that one unit of log-latency (a factor of 2.7) counts as."""
 MOST_REPEATED = 0.6
 """An answer of which more is repetition is worth nothing."""
+WELL = 0.97
+"""Mean worth of an attempt, from which on there is nothing to gain,"""
+SLOWER = 0.2
+"""unless log-latency is so much more than usual."""
 MOST_OFFERS = 10_000
 
 
@@ -44,6 +52,19 @@ class Sums(msgspec.Struct):
         self.answers += other.answers
         self.log_ms += other.log_ms
         self.streams += other.streams
+
+
+class Change(NamedTuple):
+    """What users got after an instant, against before."""
+
+    effect: float
+    """See ``change``."""
+    attempts: float
+    """After it."""
+    was_well: bool
+    """They got what they usually do before it already: routing alone had helped."""
+    is_well: bool
+    """They get what they usually do."""
 
 
 class Tallies:
@@ -85,15 +106,31 @@ class Tallies:
     def between(self, offers: Iterable[str], since: float, until: float) -> Sums:
         """Sums of all slots that begin in [since, until)."""
         total = Sums()
+        last = math.ceil(until / SLOT_S)
+        numbers = range(max(math.ceil(since / SLOT_S), last - SLOTS), last)
         for offer in offers:
-            for number, sums in self._slots.get(offer, ()):
-                if since <= number * SLOT_S < until:
-                    total.add(sums)
+            slots = self._slots.get(offer)
+            if slots is not None:
+                for number in numbers:
+                    held, sums = slots[number % SLOTS]
+                    if held == number:
+                        total.add(sums)
         return total
 
-    def usual_ms(self, offer: str, until: float) -> float | None:
+    def change(self, offers: Collection[str], at: float, since: float, until: float) -> Change | None:
+        """From before ``at`` to [since, until); ``None``: too few attempts to say."""
+        after = self.between(offers, since, until)
+        for back_s in BEFORE_S if after.attempts >= LEAST_ATTEMPTS else ():
+            before = self.between(offers, at - back_s, at)
+            effect = change(before, after)
+            if effect is not None:
+                usual = self.between(offers, 0.0, at - BEFORE_S[-1])
+                return Change(effect, after.attempts, _is_well(before, usual), _is_well(after, usual))
+        return None
+
+    def usual_ms(self, offer: str, until: float, *, since: float = 0.0) -> float | None:
         """Geometric mean latency up to ``until``, as far back as is known; ``None``: too little is."""
-        sums = self.between((offer,), until - SLOT_S * SLOTS, until)
+        sums = self.between((offer,), since, until)
         return math.exp(sums.log_ms / sums.answers) if sums.answers >= LEAST_ATTEMPTS else None
 
     def keep_only(self, offers: Iterable[str]) -> None:
@@ -106,6 +143,14 @@ class Tallies:
 def _is_an_answer(observation: Observation) -> bool:
     sample = observation.sample
     return sample is None or not (sample.empty or sample.missing or sample.repetition > MOST_REPEATED)
+
+
+def _is_well(now: Sums, usual: Sums) -> bool:
+    if now.worth < WELL * now.attempts:
+        return False
+    if usual.answers < LEAST_ATTEMPTS or now.answers == 0.0:
+        return True
+    return now.log_ms / now.answers - usual.log_ms / usual.answers < SLOWER
 
 
 def change(before: Sums, after: Sums) -> float | None:

@@ -20,7 +20,9 @@ from amaru.routing.steering import UNSTEERED, Steering
 BREAKER_FAILURES = 3
 COOL_DOWN_S = 10.0
 PATIENCE = 3.0
-"""A first token may take so many times as long as usual before the wait ends."""
+"""A first token may take so many times as long as usual before the wait ends,"""
+PATIENCE_NOW = 2.0
+"""and so many times as long as it takes now."""
 LEAST_FIRST_TOKEN_MS, MOST_FIRST_TOKEN_MS = 250.0, 30_000.0
 LEAST_IDLE_MS = 2_000.0
 LEAST_CONCURRENCY = 4.0
@@ -165,8 +167,11 @@ class Moves:
         layers = {}
         for offer in self._with_others(offers):
             usual_ms = self._tallies.usual_ms(offer, at - BEFORE_S)
+            now_ms = self._tallies.usual_ms(offer, at + BEFORE_S, since=at - SLOT_S)
             if usual_ms is not None:
-                first_token_ms = min(max(PATIENCE * usual_ms, LEAST_FIRST_TOKEN_MS), MOST_FIRST_TOKEN_MS)
+                # Where all answers are slower now, cutting them off would only turn slow answers into failures.
+                wait_ms = max(PATIENCE * usual_ms, PATIENCE_NOW * (now_ms or usual_ms))
+                first_token_ms = min(max(wait_ms, LEAST_FIRST_TOKEN_MS), MOST_FIRST_TOKEN_MS)
                 layers[offer] = Steering(first_token_ms=first_token_ms, idle_ms=max(first_token_ms, LEAST_IDLE_MS))
         return Move(layers) if layers else None
 
