@@ -10,7 +10,7 @@ import openai
 import pytest
 from gateway_world import KEY, PROVIDER_KEY, MakeWorld, World, text_of
 
-from amaru.protocols.adapting_evidence import find_adaptation
+from amaru.mesh.levers import MeshLevers
 from amaru.routing.steering import Steering
 from amaru.simulation import Fault
 
@@ -50,15 +50,12 @@ def reshape(world: World) -> None:
     faults.add(Fault(kind="renamed_field", field="choices[].delta", to="reply", only="stream"))
 
 
-async def learn(world: World) -> tuple[str, ...]:
-    """Adapt to what the provider's latest answer was like; the rules in words."""
-    plan = world.mesh.plan
-    kept = plan.provider_of(MINE).unread(MINE)
-    assert kept is not None
-    found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
+def learn(world: World) -> tuple[str, ...]:
+    """Adapt to what the provider's latest answers were like; the rules in words."""
+    levers = MeshLevers(world.mesh)
+    found = levers.find_adaptation(MINE)
     assert found is not None
-    use = plan.provider_of(MINE).adapted(MINE)
-    plan.adapt(MINE, found if use is None else use.adaptation | found)
+    levers.adapt(MINE, found)
     return found.words
 
 
@@ -67,8 +64,7 @@ async def test_the_openai_client_reads_whole_answers_of_another_shape(alone: Wor
     async with client_of(alone) as client:
         with pytest.raises(openai.APIStatusError):
             await client.chat.completions.create(model="sim", messages=HELLO, max_tokens=8)  # type: ignore[arg-type]
-        words = await learn(alone)
-        assert "outputs read as choices" in words
+        assert "outputs read as choices" in learn(alone)
         answer = await client.chat.completions.create(model="sim", messages=HELLO, max_tokens=8)  # type: ignore[arg-type]
         openai.types.chat.ChatCompletion.model_validate(answer.model_dump())  # every required field, of its type
         assert answer.choices[0].message.content
@@ -87,8 +83,7 @@ async def test_the_openai_client_reads_streams_of_another_shape(alone: World) ->
     async with client_of(alone) as client:
         with pytest.raises(openai.APIStatusError):
             await client.chat.completions.create(stream=True, **ask)
-        words = await learn(alone)
-        assert "choices[].reply read as delta" in words
+        assert "choices[].reply read as delta" in learn(alone)
         async with client.chat.completions.stream(**ask) as stream:
             answer = await stream.get_final_completion()
         openai.types.chat.ChatCompletion.model_validate(answer.model_dump())
@@ -96,6 +91,11 @@ async def test_the_openai_client_reads_streams_of_another_shape(alone: World) ->
         assert answer.choices[0].finish_reason in ("stop", "length")
         assert answer.usage is not None
         assert answer.usage.completion_tokens > 0
+        with pytest.raises(openai.APIStatusError):
+            await client.chat.completions.create(model="sim", messages=HELLO)  # type: ignore[arg-type]
+        learn(alone)  # whole answers too; streams go on
+        assert (await client.chat.completions.create(model="sim", messages=HELLO)).choices[0].message.content  # type: ignore[arg-type]
+        assert [chunk async for chunk in await client.chat.completions.create(stream=True, **ask)][-1].usage is not None
 
 
 @pytest.mark.parametrize("hold", [False, True])

@@ -53,24 +53,21 @@ async def answer(exchange: Exchange) -> None:
 
 async def heard(provider: Peer) -> Unread:
     """What was read on, once it is there: turns of the loop are all that it takes."""
-    kept = None
     async with asyncio.timeout(5.0):
-        while kept is None:
+        while True:
+            for kept in provider.provider.unread(OFFER.id):
+                if kept.stream:
+                    return kept
             await asyncio.sleep(0)
-            kept = provider.provider.unread(OFFER.id)
-            if kept is not None and not kept.stream:
-                kept = None
-    return kept
 
 
 async def test_what_cannot_be_read_is_kept_and_what_it_teaches_is_put_to_use() -> None:
     async with peer(answer) as provider:
-        assert provider.provider.unread(OFFER.id) is None
+        assert provider.provider.unread(OFFER.id) == ()
         with pytest.raises(Failure) as caught:
             await provider.call(chat())
         assert caught.value.kind is FailureKind.MALFORMED_BODY
-        kept = provider.provider.unread(OFFER.id)
-        assert kept is not None
+        (kept,) = provider.provider.unread(OFFER.id)
         assert (kept.kind, kept.stream, kept.body) == (Kind.CHAT, False, WHOLE)
         assert "Paris" not in repr(kept)
         found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
@@ -112,7 +109,7 @@ async def test_a_stream_that_fails_at_its_first_event_is_read_on_beside_the_requ
         with pytest.raises(Failure) as caught:
             await provider.stream()
         assert caught.value.kind is FailureKind.MALFORMED_EVENT
-        assert provider.provider.unread(OFFER.id) is None  # the request has failed already, and goes on elsewhere
+        assert provider.provider.unread(OFFER.id) == ()  # the request has failed already, and goes on elsewhere
         gate.set()
         kept = await heard(provider)
         assert (kept.stream, kept.body) == (True, b"".join([*EVENTS, DONE]))
@@ -141,8 +138,7 @@ async def test_of_many_such_streams_one_is_read_on_and_closing_ends_it() -> None
         assert not provider.exchanges[0].gone.is_set()
         await provider.provider.aclose()
         await provider.exchanges[0].gone.wait()
-        kept = provider.provider.unread(OFFER.id)
-        assert kept is not None
+        (kept,) = provider.provider.unread(OFFER.id)
         assert kept.body == EVENTS[0]
 
 
@@ -175,7 +171,7 @@ async def test_what_is_of_no_shape_at_all_is_not_read_on(first: bytes) -> None:
         with pytest.raises(Failure):
             await provider.stream()
         await provider.exchanges[0].gone.wait()
-        assert provider.provider.unread(OFFER.id) is None
+        assert provider.provider.unread(OFFER.id) == ()
 
 
 async def test_only_that_offer_and_that_kind_of_answer_are_rewritten() -> None:
@@ -220,8 +216,7 @@ async def test_an_answer_that_can_be_read_but_lacks_something_is_kept_too(body: 
 
     async with peer(script) as provider:
         await provider.call(chat())
-        kept = provider.provider.unread(OFFER.id)
-        assert kept is not None
+        (kept,) = provider.provider.unread(OFFER.id)
         found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
         assert found is not None
         assert rule in found.words
@@ -240,8 +235,7 @@ async def test_so_is_a_stream_without_a_word_or_without_an_end(parts: list[bytes
 
     async with peer(script) as provider:
         await read_all(await provider.stream())
-        kept = provider.provider.unread(OFFER.id)
-        assert kept is not None
+        (kept,) = provider.provider.unread(OFFER.id)
         found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
         assert found is not None
         assert any(rule in words for words in found.words)
@@ -259,4 +253,18 @@ async def test_good_answers_are_not_kept() -> None:
     async with peer(script) as provider:
         await read_all(await provider.stream())
         await provider.call(chat())
-        assert provider.provider.unread(OFFER.id) is None
+        assert provider.provider.unread(OFFER.id) == ()
+
+
+async def test_each_kind_of_answer_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with peer(answer) as provider:
+        for request in (chat(), chat(stream=True), parse_request(Kind.COMPLETION, b'{"model":"m","prompt":"p"}')):
+            with pytest.raises(Failure):
+                await provider.call(request)
+        await heard(provider)
+        kept = provider.provider.unread(OFFER.id)
+        assert {(each.kind, each.stream) for each in kept} == {
+            (Kind.CHAT, False), (Kind.CHAT, True), (Kind.COMPLETION, False),
+        }  # fmt: skip
+        monkeypatch.setattr(unread, "KEPT_S", -1.0)
+        assert provider.provider.unread(OFFER.id) == ()

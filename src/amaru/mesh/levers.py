@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from amaru.domain import Offer
@@ -80,12 +82,21 @@ class MeshLevers:
             return None
 
     def find_adaptation(self, offer: str) -> Adaptation | None:
-        """One that would make its latest unreadable answer readable, where that takes no guessing."""
+        """One that would make its latest unreadable answers readable, where that takes no guessing.
+
+        It goes on reading what the adaptation in force reads, if there is one.
+        """
         try:
-            unread = self._mesh.plan.provider_of(offer).unread(offer)
+            provider = self._mesh.plan.provider_of(offer)
         except ValueError:
             return None
-        return None if unread is None else find_adaptation(unread.kind, unread.body, stream=unread.stream)
+        answers = provider.unread(offer)
+        found = [find_adaptation(answer.kind, answer.body, stream=answer.stream) for answer in answers]
+        adaptations = [adaptation for adaptation in found if adaptation is not None]
+        if not adaptations:
+            return None
+        use = provider.adapted(offer)
+        return reduce(or_, adaptations if use is None else [use.adaptation, *adaptations])
 
     def adapt(self, offer: str, adaptation: Adaptation | None) -> Adaptation | None:
         """Rewrite its answers so, or not at all; returns the adaptation before. Raises ValueError: no such offer."""

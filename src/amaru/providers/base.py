@@ -144,8 +144,8 @@ class Provider(Protocol):
     def adapted(self, offer: str) -> Adapted | None:
         """How the answers of that offer are rewritten, and how many needed it; ``None``: they are not."""
 
-    def unread(self, offer: str) -> Unread | None:
-        """The latest answer of that offer that could not be read, in which an adaptation may be found."""
+    def unread(self, offer: str) -> tuple[Unread, ...]:
+        """The latest answers of that offer that could not be read, in which adaptations may be found."""
 
     async def aclose(self) -> None:
         """Close every connection."""

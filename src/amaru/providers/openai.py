@@ -106,7 +106,7 @@ class OpenAIProvider:
     def adapted(self, offer: str) -> Adapted | None:
         return self._adaptations.get(offer)
 
-    def unread(self, offer: str) -> Unread | None:
+    def unread(self, offer: str) -> tuple[Unread, ...]:
         return self._unread.of(offer)
 
     async def call(

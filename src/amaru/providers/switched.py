@@ -62,7 +62,7 @@ class SwitchedProvider:
         """At the address of the hour."""
         return self._asked.adapted(offer)
 
-    def unread(self, offer: str) -> Unread | None:
+    def unread(self, offer: str) -> tuple[Unread, ...]:
         """At the address of the hour."""
         return self._asked.unread(offer)
 

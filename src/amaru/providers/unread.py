@@ -1,6 +1,7 @@
 """Answers that could not be read, or lack what every answer has, kept for whoever looks for their meaning.
 
-Of each offer the latest such answer is kept, in memory alone: it may hold text (law 4). A stream of another shape
+Of each offer the latest such answer of each kind, whole and streamed, is kept for ``KEPT_S``, in memory alone: it may
+hold text (law 4). A stream of another shape
 fails at its first event, long before its content: where nobody did so lately, the rest of it is read on for a moment,
 beside the request, which goes on elsewhere at once.
 """
@@ -16,6 +17,8 @@ from amaru.errors import Failure
 from amaru.providers.transport import HttpResponse
 
 MAX_UNREAD_BYTES = 64 * 1024
+KEPT_S = 600.0
+"""What a provider sent longer ago says little about what it sends now."""
 LISTEN_S = 1.0
 """How long the rest of a stream is read on."""
 LISTEN_EVERY_S = 30.0
@@ -27,6 +30,8 @@ class Unread(Struct, frozen=True, gc=False):
 
     kind: Kind
     stream: bool
+    at: float
+    """``loop.time()`` when it was kept."""
     body: bytes
     """A whole answer, or the events of a stream; never to be logged or stored."""
 
@@ -35,23 +40,28 @@ class Unread(Struct, frozen=True, gc=False):
 
 
 class UnreadAnswers:
-    """The latest unread answer of each offer of one provider."""
+    """The latest unread answers of the offers of one provider."""
 
     __slots__ = ("_kept", "_listened_at", "_listening")
 
     def __init__(self) -> None:
-        self._kept: dict[str, Unread] = {}
+        self._kept: dict[str, dict[tuple[Kind, bool], Unread]] = {}
         self._listened_at: dict[str, float] = {}
         self._listening: set[asyncio.Task[None]] = set()
 
-    def of(self, offer: str) -> Unread | None:
-        """The latest of that offer; ``None`` where there was none."""
-        return self._kept.get(offer)
+    def of(self, offer: str) -> tuple[Unread, ...]:
+        """The latest of that offer, one of each kind, whole and streamed; without what is too old."""
+        kept = self._kept.get(offer)
+        if kept is None:
+            return ()
+        since = asyncio.get_running_loop().time() - KEPT_S
+        return tuple([answer for answer in kept.values() if answer.at >= since])
 
     def keep(self, offer: str, kind: Kind, body: bytes, *, stream: bool = False) -> None:
         """Keep a whole answer, or all the events of a stream, where they are few enough."""
         if 0 < len(body) <= MAX_UNREAD_BYTES:
-            self._kept[offer] = Unread(kind, stream, body)
+            at = asyncio.get_running_loop().time()
+            self._kept.setdefault(offer, {})[kind, stream] = Unread(kind, stream, at, body)
 
     def listen(self, offer: str, kind: Kind, response: HttpResponse, begun: bytes) -> bool:
         """Read on in a stream that began with ``begun``, and close it; False: not now, and it is still to be closed."""
@@ -75,7 +85,7 @@ class UnreadAnswers:
             pass
         finally:
             response.close()
-            self._kept[offer] = Unread(kind, True, bytes(body[:MAX_UNREAD_BYTES]))
+            self.keep(offer, kind, bytes(body[:MAX_UNREAD_BYTES]), stream=True)
 
     async def aclose(self) -> None:
         """Stop listening."""
