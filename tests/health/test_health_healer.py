@@ -437,6 +437,20 @@ def test_an_address_that_a_person_chose_meanwhile_is_left_to_them() -> None:
     assert levers.address("a") == 2
 
 
+@pytest.mark.parametrize("first_ends_first", [True, False])
+def test_orders_that_lie_over_each_other_end_in_any_order(first_ends_first: bool) -> None:
+    levers = FakeLevers("a/m", "b/m", alternates={"a": 2})
+    levers.findable["a/m"] = RULES
+    one = healer(levers)
+    for kind in (HealingKind.ALTERNATE, HealingKind.ADAPT):
+        pinned = [one.pin(kind, ["a/m"], AT, by="kim")]
+        levers.findable["a/m"] = RULES | Adaptation((Rule(Kind.CHAT, True, "choices[].delta.content", "text"),))
+        pinned.append(one.pin(kind, ["a/m"], AT + 1.0, by="kim"))
+        for action in pinned if first_ends_first else reversed(pinned):
+            assert one.unpin(action.id, AT + 2.0).reverted
+        assert (levers.address("a"), levers.adapted("a/m"), levers.all_steered()) == (0, None, {})
+
+
 def test_another_model_of_the_alias_goes_first() -> None:
     levers = FakeLevers("a/m", "b/m", "c/n")
     one = healer(levers)

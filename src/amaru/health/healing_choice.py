@@ -129,8 +129,10 @@ class Choice:
 
     def _is_masked(self, kind: HealingKind, pattern: InfrastructurePattern) -> bool:
         """Such a healing is under way there already."""
-        providers = set(pattern.providers)
-        return any(providers & self._moves.providers(running.offers) for running in self._runs.of(kind))
+        if kind is HealingKind.ALTERNATE:
+            providers = set(pattern.providers)
+            return any(providers & self._moves.providers(running.offers) for running in self._runs.of(kind))
+        return any(set(pattern.offers).intersection(running.offers) for running in self._runs.of(kind))
 
     def _lasts_s(self, kind: HealingKind, offers: Iterable[str], now: float) -> float:
         """The duration, doubled where the last one of its kind ended not long ago."""

@@ -97,21 +97,31 @@ class Runs:
         self.lay(move.layers)
         for offer, adaptation in move.adaptations.items():
             adapted = levers.adapted(offer)
-            if adapted is not None and adapted.adaptation == adaptation:
+            later = [one for one in self.by_id.values() if one.adaptations.get(offer) == adaptation]
+            if later:  # it lies over this one, and will find below it what this one found
+                later[0].adaptations[offer] = running.adaptations.get(offer)
+            elif adapted is not None and adapted.adaptation == adaptation:
                 levers.adapt(offer, running.adaptations.get(offer))
             else:
                 reverted = reverted and levers.steering(offer) is None
         if move.address is not None:
-            provider, index = move.address
-            if levers.address(provider) == index:
-                with contextlib.suppress(ValueError):  # the provider is gone, or the address
-                    levers.endpoint(provider, running.address)
-            else:
-                reverted = False
+            reverted = self._put_back_address(running, *move.address) and reverted
         for offer in move.layers:
             self._limits.pop((running.action.id, offer), None)
         running.action = msgspec.structs.replace(running.action, ended_at=now, ended=why, reverted=reverted)
         return running.action
+
+    def _put_back_address(self, running: Running, provider: str, index: int) -> bool:
+        """Whether nobody else has changed it."""
+        for one in self.by_id.values():
+            if one.move.address is not None and one.move.address[0] == provider and one.address == index:
+                one.address = running.address  # as with adaptations
+                return True
+        if self._levers.address(provider) != index:
+            return False
+        with contextlib.suppress(ValueError):  # the provider is gone, or that address of it
+            self._levers.endpoint(provider, running.address)
+        return True
 
     def relay(self, running: Running, layers: dict[str, Steering]) -> None:
         """From now on it lays these over its offers."""
