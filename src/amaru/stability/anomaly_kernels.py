@@ -1,0 +1,267 @@
+"""How unlike the past the last few rows are, compiled: nearest likeness in memory, and how rare such a distance is.
+
+Distances are kept by lag, not by place: ``apart[scale, lag]`` is the exponentially weighted sum of squared differences
+between the rows up to now and the rows that many earlier. Each new row decays it and adds one difference, so every
+window of every scale is compared with all of memory in one pass, with no subtraction that could lose digits.
+``docs/explanation/anomaly.md`` says why each step is there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from amaru.compiling import compiled, inlined
+
+Floats = npt.NDArray[np.float64]
+
+# Entries of `whole`.
+(
+    ROWS,  # kept ever
+    SLOT,  # where the next one goes
+    FIRST_AT,  # earliest instant known; NaN: none
+    ALARM_ROW,  # row of the last alarm
+    ALARM,  # its surprise
+    SURPRISE,  # of the last row: -log10 of its probability
+) = range(6)
+N_WHOLE = 6
+
+# Columns of `signals` [dimension, N_SIGNAL].
+(WEIGHT, MEAN, VARIANCE) = range(3)
+N_SIGNAL = 3
+
+# Entries of `knobs`.
+(
+    SEASON_S,
+    SEASON_WITHIN_S,
+    SEASON_SHARE,  # weight of the season's view
+    ALARM_FROM,  # surprise
+    REST_ROWS,
+    REST_SHARE,
+    REST_MARGIN,
+    GROWTH,  # of the weight of each row over the one before
+) = range(8)
+N_KNOBS = 8
+
+BINS = 1024
+"""Of a tail's histogram: one for zero, the others by the logarithm."""
+PER_OCTAVE = 8
+# What follows the bins in a row of `tails`.
+(UNIT, TOP, COUNT, TOTAL, NEW) = range(BINS, BINS + 5)
+N_TAIL = BINS + 5
+
+NEIGHBOURS = 3
+"""The third nearest decides: one look-alike, or two, may be coincidence."""
+HUGE = 1e100
+_FEW = 20
+"""Windows in memory before any distance counts."""
+_WARM = 50.0
+"""Distances before one of them can be rare."""
+_TAIL_SHARE, _TAIL_LEAST = 0.03, 5.0
+_SPREAD, _SPREAD_COUNTS = 0.4, 30.0
+"""Mean log-excess of a tail before it is known, and the exceedances that this counts as."""
+_DAYS = 2.0
+"""Seasons that must have begun before they are compared."""
+_MOST_WEIGHT = 1e100
+_OCTAVE = math.log10(2.0)
+
+
+@inlined
+def guard(half_life: float) -> int:
+    """Rows that a neighbour must lie back: nearer ones are the same event."""
+    return max(2, int(2.0 * half_life))
+
+
+@inlined
+def depth(half_life: float) -> int:
+    """Rows that a window must have behind it: one cut off by the beginning of memory is too easily alike."""
+    return int(2.5 * guard(half_life))
+
+
+@compiled()
+def step(
+    x: Floats,
+    at: float,
+    values: Floats,
+    clock: Floats,
+    apart: Floats,
+    gaps: Floats,
+    half_lives: Floats,
+    tails: Floats,
+    signals: Floats,
+    whole: Floats,
+    knobs: Floats,
+) -> float:
+    """Take in a row ``x`` (NaN: missing) at ``at`` (Unix s, NaN: unknown); what its surprise is as news."""
+    if math.isnan(whole[FIRST_AT]):
+        whole[FIRST_AT] = at
+    _compare(x, values, gaps, signals, whole, knobs[GROWTH])
+    scales = len(half_lives)
+    ever, general, n_general, seasonal, n_seasonal = int(whole[ROWS]), 0.0, 0, 0.0, 0
+    seasons = at - whole[FIRST_AT] >= _DAYS * knobs[SEASON_S]
+    for scale in range(scales):
+        third, nearest = _nearest(scale, at, clock, apart, gaps, half_lives[scale], whole, knobs)
+        if ever - guard(half_lives[scale]) - depth(half_lives[scale]) >= _FEW and third < math.inf:
+            general += _rarity(tails[scale], math.sqrt(third), knobs[GROWTH])
+            n_general += 1
+        if seasons and nearest < math.inf:
+            seasonal += _rarity(tails[scales + scale], math.sqrt(nearest), knobs[GROWTH])
+            n_seasonal += 1
+    surprise = general / n_general if n_general > 0 else 0.0
+    if n_seasonal > 0:
+        # Weighted harmonic mean of both probabilities (Wilson, 2019), on logarithms.
+        seasonal /= n_seasonal
+        highest, share = max(surprise, seasonal), knobs[SEASON_SHARE]
+        surprise = highest + math.log10(
+            (1.0 - share) * 10.0 ** (surprise - highest) + share * 10.0 ** (seasonal - highest)
+        )
+    whole[SURPRISE] = surprise = max(surprise, 0.0)
+    _keep(x, at, values, clock, whole)
+    return _news(surprise, whole, knobs)
+
+
+@inlined
+def _compare(x: Floats, values: Floats, gaps: Floats, signals: Floats, whole: Floats, growth: float) -> None:
+    """``gaps[lag]``: squared difference to the row ``lag`` back, over what both have; -1 where that is nothing."""
+    memory, dimension = values.shape
+    slot = int(whole[SLOT])
+    for signal in range(dimension):
+        if dimension > 1 and not math.isnan(x[signal]):
+            _spread(signals[signal], x[signal], growth)
+    for lag in range(1, min(int(whole[ROWS]), memory - 1) + 1):
+        row = slot - lag if lag <= slot else slot - lag + memory
+        total, known = 0.0, 0
+        for signal in range(dimension):
+            difference = x[signal] - values[row, signal]
+            if math.isnan(difference):
+                continue
+            known += 1
+            if dimension == 1:
+                total = difference * difference
+            elif signals[signal, VARIANCE] > 0.0:
+                total += difference / signals[signal, VARIANCE] * difference
+        gaps[lag] = total * dimension / known if known > 0 else -1.0
+
+
+@inlined
+def _spread(signal: Floats, x: float, growth: float) -> None:
+    """Decayed variance of one of several signals, which makes them comparable."""
+    signal[WEIGHT] = signal[WEIGHT] / growth + 1.0
+    off = x - signal[MEAN]
+    signal[MEAN] += off / signal[WEIGHT]
+    signal[VARIANCE] += (off * (x - signal[MEAN]) - signal[VARIANCE]) / signal[WEIGHT]
+
+
+@inlined
+def _nearest(
+    scale: int,
+    at: float,
+    clock: Floats,
+    apart: Floats,
+    gaps: Floats,
+    half_life: float,
+    whole: Floats,
+    knobs: Floats,
+) -> tuple[float, float]:
+    """Squared distances to the third nearest window in memory, and to the nearest at this time of another season."""
+    memory, slot, ever = len(clock), int(whole[SLOT]), int(whole[ROWS])
+    decay, least = 0.5 ** (1.0 / half_life), guard(half_life)
+    most = ever - depth(half_life) if ever < memory else memory
+    season_s, within_s = knobs[SEASON_S], knobs[SEASON_WITHIN_S]
+    first = second = third = nearest = math.inf
+    for lag in range(1, min(ever, memory - 1) + 1):
+        if gaps[lag] < 0.0:
+            continue
+        distance = decay * apart[scale, lag] + gaps[lag]
+        apart[scale, lag] = distance
+        if lag < least or lag > most:
+            continue
+        if distance < third:
+            if distance < first:
+                first, second, third = distance, first, second
+            elif distance < second:
+                second, third = distance, second
+            else:
+                third = distance
+        if distance < nearest:
+            ago_s = at - clock[slot - lag if lag <= slot else slot - lag + memory]
+            off_s = abs(ago_s - season_s * math.floor(ago_s / season_s + 0.5))
+            if ago_s > 0.5 * season_s and off_s <= within_s:
+                nearest = distance
+    return third, nearest
+
+
+@inlined
+def _rarity(tail: Floats, distance: float, growth: float) -> float:
+    """-log10 of how often the stream is at least so far from its past; then counts this one too.
+
+    By rank among all before, and beyond their 97 % point by a Pareto tail with Hill's estimate (Hill, 1975).
+    """
+    place = 0.0
+    if distance > 0.0:
+        octaves = math.log2(distance)
+        if math.isnan(tail[UNIT]):
+            tail[UNIT] = octaves
+        place = min(max(PER_OCTAVE * (octaves - tail[UNIT]) + BINS // 2, 1.0), BINS - 1.0)
+    rarity = _looked_up(tail, place) if tail[COUNT] >= _WARM else 0.0
+    tail[int(place)] += tail[NEW]
+    tail[TOTAL] += tail[NEW]
+    tail[COUNT] += 1.0
+    tail[TOP] = max(tail[TOP], math.floor(place))
+    tail[NEW] *= growth
+    if tail[NEW] > _MOST_WEIGHT:
+        for entry in range(BINS):
+            tail[entry] /= tail[NEW]
+        tail[TOTAL] /= tail[NEW]
+        tail[NEW] = 1.0
+    return rarity
+
+
+@inlined
+def _looked_up(tail: Floats, place: float) -> float:
+    total = tail[TOTAL]
+    own, needed, one = int(place), max(_TAIL_SHARE * total, _TAIL_LEAST * total / tail[COUNT]), total / tail[COUNT]
+    mass, moment, above, entry = 0.0, 0.0, 0.0, int(tail[TOP])
+    while True:
+        if entry > own:
+            above += tail[entry]
+        mass += tail[entry]
+        moment += tail[entry] * (entry + 0.5)
+        if entry == 0 or mass >= needed:
+            break
+        entry -= 1
+    if entry > 0 and place > entry:
+        known = mass / one
+        excess = (moment / mass - entry) * math.log(2.0) / PER_OCTAVE
+        spread = (excess * known + _SPREAD * _SPREAD_COUNTS) / (known + _SPREAD_COUNTS)
+        beyond: float = (place - entry) * _OCTAVE / PER_OCTAVE / spread
+        return beyond - math.log10(mass / total)
+    for farther in range(entry - 1, own, -1):
+        above += tail[farther]
+    return -math.log10((above + 0.5 * tail[own] + 0.5 * one) / (total + one))
+
+
+@inlined
+def _keep(x: Floats, at: float, values: Floats, clock: Floats, whole: Floats) -> None:
+    slot = int(whole[SLOT])
+    for signal in range(len(x)):
+        values[slot, signal] = x[signal]
+    clock[slot] = at
+    whole[SLOT] = (slot + 1) % len(clock)
+    whole[ROWS] += 1.0
+
+
+@inlined
+def _news(surprise: float, whole: Floats, knobs: Floats) -> float:
+    """The surprise; after an alarm, for a while, nothing but what is clearly more surprising than it."""
+    if surprise < knobs[ALARM_FROM]:
+        return surprise
+    row = whole[ROWS] - 1.0
+    rest = min(knobs[REST_ROWS], knobs[REST_SHARE] * row)
+    if row - whole[ALARM_ROW] < rest and surprise <= whole[ALARM] + knobs[REST_MARGIN]:
+        return 0.0
+    whole[ALARM_ROW] = row
+    whole[ALARM] = surprise
+    return surprise
