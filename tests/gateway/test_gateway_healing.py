@@ -9,6 +9,7 @@ import pytest
 from gateway_world import OPERATOR_KEY, MakeWorld, World, until
 
 from amaru.domain import Kind
+from amaru.health.probe import REQUESTS
 
 OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
 FREE = {"price": {"input_usd_per_mtok": 0, "output_usd_per_mtok": 0}}
@@ -241,8 +242,6 @@ async def test_a_probe_that_fails_is_seen_and_a_broken_offer_is_left_alone(make_
 
 
 def test_probes_ask_for_little() -> None:
-    from amaru.mesh.probing import REQUESTS
-
     assert set(REQUESTS) == {Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING}
     for request in REQUESTS.values():
         assert not request.stream

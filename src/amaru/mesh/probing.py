@@ -11,39 +11,20 @@ import asyncio
 import collections
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from amaru.accounts.cost import cost_usd
-from amaru.domain import Attempt, Kind, Offer, Usage
+from amaru.domain import Attempt, Offer
 from amaru.errors import Failure
+from amaru.health.probe import EXPECTED, REQUESTS, ask, kind_of
 from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.intake import Intake
 from amaru.mesh.rescue import Ask
-from amaru.protocols.openai import OpenAIRequest, parse_request
-from amaru.providers.base import Timing
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
-    from amaru.mesh.plan import Plan
 
-LIMIT_S = 15.0
-"""The longest that a probe may take."""
 AT_ONCE = 4
 DAY_S = 86_400.0
-PROMPT = "Reply with: ok"
-MOST_TOKENS = 8
-EXPECTED = Usage(input_tokens=16, output_tokens=MOST_TOKENS)
-"""What a probe is reckoned to use before it is sent."""
-_MESSAGES = [{"role": "user", "content": PROMPT}]
-BODIES = {
-    Kind.CHAT: {"model": "probe", "messages": _MESSAGES, "max_tokens": MOST_TOKENS},
-    Kind.COMPLETION: {"model": "probe", "prompt": PROMPT, "max_tokens": MOST_TOKENS},
-    Kind.EMBEDDING: {"model": "probe", "input": "ok"},
-}
-REQUESTS: dict[Kind, OpenAIRequest] = {
-    kind: parse_request(kind, msgspec.json.encode(body)) for kind, body in BODIES.items()
-}
 
 log = get_logger("mesh")
 
@@ -98,7 +79,7 @@ class Probing:
 
     def _is_due(self, offer: Offer, now: float) -> bool:
         settings = self._mesh.plan.config.health.probes
-        if settings.offers == "off" or _kind_of(offer) is None:
+        if settings.offers == "off" or kind_of(offer) is None:
             return False
         idle_since = self._asked_at.setdefault(offer.id, now)
         if now - idle_since < settings.idle_after_s:
@@ -116,7 +97,7 @@ class Probing:
 
     async def _probe(self, offer: Offer) -> None:
         mesh, plan = self._mesh, self._mesh.plan
-        row, kind = plan.board.row_of[offer.id], _kind_of(offer)
+        row, kind = plan.board.row_of[offer.id], kind_of(offer)
         assert kind is not None
         request, started = REQUESTS[kind], mesh.clock()
         admission = plan.board.admit(row, EXPECTED.input_tokens + EXPECTED.output_tokens, started)
@@ -125,7 +106,9 @@ class Probing:
         plan.hold()
         attempt = OpenAttempt(row, offer, admission, started, Ask(request), 0.0)
         try:
-            failure = await self._call(attempt, plan)
+            answer = await ask(offer, plan.providers[offer.provider], request, started)
+            failure = answer if isinstance(answer, Failure) else None
+            attempt.reply = None if isinstance(answer, Failure) else answer
             kept = self._record(attempt, failure)
             plan.board.observe(admission, mesh.clock(), failure, None, kept.latency_ms, False)
             self._intake.ended(kept, request, attempt.reply, probe=True)
@@ -134,18 +117,6 @@ class Probing:
         finally:
             plan.board.release(admission)
             plan.let_go()
-
-    @staticmethod
-    async def _call(attempt: OpenAttempt, plan: Plan) -> Failure | None:
-        limit_at = attempt.started_at + LIMIT_S
-        timing = Timing(limit_at, limit_at, LIMIT_S, limit_at)
-        try:
-            attempt.reply = await plan.providers[attempt.offer.provider].call(
-                attempt.offer, attempt.ask.request, timing
-            )
-        except Failure as failure:
-            return failure
-        return None
 
     def _record(self, attempt: OpenAttempt, failure: Failure | None) -> Attempt:
         now = self._mesh.clock()
@@ -157,8 +128,3 @@ class Probing:
         if kept.cost_usd > 0.0:
             self._spent.append((self._mesh.wall(), kept.cost_usd))
         return kept
-
-
-def _kind_of(offer: Offer) -> Kind | None:
-    """As what it is probed; ``None``: it cannot be."""
-    return next((kind for kind in REQUESTS if kind in offer.kinds), None)
