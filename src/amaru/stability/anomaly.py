@@ -100,6 +100,7 @@ class AnomalyScorer:
         self._x = np.empty(settings.dimension)
         self._half_lives = np.array(settings.half_lives)
         self._gaps = np.zeros(settings.memory)
+        self._mates = np.zeros(settings.memory, dtype=np.int64)
         self._knobs = _knobs(settings)
         self._values = np.zeros((settings.memory, settings.dimension))
         self._clock = np.zeros(settings.memory)
@@ -152,6 +153,7 @@ class AnomalyScorer:
             self._clock,
             self._apart,
             self._gaps,
+            self._mates,
             self._half_lives,
             self._tails,
             self._signals,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from amaru.compiling import compiled, inlined
 
 Floats = npt.NDArray[np.float64]
+Lags = npt.NDArray[np.int64]
 
 # Entries of `whole`.
 (
@@ -88,6 +89,7 @@ def step(
     clock: Floats,
     apart: Floats,
     gaps: Floats,
+    mates: Lags,
     half_lives: Floats,
     tails: Floats,
     signals: Floats,
@@ -98,15 +100,20 @@ def step(
     if math.isnan(whole[FIRST_AT]):
         whole[FIRST_AT] = at
     _compare(x, values, gaps, signals, whole, knobs[GROWTH])
-    scales = len(half_lives)
-    ever, general, n_general, seasonal, n_seasonal = int(whole[ROWS]), 0.0, 0, 0.0, 0
-    seasons = at - whole[FIRST_AT] >= _DAYS * knobs[SEASON_S]
+    scales, memory, ever = len(half_lives), len(clock), int(whole[ROWS])
+    general, n_general, seasonal, n_seasonal, found = 0.0, 0, 0.0, 0, 0
+    if at - whole[FIRST_AT] >= _DAYS * knobs[SEASON_S]:
+        found = _same_time(at, clock, mates, whole, knobs)
     for scale in range(scales):
-        third, nearest = _nearest(scale, at, clock, apart, gaps, half_lives[scale], whole, knobs)
-        if ever - guard(half_lives[scale]) - depth(half_lives[scale]) >= _FEW and third < math.inf:
+        least = guard(half_lives[scale])
+        most = ever - depth(half_lives[scale]) if ever < memory else memory - 1
+        _age(apart[scale], gaps, min(ever, memory - 1), 0.5 ** (1.0 / half_lives[scale]), len(x) == 1)
+        third = _third(apart[scale], least, most)
+        if most - least >= _FEW and third < math.inf:
             general += _rarity(tails[scale], math.sqrt(third), knobs[GROWTH])
             n_general += 1
-        if seasons and nearest < math.inf:
+        nearest = _nearest(apart[scale], mates, found, least, most)
+        if nearest < math.inf:
             seasonal += _rarity(tails[scales + scale], math.sqrt(nearest), knobs[GROWTH])
             n_seasonal += 1
     surprise = general / n_general if n_general > 0 else 0.0
@@ -155,29 +162,37 @@ def _spread(signal: Floats, x: float, growth: float) -> None:
 
 
 @inlined
-def _nearest(
-    scale: int,
-    at: float,
-    clock: Floats,
-    apart: Floats,
-    gaps: Floats,
-    half_life: float,
-    whole: Floats,
-    knobs: Floats,
-) -> tuple[float, float]:
-    """Squared distances to the third nearest window in memory, and to the nearest at this time of another season."""
-    memory, slot, ever = len(clock), int(whole[SLOT]), int(whole[ROWS])
-    decay, least = 0.5 ** (1.0 / half_life), guard(half_life)
-    most = ever - depth(half_life) if ever < memory else memory
+def _same_time(at: float, clock: Floats, mates: Lags, whole: Floats, knobs: Floats) -> int:
+    """How many lags lead to this time of other seasons, and in ``mates`` which."""
+    memory, slot, found = len(clock), int(whole[SLOT]), 0
     season_s, within_s = knobs[SEASON_S], knobs[SEASON_WITHIN_S]
-    first = second = third = nearest = math.inf
-    for lag in range(1, min(ever, memory - 1) + 1):
-        if gaps[lag] < 0.0:
-            continue
-        distance = decay * apart[scale, lag] + gaps[lag]
-        apart[scale, lag] = distance
-        if lag < least or lag > most:
-            continue
+    for lag in range(1, min(int(whole[ROWS]), memory - 1) + 1):
+        ago_s = at - clock[slot - lag if lag <= slot else slot - lag + memory]
+        off_s = abs(ago_s - season_s * math.floor(ago_s / season_s + 0.5))
+        if off_s <= within_s and ago_s > 0.5 * season_s:
+            mates[found] = lag
+            found += 1
+    return found
+
+
+@inlined
+def _age(apart: Floats, gaps: Floats, newest: int, decay: float, whole_row: bool) -> None:
+    """Take the newest differences into the distances at every lag."""
+    if whole_row:
+        for lag in range(1, newest + 1):
+            apart[lag] = decay * apart[lag] + gaps[lag]
+    else:
+        for lag in range(1, newest + 1):
+            if gaps[lag] >= 0.0:
+                apart[lag] = decay * apart[lag] + gaps[lag]
+
+
+@inlined
+def _third(apart: Floats, least: int, most: int) -> float:
+    """The third smallest of the distances at these lags."""
+    first = second = third = math.inf
+    for lag in range(least, most + 1):
+        distance = apart[lag]
         if distance < third:
             if distance < first:
                 first, second, third = distance, first, second
@@ -185,12 +200,17 @@ def _nearest(
                 second, third = distance, second
             else:
                 third = distance
-        if distance < nearest:
-            ago_s = at - clock[slot - lag if lag <= slot else slot - lag + memory]
-            off_s = abs(ago_s - season_s * math.floor(ago_s / season_s + 0.5))
-            if ago_s > 0.5 * season_s and off_s <= within_s:
-                nearest = distance
-    return third, nearest
+    return third
+
+
+@inlined
+def _nearest(apart: Floats, mates: Lags, found: int, least: int, most: int) -> float:
+    """The smallest of the distances at the lags in ``mates``."""
+    nearest = math.inf
+    for place in range(found):
+        if least <= mates[place] <= most:
+            nearest = min(nearest, apart[mates[place]])
+    return nearest
 
 
 @inlined
