@@ -102,6 +102,85 @@ def history(
         Console().print(history_table(found), highlight=False)
 
 
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HEALING", help="drain, weight, timeouts, retry, …; left out: every kind.", show_default=False
+    ),
+]
+Provider = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of this provider; left out: of each.", show_default=False)
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN", help="degradation, api_change or resonance; left out: each.", show_default=False),
+]
+By = Annotated[str, typer.Option(metavar="NAME", help="Who orders it.", envvar="USER")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why.")]
+
+
+@app.command()
+def veto(
+    kind: Kind = None,
+    provider: Provider = None,
+    pattern: Pattern = None,
+    by: By = "operator",
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    key_env: KeyEnv = DEFAULT_KEY,
+) -> None:
+    """Forbid healings of a kind, for a provider or about a kind of pattern; what amaru does already of that ends."""
+    _order(url, key_env, "veto", {**_named(kind, provider, pattern), "by": by, "reason": reason})
+    typer.echo(f"Forbidden: {_said(kind, provider, pattern)}. `amaru health lift` allows it again.")
+
+
+@app.command()
+def pin(
+    kind: Annotated[str, typer.Argument(metavar="HEALING", help="drain, weight, timeouts, …, or nothing.")],
+    offers: Annotated[list[str], typer.Argument(metavar="OFFER...", help="The offers that it is for.")],
+    by: By = "operator",
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    key_env: KeyEnv = DEFAULT_KEY,
+) -> None:
+    """Order a healing, which holds until it is lifted. `nothing` keeps amaru's own away from the offers."""
+    done = _order(url, key_env, "pin", {"kind": kind, "offers": offers, "by": by, "reason": reason})
+    changed = "; ".join(f"{what}: {how}" for what, how in done["changed"].items())
+    typer.echo(f"Pinned {done['id']}{f' ({changed})' if changed else ''}.")
+    typer.echo(f"It holds until: amaru health lift {done['id']}")
+
+
+@app.command()
+def lift(
+    healing: Annotated[str | None, typer.Argument(metavar="[ID]", help="A pinned healing, by its id.")] = None,
+    kind: Kind = None,
+    provider: Provider = None,
+    pattern: Pattern = None,
+    url: Url = DEFAULT_URL,
+    key_env: KeyEnv = DEFAULT_KEY,
+) -> None:
+    """End a pinned healing by its id, or lift the veto that was made with these very options."""
+    veto = _named(kind, provider, pattern)
+    if (healing is None) is not bool(veto):
+        raise typer.BadParameter("name either a pinned healing or the options of a veto")
+    _order(url, key_env, "lift", {"veto": veto} if healing is None else {"healing": healing})
+    typer.echo("Lifted." if healing is None else f"{healing} has ended.")
+
+
+def _order(url: str, key_env: str, what: str, document: dict[str, Any]) -> dict[str, Any]:
+    return _remote(url, key_env).post(f"/health/healings/{what}", document, dict[str, Any])
+
+
+def _named(kind: str | None, provider: str | None, pattern: str | None) -> dict[str, str]:
+    given = {"kind": kind, "provider": provider, "pattern": pattern}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _said(kind: str | None, provider: str | None, pattern: str | None) -> str:
+    said = f"{kind or 'every healing'} of {provider or 'any provider'}"
+    return said if pattern is None else f"{said} about {pattern}"
+
+
 def _remembered(config: Path) -> Any:  # Any: patterns; the type is imported late
     from amaru.config import load
     from amaru.health.memory import read_history

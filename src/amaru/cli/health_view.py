@@ -100,7 +100,7 @@ def _row(provider: ProviderHealth, *, wide: bool) -> list[RenderableType]:
 def _pattern_line(pattern: InfrastructurePattern) -> Text:
     return Text.assemble(
         (pattern.kind.value.replace("_", " "), IMPACT_STYLES.get(pattern.impact.value, "")),
-        f" of {', '.join(pattern.offers)}: {pattern.detail}",
+        f": {pattern.detail}",
         (
             f"  ({pattern.impact.value}, confidence {pattern.confidence:.2f}, {len(pattern.similar)} similar before)",
             "dim",

@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("amaru.cli.init:init", "Write a commented amaru.yaml from the keys found in the environment."),
     "config": ("amaru.cli.config:app", "Check, show and describe the configuration."),
     "serve": ("amaru.cli.serve:serve", "Serve the configured providers behind one OpenAI-compatible endpoint."),
+    "health": (
+        "amaru.cli.health:app",
+        "Show how each provider fares, what is foreseen, what came again; forbid or order healings.",
+    ),
     "simulate": (
         "amaru.cli.simulate:simulate",
         "Start simulated providers that behave, and misbehave, like real ones.",

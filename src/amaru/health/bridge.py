@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from amaru.health.report import HealthReport
+from amaru.health.report import LOW_COHERENCE, HealthReport
 
 Figures = Mapping[str, Any]  # Any: JSON
 """Plain figures, such as ``Metrics.summary`` and ``GET /status`` (its ``traffic``) give them."""
@@ -84,9 +84,11 @@ def _served(traffic: Figures) -> float | None:
 
 
 def _insights(report: HealthReport, traffic: Figures, served: float | None) -> Iterator[str]:
-    ailing = [one.provider for one in report.providers if one.status in ("failing", "degraded", "drained")]
+    ill = [one for one in report.providers if one.status in ("failing", "degraded", "drained")]
+    ailing = [one.provider for one in ill]
     names = ", ".join(ailing)
-    if served is not None and ailing and served >= 0.99:
+    unseen = all(one.coherence >= LOW_COHERENCE for one in ill)  # else answers were served that were of no use
+    if served is not None and ailing and unseen and served >= 0.99:
         yield f"users hardly notice that {names} {'ails' if len(ailing) == 1 else 'ail'}: {served:.1%} were served"
     elif served is not None and served < 0.99:
         yield f"{1.0 - served:.1%} of requests were not served" + (f", while {names} ailed" if ailing else "")

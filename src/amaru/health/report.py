@@ -63,7 +63,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     """Unix seconds."""
     status: str
-    """Of the worst provider that is in use: ``healthy``, ``degraded``, ``failing``; ``unknown``: none was asked."""
+    """Of the worst provider: ``healthy``, ``degraded`` (also where one is drained), ``failing``; ``unknown``: none was
+    ever asked."""
     providers: tuple[ProviderHealth, ...]
     patterns: tuple[InfrastructurePattern, ...]
     """Those under way."""
@@ -207,7 +208,7 @@ def _why(view: AdapterHealthSignature, patterns: Iterable[InfrastructurePattern]
 
 
 def _worst(providers: Iterable[ProviderHealth]) -> str:
-    found = {provider.status for provider in providers}
+    found = {"degraded" if one.status == "drained" else one.status for one in providers}
     return next((status for status in ("failing", "degraded", "healthy") if status in found), "unknown")
 
 
