@@ -108,10 +108,27 @@ def test_an_offer_that_fails_while_it_is_tried_is_healed_again_for_twice_as_long
     traffic(one, first.until + 5.0, first.until + 6.0, a=1.0)
     news = one.look([], first.until + 6.0)
     again = next(action for action in news if action.kind is HealingKind.DRAIN and action.ended_at is None)
-    assert any(action.ended == "it fails still" for action in news)
+    assert any(action.ended == "it is ill still" for action in news)
     assert again.until is not None
     assert again.until - again.at == 2.0 * (first.until - first.at)
     assert levers.steered["a/m"].drained
+
+
+def test_a_slow_offer_is_held_against_what_was_usual_before_it_is_healed_again() -> None:
+    for ms, again in ((100.0, False), (300.0, True)):
+        levers = mesh()
+        one = healer(levers)
+        only(one, "weight")
+        traffic(one, AT - 100.0, AT, a=0.0, b=0.0, c=0.0)
+        ill = pattern("a/m", cause="latency")
+        (action,) = one.look([ill], AT)
+        assert action.until is not None
+        one.look([], action.until)
+        for tick in range(400):
+            one.observe(seen("a/m", action.until + tick / 10.0, ms=ms))
+            if tick % 10 == 9:
+                one.look([], action.until + tick / 10.0)
+        assert (levers.all_steered() != {}) is again, ms
 
 
 def test_a_trouble_that_nobody_sees_any_more_is_not_healed_without_new_evidence() -> None:

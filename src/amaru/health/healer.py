@@ -20,7 +20,7 @@ import msgspec
 from amaru.health.bandit import Bandit
 from amaru.health.healer_state import Kept, packed, unpacked
 from amaru.health.healing import HealingKind, Levers, SelfHealingAction
-from amaru.health.healing_choice import FEW, MANY, STILL_ILL, Choice, action_of
+from amaru.health.healing_choice import MANY, Choice, action_of
 from amaru.health.healing_effects import SLOT_S, Tallies
 from amaru.health.healing_runs import Running, Runs, eased
 from amaru.health.healing_settings import (
@@ -163,12 +163,11 @@ class Healer:
         action, about = running.action, running.about
         steps = TRYING if running.tries else RESTORING
         step = int((now - action.at) // self.settings.step_s)
-        seen = self._tallies.between(action.offers, action.at, now + SLOT_S)
         goes_on = about is not None and about.id in self._patterns
-        if goes_on and seen.attempts >= FEW and seen.worth < STILL_ILL * seen.attempts:
-            self._end(running, now, "it fails still")
+        if goes_on and about is not None and self._choice.is_ill(about, action.at, now):
+            self._end(running, now, "it is ill still")
         elif step >= len(steps):
-            if goes_on and about is not None and seen.attempts < MANY:
+            if goes_on and about is not None:
                 self._choice.tried[about.id] = now
             self._end(running, now, "it is back")
         else:

@@ -8,16 +8,21 @@ from collections.abc import Iterable
 
 from amaru.health.bandit import Bandit
 from amaru.health.healing import HealingKind, SelfHealingAction
-from amaru.health.healing_effects import SLOT_S, Tallies
+from amaru.health.healing_effects import BEFORE_S, SLOT_S, Sums, Tallies
 from amaru.health.healing_runs import Running, Runs
 from amaru.health.healing_settings import MASKING, HealerSettings, Veto, duration_s
 from amaru.health.moves import Move, Moves
 from amaru.health.pattern_types import InfrastructurePattern
 
 STILL_ILL = 0.7
-"""Mean worth of an attempt below which an offer that comes back is ill still."""
+"""Mean worth of an attempt below which an offer that comes back is ill still,"""
+STILL_SLOW = 0.4
+"""and log-latency beyond the usual one."""
 FEW, MANY = 5.0, 30.0
-"""Attempts that show so; and attempts after which a trouble that has not ended goes on."""
+"""Attempts that show so; and attempts after which a trouble that such figures do not show, and that has not ended, goes
+on."""
+_SHOWS = ("latency", "errors")
+"""Causes that they do show."""
 SOON_S = 300.0
 """A healing that is begun so soon after the last one of its kind lasts longer."""
 MOST_PAST = 10_000
@@ -45,6 +50,8 @@ class Choice:
         """Kind and offer → instant until which it is not taken again."""
         self._past: dict[tuple[HealingKind, str], tuple[float, float]] = {}
         """Kind and offer → when it ended last, and how long it was to last."""
+        self._usual: dict[str, Sums] = {}
+        """By pattern: what was usual at its offers before it was seen."""
         self._watched: set[str] = set()
         """Patterns of which it was seen what nothing brings."""
 
@@ -59,6 +66,8 @@ class Choice:
         moves = self._possible(pattern, now)
         if not moves:
             return None
+        if pattern.id not in self._usual:
+            self._usual[pattern.id] = self._tallies.between(pattern.offers, 0.0, pattern.at - BEFORE_S[1])
         provider = pattern.providers[0] if len(pattern.providers) == 1 else pattern.cause
         kind = self.bandit.choose(pattern.kind, pattern.cause, provider, moves, pattern.suggested)
         if kind is HealingKind.NOTHING:
@@ -73,6 +82,7 @@ class Choice:
     def over(self, pattern: str) -> None:
         """The pattern of that id has ended."""
         self.tried.pop(pattern, None)
+        self._usual.pop(pattern, None)
         self._watched.discard(pattern)
 
     def cool(self, action: SelfHealingAction, until: float) -> None:
@@ -94,11 +104,23 @@ class Choice:
         tried_at = self.tried.get(pattern.id)
         if tried_at is None:
             return True
-        seen = self._tallies.between(pattern.offers, tried_at, now + SLOT_S)
-        ill = seen.attempts >= MANY or (seen.attempts >= FEW and seen.worth < STILL_ILL * seen.attempts)
+        ill = self.is_ill(pattern, tried_at, now)
         if ill:
             del self.tried[pattern.id]
         return ill
+
+    def is_ill(self, pattern: InfrastructurePattern, since: float, now: float) -> bool:
+        """Whether the attempts at its offers since then show the trouble."""
+        seen = self._tallies.between(pattern.offers, since, now + SLOT_S)
+        if seen.attempts < FEW:
+            return False
+        if seen.worth < STILL_ILL * seen.attempts:
+            return True
+        usual = self._usual.get(pattern.id)
+        known = usual is not None and min(seen.answers, usual.answers) >= FEW
+        if usual is not None and known and seen.log_ms / seen.answers - usual.log_ms / usual.answers > STILL_SLOW:
+            return True
+        return pattern.cause not in _SHOWS and seen.attempts >= MANY
 
     def _possible(self, pattern: InfrastructurePattern, now: float) -> dict[HealingKind, Move]:
         """What may be done about a pattern now, and what each would change."""
