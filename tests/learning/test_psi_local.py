@@ -77,7 +77,7 @@ def test_a_training_with_it_is_the_same_in_one_go_or_resumed(scenario: Scenario,
     run(scenario, tmp_path / "whole", 8, how=settings(share_every=3), field=triggered())
     run(scenario, tmp_path / "begun", 3, how=settings(share_every=3), field=triggered())
     checkpoint = tmp_path / "begun" / "checkpoint.bin"
-    run(scenario, tmp_path / "begun", 8, load=checkpoint, field=LocalField(6, EAGER), processes=2)
+    run(scenario, tmp_path / "begun", 8, load=checkpoint, field=LocalField(6, EAGER))
     assert_same(tmp_path / "whole", tmp_path / "begun")
     assert load_checkpoint(checkpoint).field is not None
 
