@@ -84,13 +84,8 @@ async def demonstrate(*, quick: bool) -> None:
     console = Console()
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        latency = Latency(ttft_ms=30, itl_ms=0.5)
-        providers = {
-            name: await stack.enter_async_context(
-                SimulatedProvider(ProviderProfile(name=name, latency=latency), seed=7)
-            )
-            for name in NAMES
-        }
+        profiles = [ProviderProfile(name=name, latency=Latency(ttft_ms=30, itl_ms=0.5)) for name in NAMES]
+        providers = {one.name: await stack.enter_async_context(SimulatedProvider(one, seed=7)) for one in profiles}
         (folder / "amaru.yaml").write_text(CONFIG.format(**{name: one.base_url for name, one in providers.items()}))
         store = DecisionStore(StoreSettings(path=folder / "demo.db"))
         store.start()

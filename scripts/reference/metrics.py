@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
+from amaru.mesh.sensing_metrics import SensingCollector
+from amaru.stability.field_settings import FieldReading
+from amaru.stability.guardian import Guardian
 from amaru.telemetry.exposition import MetricsCollector
 from amaru.telemetry.metrics import Metrics
 from reference.markdown import code, table
@@ -24,8 +28,24 @@ def page() -> str:
     metrics = Metrics()
     metrics.watch(in_flight=lambda: 0.0, offers=list, store=lambda: store, log_lines_dropped=lambda: 0)
     rows = []
-    for family in MetricsCollector(metrics).collect():
+    for family in [*MetricsCollector(metrics).collect(), *SensingCollector(_sensing()).collect()]:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(code(label) for label in getattr(family, "_labelnames", ()))
         rows.append((code(name), family.type, labels, family.documentation))
     return INTRO + "\n" + table(("metric", "type", "labels", "what it counts"), rows)
+
+
+def _sensing() -> Any:  # Any: as much of a Sensing as the collector asks
+    figures = dict.fromkeys(("PE", "C", "U", "Phi", "H", "M", "dt_eff", "Psi"), 0.0)
+    return SimpleNamespace(
+        enabled=True,
+        latest=None,
+        chronicle=SimpleNamespace(patterns_seen={}, healings_taken={}),
+        probing=SimpleNamespace(sent={}, cost_usd=0.0),
+        observed=0,
+        lost=0,
+        intake=SimpleNamespace(dropped=0),
+        feed=SimpleNamespace(dropped=0),
+        steadiness=SimpleNamespace(reading=FieldReading(**figures, surprises=(), step=1, at=None), guardian=Guardian()),
+        memory_failure="",
+    )

@@ -32,6 +32,9 @@ def picture(report: HealthReport, width: int) -> Group:
     advice = [(one.provider, one.recommended) for one in report.providers if one.recommended]
     if advice:
         parts += ["", _list("recommended", [Text.assemble((name, "bold"), f"  {words}") for name, words in advice])]
+    steered = [(one.provider, ", ".join(one.steered)) for one in report.providers if one.steered]
+    if steered:
+        parts += ["", _list("steered", [Text.assemble((name, "bold"), f"  {words}") for name, words in steered])]
     if report.patterns:
         parts += ["", _list("under way", [_pattern_line(pattern) for pattern in report.patterns])]
     parts += ["", _list("foreseen", _issues(report) or [Text("no failure", style="green")])]
@@ -77,9 +80,6 @@ def _providers(report: HealthReport, *, wide: bool) -> Table:
 def _row(provider: ProviderHealth, *, wide: bool) -> list[RenderableType]:
     known = provider.signature.total > 0
     status = Text(provider.status, style=STATUS_STYLES.get(provider.status, ""))
-    steered = [words for words in provider.steered if words != "drained"]
-    if steered:
-        status.append(f" ({', '.join(steered)})", style="dim")
     over = provider.signature
     times = [Text(_ms(value)) for value in (over.latency_p50_ms, over.latency_p95_ms, over.latency_p99_ms)]
     errors = ", ".join(
