@@ -152,6 +152,13 @@ def test_one_of_several_signals_may_be_missing() -> None:
     assert scorer.score([None, 40.0]) >= ALARM
 
 
+def test_signals_that_never_come_together_are_still_compared_each_with_its_past() -> None:
+    scorer = AnomalyScorer(AnomalySettings(memory=512, dimension=2))
+    for row, value in enumerate(noise(600).tolist()):
+        scorer.score([value, None] if row % 2 else [None, value])
+    assert scorer.score([None, 40.0]) >= ALARM
+
+
 def test_another_number_of_signals_is_refused() -> None:
     scorer = AnomalyScorer(AnomalySettings(memory=512, dimension=2))
     with pytest.raises(ValueError, match="3 values for a scorer of 2 signals"):

@@ -39,7 +39,7 @@ class AnomalySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Signals that are compared together, each in its own standard deviations."""
     memory: int = 4096
     """Rows that are compared with: two weeks of one every five minutes. A row costs about 4 ns for each, and scale."""
-    half_lives: tuple[float, ...] = (1.5, 3.0, 6.0)
+    half_lives: tuple[float, ...] = (1.0, 2.0, 3.0, 6.0)
     """Lengths of the windows that are compared: rows in which a difference loses half its weight."""
     season_s: float = 86_400.0
     """Where instants are given, the past at the same time of this season is compared with apart."""
@@ -53,7 +53,7 @@ class AnomalySettings(msgspec.Struct, frozen=True, kw_only=True):
     """A row this improbable scores ``ALARM``. Rows are improbable in runs: with calm signals far fewer runs begin."""
     rest_rows: int = 150
     """Rows after an alarm in which only what is clearly more surprising scores; 0: none."""
-    rest_share: float = 0.1
+    rest_share: float = 0.05
     """The same as a share of all rows so far, where that is less."""
     rest_margin: float = 1.0
     """Powers of ten by which something is clearly less probable than what the last alarm was about."""

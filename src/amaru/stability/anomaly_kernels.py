@@ -53,19 +53,20 @@ PER_OCTAVE = 8
 (UNIT, TOP, COUNT, TOTAL, NEW) = range(BINS, BINS + 5)
 N_TAIL = BINS + 5
 
-NEIGHBOURS = 3
-"""The third nearest decides: one look-alike, or two, may be coincidence."""
+_ALIKE_FROM = 3.0
+"""Half-life from which one past event is near in several rows: there the third nearest counts, below it the nearest."""
 HUGE = 1e100
-_FEW = 20
+_FEW = 40
 """Windows in memory before any distance counts."""
 _WARM = 50.0
 """Distances before one of them can be rare."""
-_TAIL_SHARE, _TAIL_LEAST = 0.03, 5.0
+_TAIL_SHARE, _TAIL_LEAST = 0.02, 5.0
 _SPREAD, _SPREAD_COUNTS = 0.4, 30.0
 """Mean log-excess of a tail before it is known, and the exceedances that this counts as."""
 _DAYS = 2.0
 """Seasons that must have begun before they are compared."""
 _MOST_WEIGHT = 1e100
+_ROUNDING_S = 1e-3
 _OCTAVE = math.log10(2.0)
 
 
@@ -107,10 +108,13 @@ def step(
     for scale in range(scales):
         least = guard(half_lives[scale])
         most = ever - depth(half_lives[scale]) if ever < memory else memory - 1
-        _age(apart[scale], gaps, min(ever, memory - 1), 0.5 ** (1.0 / half_lives[scale]), len(x) == 1)
-        third = _third(apart[scale], least, most)
-        if most - least >= _FEW and third < math.inf:
-            general += _rarity(tails[scale], math.sqrt(third), knobs[GROWTH])
+        decay = 0.5 ** (1.0 / half_lives[scale])
+        for lag in range(1, min(ever, memory - 1) + 1):
+            apart[scale, lag] = decay * apart[scale, lag] + gaps[lag]
+        first, third = _closest(apart[scale], least, most)
+        if most - least >= _FEW:
+            near = first if half_lives[scale] < _ALIKE_FROM else third
+            general += _rarity(tails[scale], math.sqrt(near), knobs[GROWTH])
             n_general += 1
         nearest = _nearest(apart[scale], mates, found, least, most)
         if nearest < math.inf:
@@ -131,7 +135,10 @@ def step(
 
 @inlined
 def _compare(x: Floats, values: Floats, gaps: Floats, signals: Floats, whole: Floats, growth: float) -> None:
-    """``gaps[lag]``: squared difference to the row ``lag`` back, over what both have; -1 where that is nothing."""
+    """``gaps[lag]``: squared difference to the row ``lag`` back, over what both have.
+
+    Where that is nothing, they count as far apart as two rows by chance.
+    """
     memory, dimension = values.shape
     slot = int(whole[SLOT])
     for signal in range(dimension):
@@ -149,7 +156,7 @@ def _compare(x: Floats, values: Floats, gaps: Floats, signals: Floats, whole: Fl
                 total = difference * difference
             elif signals[signal, VARIANCE] > 0.0:
                 total += difference / signals[signal, VARIANCE] * difference
-        gaps[lag] = total * dimension / known if known > 0 else -1.0
+        gaps[lag] = total * dimension / known if known > 0 else 2.0 * dimension
 
 
 @inlined
@@ -165,31 +172,18 @@ def _spread(signal: Floats, x: float, growth: float) -> None:
 def _same_time(at: float, clock: Floats, mates: Lags, whole: Floats, knobs: Floats) -> int:
     """How many lags lead to this time of other seasons, and in ``mates`` which."""
     memory, slot, found = len(clock), int(whole[SLOT]), 0
-    season_s, within_s = knobs[SEASON_S], knobs[SEASON_WITHIN_S]
+    per_s, within = 1.0 / knobs[SEASON_S], (knobs[SEASON_WITHIN_S] + _ROUNDING_S) / knobs[SEASON_S]
     for lag in range(1, min(int(whole[ROWS]), memory - 1) + 1):
-        ago_s = at - clock[slot - lag if lag <= slot else slot - lag + memory]
-        off_s = abs(ago_s - season_s * math.floor(ago_s / season_s + 0.5))
-        if off_s <= within_s and ago_s > 0.5 * season_s:
+        seasons = (at - clock[slot - lag if lag <= slot else slot - lag + memory]) * per_s
+        if abs(seasons - math.floor(seasons + 0.5)) <= within and seasons > 0.5:
             mates[found] = lag
             found += 1
     return found
 
 
 @inlined
-def _age(apart: Floats, gaps: Floats, newest: int, decay: float, whole_row: bool) -> None:
-    """Take the newest differences into the distances at every lag."""
-    if whole_row:
-        for lag in range(1, newest + 1):
-            apart[lag] = decay * apart[lag] + gaps[lag]
-    else:
-        for lag in range(1, newest + 1):
-            if gaps[lag] >= 0.0:
-                apart[lag] = decay * apart[lag] + gaps[lag]
-
-
-@inlined
-def _third(apart: Floats, least: int, most: int) -> float:
-    """The third smallest of the distances at these lags."""
+def _closest(apart: Floats, least: int, most: int) -> tuple[float, float]:
+    """The smallest and the third smallest of the distances at these lags."""
     first = second = third = math.inf
     for lag in range(least, most + 1):
         distance = apart[lag]
@@ -200,7 +194,7 @@ def _third(apart: Floats, least: int, most: int) -> float:
                 second, third = distance, second
             else:
                 third = distance
-    return third
+    return first, third
 
 
 @inlined
@@ -217,7 +211,7 @@ def _nearest(apart: Floats, mates: Lags, found: int, least: int, most: int) -> f
 def _rarity(tail: Floats, distance: float, growth: float) -> float:
     """-log10 of how often the stream is at least so far from its past; then counts this one too.
 
-    By rank among all before, and beyond their 97 % point by a Pareto tail with Hill's estimate (Hill, 1975).
+    By rank among all before, and beyond their 98 % point by a Pareto tail with Hill's estimate (Hill, 1975).
     """
     place = 0.0
     if distance > 0.0:
