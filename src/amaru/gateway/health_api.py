@@ -35,6 +35,8 @@ _PULSE = b": nothing new\n\n"
 T = TypeVar("T")
 _veto, _pin = msgspec.json.Decoder(VetoIn), msgspec.json.Decoder(PinIn)
 _lift, _trigger = msgspec.json.Decoder(LiftIn), msgspec.json.Decoder(TriggerIn)
+MOST_SINCE_S = 9_999_999_999
+"""How far back `since_s` may reach: further than any history."""
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
@@ -246,6 +248,10 @@ def _limit(query: dict[str, str]) -> int:
 
 def _since_s(query: dict[str, str]) -> float:
     text = query.get("since_s", str(30 * DAY_S))
-    if not _SECONDS.fullmatch(text) or float(text) > 1e12:
-        raise RequestError(400, "since_s must be seconds back from now, for instance 2592000.", param="since_s")
+    if not _SECONDS.fullmatch(text) or float(text) > MOST_SINCE_S:
+        raise RequestError(
+            400,
+            f"since_s must be seconds back from now, for instance 2592000, and at most {MOST_SINCE_S}.",
+            param="since_s",
+        )
     return float(text)
