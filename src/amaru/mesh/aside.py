@@ -13,12 +13,31 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+try:
+    import resource
+except ImportError:  # not on this platform
+    _PER_THREAD = None
+else:
+    _PER_THREAD = getattr(resource, "RUSAGE_THREAD", None)
+
 T = TypeVar("T")
 
 QUICK_S = 0.002
-"""One piece of work that takes longer than this goes beside the loop."""
-PROBATION_S = 60.0
-"""What was slow once stays beside the loop for so long."""
+"""A piece of work that computes for longer than this goes beside the loop,"""
+QUICK_WALL_S = 0.005
+"""and so does one that waits for something and takes longer than this. A busy machine stretches what is quick, too."""
+BESIDE_WALL_S = 0.05
+"""Beside the loop a piece waits for the interpreter as well: one that takes longer than this is not tried on it."""
+PROBATION_S = 10.0
+"""What was slow once stays beside the loop for so long; for twice as long each time that it was slow again."""
+MOST_PROBATION_S = 3600.0
+
+
+def _waits_of_this_thread() -> int:
+    """Linux tells; elsewhere whatever takes long counts as waiting."""
+    if _PER_THREAD is None:
+        return time.monotonic_ns()
+    return resource.getrusage(_PER_THREAD).ru_nvcsw
 
 
 class Aside:
@@ -28,15 +47,27 @@ class Aside:
     ----------
     name
         Of the thread, if there ever is one.
-    timer
-        Measures a piece, in seconds.
+    timer, cpu_timer
+        Measure a piece, in seconds: all of its time, and that in which its thread computed.
+    waits
+        How often this thread has given up its core of itself, to wait for something.
     """
 
-    def __init__(self, name: str, *, timer: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        timer: Callable[[], float] = time.perf_counter,
+        cpu_timer: Callable[[], float] = time.thread_time,
+        waits: Callable[[], int] = _waits_of_this_thread,
+    ) -> None:
         self.slow_turns = 0
-        """Pieces that took longer than ``QUICK_S`` on the loop."""
+        """Pieces that were not quick on the loop."""
         self._name = name
         self._timer = timer
+        self._cpu_timer = cpu_timer
+        self._waits = waits
+        self._probation_s = PROBATION_S
         self._thread: ThreadPoolExecutor | None = None
         self._proven = False
         self._quick_at = 0.0  # of the loop's clock: from then on it may run there
@@ -50,22 +81,24 @@ class Aside:
         """The result of ``work``; passes on what it raises."""
         loop = asyncio.get_running_loop()
         if self.on_loop:
-            started = self._timer()
+            started, computed, waited = self._timer(), self._cpu_timer(), self._waits()
             try:
                 return work()
             finally:
-                if self._timer() - started > QUICK_S:
+                late = self._timer() - started > QUICK_WALL_S and self._waits() > waited
+                if late or self._cpu_timer() - computed > QUICK_S:
                     self.slow_turns += 1
-                    self._quick_at = loop.time() + PROBATION_S
+                    self._quick_at = loop.time() + self._probation_s
+                    self._probation_s = min(2.0 * self._probation_s, MOST_PROBATION_S)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._name)
-        result, took_s = await loop.run_in_executor(self._thread, self._timed, work)
-        self._proven = took_s <= QUICK_S
+        result, self._proven = await loop.run_in_executor(self._thread, self._judged, work)
         return result
 
-    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
-        started = self._timer()
-        return work(), self._timer() - started
+    def _judged(self, work: Callable[[], T]) -> tuple[T, bool]:
+        started, computed = self._timer(), self._cpu_timer()
+        result = work()
+        return result, self._cpu_timer() - computed <= QUICK_S and self._timer() - started <= BESIDE_WALL_S
 
     def close(self) -> None:
         """No more work; what runs is not waited for."""

@@ -45,9 +45,9 @@ from amaru.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
 
-TAKE_AFTER_S = 0.02
+TAKE_AFTER_S = 0.05
 """How long what attempts showed waits, to be taken in together."""
-TURN = 16
+TURN = 32
 """Attempts taken in by one turn on the event loop; with requests' own turns in between."""
 LOOK_EVERY_S = 1.0
 LOOK_AFTER_ATTEMPTS = 16
