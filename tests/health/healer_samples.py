@@ -27,6 +27,7 @@ class FakeLevers:
         self.addresses: dict[str, int] = {}
         self.of_provider = alternates or {}
         self.flying: dict[str, float] = {}
+        self.broken: set[str] = set()
         self.set_offers(*offers)
 
     def set_offers(self, *offers: str) -> None:
@@ -55,6 +56,9 @@ class FakeLevers:
         before = self.steered[offer]
         self.steered[offer] = steering
         return before
+
+    def kept_away(self, offer: str) -> bool:
+        return offer in self.broken
 
     def in_flight(self, offer: str) -> float:
         return self.flying.get(offer, 0.0)

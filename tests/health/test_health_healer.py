@@ -13,7 +13,7 @@ from amaru.health.healing_settings import Veto
 from amaru.health.observation import Sample
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.protocols.adapting import Adaptation, Rule
-from amaru.routing.steering import Steering
+from amaru.routing.steering import UNSTEERED, Steering
 
 RULES = Adaptation((Rule(Kind.CHAT, False, "choices[].message.content", "text"),))
 
@@ -151,7 +151,7 @@ def test_the_effect_is_the_change_of_what_users_got_and_is_learned() -> None:
     before = one.bandit.belief("degradation", "errors", "a", HealingKind.DRAIN)[0]
     one.look([pattern("a/m")], AT)
     traffic(one, AT, AT + 40.0, b=0.0, c=0.0)
-    (measured,) = one.look([], AT + 40.0)
+    (measured,) = one.look([], AT + 38.0)
     assert measured.effect == pytest.approx(0.8 / 3.0, abs=0.06)
     assert measured.ended_at is None
     assert one.bandit.belief("degradation", "errors", "a", HealingKind.DRAIN)[0] != before
@@ -164,7 +164,7 @@ def test_what_did_not_help_gives_way_to_another_healing() -> None:
     traffic(one, AT - 60.0, AT, a=0.8, b=0.0, c=0.0)
     one.look([pattern("a/m")], AT)
     traffic(one, AT, AT + 40.0, a=0.8, b=0.0, c=0.0)
-    news = one.look([], AT + 40.0)
+    news = one.look([], AT + 38.0)
     assert news[0].kind is HealingKind.RETRY
     assert news[0].ended == "it did not help"
     assert news[1].kind is not HealingKind.RETRY
@@ -180,7 +180,7 @@ def test_where_routing_had_helped_already_a_healing_stays_and_teaches_nothing() 
     before = one.bandit.known()
     one.look([pattern("a/m")], AT)
     traffic(one, AT, AT + 40.0, b=0.0, c=0.0)
-    (measured,) = one.look([], AT + 40.0)
+    (measured,) = one.look([], AT + 38.0)
     assert measured.effect == pytest.approx(0.0, abs=0.01)
     assert measured.ended_at is None
     assert one.bandit.known() == before
@@ -203,7 +203,7 @@ def test_what_makes_it_worse_ends_at_once() -> None:
     traffic(one, AT - 60.0, AT, a=0.2, b=0.0, c=0.0)
     one.look([pattern("a/m")], AT)
     traffic(one, AT, AT + 40.0, b=0.9, c=0.9)  # the others cannot bear what came to them
-    news = one.look([], AT + 40.0)
+    news = one.look([], AT + 38.0)
     assert news[0].ended == "it made things worse"
     assert not levers.steered["a/m"].drained
 
@@ -219,7 +219,7 @@ def test_slower_answers_count_too_and_so_do_empty_ones() -> None:
         one.look([pattern("a/m")], AT)
         for tick in range(100):
             one.observe(seen("b/m", AT + 10.0 + tick / 5.0))
-        (measured,) = one.look([], AT + 40.0)
+        (measured,) = one.look([], AT + 38.0)
         assert measured.effect is not None
         assert measured.effect > 0.2
 
@@ -228,9 +228,23 @@ def test_too_few_attempts_say_nothing() -> None:
     one = healer(mesh())
     only(one, "drain")
     one.look([pattern("a/m")], AT)
-    assert one.look([], AT + 50.0) == []
+    assert one.look([], AT + 39.0) == []
     (action,) = one.active.values()
     assert action.effect is None
+
+
+def test_what_a_breaker_keeps_away_is_not_kept_out_besides() -> None:
+    levers = mesh()
+    levers.broken = {"a/m"}
+    one = healer(levers)
+    only(one, "drain")
+    ill = pattern("a/m")
+    assert one.look([ill], AT) == []
+    levers.findable["a/m"] = RULES
+    (adapted,) = one.look([pattern("a/m", kind=PatternKind.API_CHANGE, cause="shape")], AT + 1.0)
+    assert adapted.kind is HealingKind.ADAPT  # that it can be read again is worth having
+    levers.broken = set()
+    assert HealingKind.DRAIN in kinds(one.look([], AT + 2.0))
 
 
 def test_a_minor_trouble_drains_nobody() -> None:
@@ -285,7 +299,7 @@ def test_a_healing_that_did_not_help_cools_down() -> None:
     traffic(one, AT - 60.0, AT + 50.0, a=0.5, b=0.0, c=0.0)
     ill = pattern("a/m")
     one.look([ill], AT)
-    one.look([], AT + 40.0)
+    one.look([], AT + 38.0)
     for second in range(41, 130, 5):
         one.look([], AT + second)
         running = [action for action in one.active.values() if action.pattern == ill.id]
@@ -388,7 +402,7 @@ def test_advice_changes_nothing_and_teaches_what_nothing_brings() -> None:
     assert (advice.kind, advice.applied, advice.changed) == (HealingKind.DRAIN, False, {})
     assert levers.all_steered() == {}
     before = one.bandit.known()["degradation|errors|"]
-    one.look([], AT + 40.0)
+    one.look([], AT + 38.0)
     after = one.bandit.known()["degradation|errors|"]
     assert after["nothing"][0] == 1.0
     assert abs(after["nothing"][1]) < 0.1
@@ -532,6 +546,28 @@ def test_a_predicted_failure_is_laid_over_the_offer_and_taken_away() -> None:
     assert levers.steered["a/m"].risk == 0.35
     one.foresee("a/m", 0.0)
     assert levers.all_steered() == {}
+
+
+def test_what_was_foreseen_fades_while_nobody_asks_the_offer_and_the_router_may_take_it_away() -> None:
+    levers = mesh()
+    one = healer(levers)
+    one.observe(seen("a/m", AT, ok=False))
+    one.foresee("a/m", 0.8)
+    one.look([], AT + 5.0)
+    assert levers.steered["a/m"].risk == pytest.approx(0.4)
+    one.look([], AT + 60.0)
+    assert levers.all_steered() == {}
+    one.observe(seen("a/m", AT + 61.0, ok=False))
+    one.look([], AT + 61.0)
+    assert levers.steered["a/m"].risk == pytest.approx(0.8)
+    levers.steer("a/m", UNSTEERED)  # a probe found it well
+    one.observe(seen("a/m", AT + 62.0))
+    one.look([], AT + 62.0)
+    one.foresee("a/m", 0.7)
+    assert levers.all_steered() == {}
+    one.foresee("a/m", 0.0)
+    one.foresee("a/m", 0.5)  # another failure is foreseen
+    assert levers.steered["a/m"].risk == 0.5
 
 
 def test_a_restart_goes_on_with_what_was_learned_forbidden_and_under_way() -> None:

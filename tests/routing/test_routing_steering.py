@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routing_samples import NOW, admit, board, chat, gpu_job, gpu_offer, offer, providers, run
+from routing_samples import NOW, admit, board, chat, fail_until_open, gpu_job, gpu_offer, offer, providers, run
 
 from amaru.domain import Capability, FailureKind, Weights, Workload
 from amaru.errors import RequestError
@@ -222,6 +222,18 @@ def test_the_breaker_takes_the_steering_and_gives_it_back() -> None:
     assert 40.0 <= free_in_s <= 48.0
     on.steer(0, UNSTEERED)
     assert on._states[0].breaker.settings == configured
+
+
+def test_a_probe_that_finds_the_offer_well_takes_away_what_was_foreseen() -> None:
+    on = board(offer("a"), offer("b"))
+    on.steer(0, Steering(risk=0.9, weight=0.5))
+    fail_until_open(on)
+    assert on.kept_away(0)
+    later = NOW + 60.0
+    run(on, None, later)
+    assert not on.kept_away(0)
+    assert on.steering(0) == Steering(weight=0.5)
+    assert on.live[int(on.static[0, k.SLOT]), k.CARE] == 0.5
 
 
 def test_limits_on_waiting_take_the_steering_within_the_configured_ones() -> None:

@@ -32,7 +32,7 @@ from amaru.health.healing_settings import (
     Mode,
     Veto,
 )
-from amaru.health.moves import Move, Moves
+from amaru.health.moves import ORDERED, Move, Moves
 from amaru.health.observation import Observation
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.routing.steering import UNSTEERED, Steering
@@ -92,6 +92,7 @@ class Healer:
         """
         over = self._told(told, going_on)
         self._moves.read()
+        self._tallies.keep_only(self._moves.offers)
         self._runs.lay_all()
         for running in list(self._runs.by_id.values()):
             if running.action.id in self._runs.by_id:
@@ -104,6 +105,7 @@ class Healer:
                     usual = {offer: self._tallies.usual_ms(offer, pattern.at - SLOT_S) for offer in begun.offers}
                     self._tell(self._runs.begin(begun, usual))
         self._runs.follow_limits()
+        self._runs.fade_risks(self._tallies.last_at, now)
         news, self._news = list(self._news.values()), {}
         return news
 
@@ -305,7 +307,7 @@ class Healer:
         """What a person sees in the offers, as a pattern."""
         shape = kind is HealingKind.ADAPT
         return InfrastructurePattern(
-            id="",
+            id=ORDERED,
             kind=PatternKind.API_CHANGE if shape else PatternKind.DEGRADATION,
             at=now,
             confidence=1.0,

@@ -88,6 +88,9 @@ class Levers(Protocol):
     def steer(self, offer: str, steering: Steering) -> Steering:
         """Steer it so from the next decision on; returns the steering before. Raises ValueError: no such offer."""
 
+    def kept_away(self, offer: str) -> bool:
+        """Whether its breaker keeps requests away now, but for probes."""
+
     def in_flight(self, offer: str) -> float:
         """Requests, or GPU-hours, under way there now."""
 

@@ -10,7 +10,7 @@ from amaru.health.bandit import Bandit
 from amaru.health.healing import HealingKind, SelfHealingAction
 from amaru.health.healing_effects import BEFORE_S, SLOT_S, Sums, Tallies
 from amaru.health.healing_runs import Running, Runs
-from amaru.health.healing_settings import MASKING, HealerSettings, Veto, duration_s
+from amaru.health.healing_settings import KEEPING_OUT, MASKING, HealerSettings, Veto, duration_s
 from amaru.health.moves import Move, Moves
 from amaru.health.pattern_types import InfrastructurePattern
 
@@ -64,7 +64,7 @@ class Choice:
         if not self._goes_on(pattern, now):
             return None
         moves = self._possible(pattern, now)
-        if not moves:
+        if not moves or (set(moves) == {HealingKind.NOTHING} and all(map(self._moves.kept_away, pattern.offers))):
             return None
         if pattern.id not in self._usual:
             self._usual[pattern.id] = self._tallies.between(pattern.offers, 0.0, pattern.at - BEFORE_S[1])
@@ -159,10 +159,11 @@ class Choice:
     def _lasts_s(self, kind: HealingKind, offers: Iterable[str], now: float) -> float:
         """The duration, doubled where the last one of its kind ended not long ago."""
         lasts_s = duration_s(kind, self._settings)
+        most_s = self._settings.most_drain_s if kind in KEEPING_OUT else self._settings.most_s
         for offer in offers:
             ended_at, lasted_s = self._past.get((kind, offer), (-math.inf, 0.0))
             if kind is not HealingKind.NOTHING and now - ended_at < max(2.0 * lasted_s, SOON_S):
-                lasts_s = max(lasts_s, min(2.0 * lasted_s, self._settings.most_s))
+                lasts_s = max(lasts_s, min(2.0 * lasted_s, most_s))
         return lasts_s
 
 

@@ -72,6 +72,7 @@ class Tallies:
 
     def __init__(self) -> None:
         self._slots: dict[str, list[tuple[int, Sums]]] = {}
+        self._last_at: dict[str, float] = {}
 
     def observe(self, observation: Observation) -> None:
         """Take in what one attempt showed; the caller's own faults say nothing."""
@@ -84,6 +85,7 @@ class Tallies:
             if len(self._slots) >= MOST_OFFERS:
                 return
             slots = self._slots[observation.offer] = [(-1, Sums())] * SLOTS
+        self._last_at[observation.offer] = max(observation.at, self._last_at.get(observation.offer, 0.0))
         place = number % SLOTS
         held, sums = slots[place]
         if held != number:
@@ -128,6 +130,10 @@ class Tallies:
                 return Change(effect, after.attempts, _is_well(before, usual), _is_well(after, usual))
         return None
 
+    def last_at(self, offer: str) -> float | None:
+        """When its last attempt ended."""
+        return self._last_at.get(offer)
+
     def usual_ms(self, offer: str, until: float, *, since: float = 0.0) -> float | None:
         """Geometric mean latency up to ``until``, as far back as is known; ``None``: too little is."""
         sums = self.between((offer,), since, until)
@@ -136,8 +142,11 @@ class Tallies:
     def keep_only(self, offers: Iterable[str]) -> None:
         """Forget all others."""
         known = set(offers)
+        if self._slots.keys() <= known:
+            return
         for gone in [offer for offer in self._slots if offer not in known]:
             del self._slots[gone]
+            self._last_at.pop(gone, None)
 
 
 def _is_an_answer(observation: Observation) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -20,6 +20,8 @@ LEAST_RISK = 0.05
 """A failure that is predicted to be rarer is not held against an offer."""
 RISK_STEP = 0.02
 """Smaller changes of a risk are not followed."""
+RISK_HALF_LIFE_S = 5.0
+"""In which it halves while an offer serves nobody."""
 
 
 class Running(msgspec.Struct):
@@ -55,7 +57,9 @@ class Runs:
         self.by_id: dict[str, Running] = {}
         self._levers = levers
         self._grip = Grip(levers)
+        self._foreseen: dict[str, float] = {}
         self._risks: dict[str, float] = {}
+        """What of it is held against each offer."""
         self._limits: dict[tuple[str, str], ConcurrencyLimit] = {}
 
     def of(self, *kinds: HealingKind) -> list[Running]:
@@ -144,7 +148,20 @@ class Runs:
 
     def foresee(self, offer: str, risk: float) -> None:
         """A failure of the offer is so probable."""
-        risk = min(max(risk, 0.0), 1.0) if risk >= LEAST_RISK else 0.0
+        if risk >= LEAST_RISK:
+            self._foreseen[offer] = min(risk, 1.0)
+        else:
+            self._foreseen.pop(offer, None)
+        self._hold_against(offer, self._foreseen.get(offer, 0.0))
+
+    def fade_risks(self, last_at: Callable[[str], float | None], now: float) -> None:
+        """What was foreseen is forgotten while nobody asks the offer: it cannot show that it is well."""
+        for offer, risk in self._foreseen.items():
+            idle_s = now - (last_at(offer) or now)
+            self._hold_against(offer, risk * 0.5 ** (max(idle_s, 0.0) / RISK_HALF_LIFE_S))
+
+    def _hold_against(self, offer: str, risk: float) -> None:
+        risk = risk if risk >= LEAST_RISK else 0.0
         before = self._risks.get(offer, 0.0)
         if risk == before or (risk > 0.0 and abs(risk - before) < RISK_STEP):
             return

@@ -22,8 +22,10 @@ class HealerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Healings at one time; pins and what comes back step by step do not count."""
     most_drained: float = 0.5
     """Share of the offers of a resource or alias that may be drained at one time; one always stays."""
-    drain_s: float = 60.0
-    """Duration of a drain or a weight; then the offer is tried. Doubles where it fails again soon."""
+    drain_s: float = 40.0
+    """Duration of a drain or a weight; then the offer is tried. Doubles where it fails again soon, up to"""
+    most_drain_s: float = 300.0
+    """this."""
     mask_s: float = 900.0
     """Duration of a healing under which nobody sees whether the trouble is over: ``adapt``, ``alternate``,
     ``non_stream``. Doubles likewise."""
@@ -39,7 +41,7 @@ class HealerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Effect below which another healing is tried while the trouble goes on."""
     cooldown_s: float = 300.0
     """A healing that did not help is not taken again so soon for the same offers."""
-    step_s: float = 5.0
+    step_s: float = 3.0
     """Length of each step by which an offer comes back."""
     weight: float = 0.4
     """To which an offer is weighed down."""

@@ -12,7 +12,7 @@ import msgspec
 from amaru.domain import Kind, Offer
 from amaru.health.healing import HealingKind, Levers
 from amaru.health.healing_effects import SLOT_S, SLOTS, Tallies
-from amaru.health.healing_settings import HealerSettings
+from amaru.health.healing_settings import MASKING, HealerSettings
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.protocols.adapting import Adaptation
 from amaru.routing.steering import UNSTEERED, Steering
@@ -28,6 +28,8 @@ LEAST_IDLE_MS = 2_000.0
 LEAST_CONCURRENCY = 4.0
 """An adaptive limit begins no lower."""
 OTHER_MODEL_WEIGHT = 0.1
+ORDERED = ""
+"""Id of the pattern that stands for a person's order."""
 BEFORE_S = 10.0
 """What was usual is read up to this long before a pattern was seen."""
 
@@ -93,6 +95,10 @@ class Moves:
             address,
         )
 
+    def kept_away(self, offer: str) -> bool:
+        """Whether the router by itself keeps requests away from it now."""
+        return self._levers.kept_away(offer)
+
     def drained(self) -> set[str]:
         """The offers that are drained now, whoever drained them."""
         steerings = ((offer, self._levers.steering(offer)) for offer in self.offers)
@@ -119,6 +125,9 @@ class Moves:
     def move(self, kind: HealingKind, pattern: InfrastructurePattern) -> Move | None:
         """What a healing of that kind would change for the pattern."""
         offers = tuple(offer for offer in pattern.offers if offer in self.offers)
+        if kind not in MASKING and kind is not HealingKind.NOTHING:
+            # What a breaker keeps away already is asked again as soon as it is well: nothing is to be gained by more.
+            offers = tuple(offer for offer in offers if pattern.id == ORDERED or not self.kept_away(offer))
         if not offers:
             return None
         match kind:

@@ -50,6 +50,12 @@ class MeshLevers:
             pools[name] = [] if rows is None else [board.offers[row].id for row in rows.tolist()]
         return pools
 
+    def kept_away(self, offer: str) -> bool:
+        """Whether its breaker keeps requests away now, but for probes."""
+        board = self._mesh.plan.board
+        row = board.row_of.get(offer)
+        return row is not None and board.kept_away(row)
+
     def in_flight(self, offer: str) -> float:
         """Requests, or GPU-hours, under way there now."""
         board = self._mesh.plan.board

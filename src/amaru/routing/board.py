@@ -17,7 +17,7 @@ import numpy as np
 from amaru.domain import GLOBAL_REGION, Capability, Kind, Offer
 from amaru.errors import Failure
 from amaru.routing import kernels as k
-from amaru.routing.breaker import BreakerSettings
+from amaru.routing.breaker import BreakerSettings, State
 from amaru.routing.limits import BURST_S, interval_s
 from amaru.routing.live import Admission, LiveState, Slab
 from amaru.routing.patience import PatienceSettings
@@ -223,6 +223,10 @@ class Board:
         """Requests under way at the offer, or GPU-hours."""
         return self.slab.cells[self._states[row].base + k.IN_FLIGHT]
 
+    def kept_away(self, row: int) -> bool:
+        """Whether its breaker keeps requests away, but for probes."""
+        return self._states[row].breaker.state is not State.CLOSED
+
     def probe_due(self, row: int, now_s: float) -> bool:
         """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
 
@@ -265,13 +269,10 @@ class Board:
         The first grows with the prompt. Neither exceeds the configured limit, and without adaptive limits they are it.
         """
         state = self._states[row]
+        limits_s = state.first_token.most_s, state.idle.most_s
         if self._adaptive[row]:
             limits_s = state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
-        else:
-            limits_s = state.first_token.most_s, state.idle.most_s
-        if state.steering is not UNSTEERED:
-            return _steered_s(state, limits_s)
-        return limits_s
+        return limits_s if state.steering is UNSTEERED else _steered_s(state, limits_s)
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:
         """Seconds until the first of ``rows`` lets a request of ``tokens`` in by itself; 0: now.

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from amaru.domain import FailureKind
@@ -228,6 +229,8 @@ class LiveState:
             cells, base = self.slab.cells, self.base
             cells[base + k.SUCCESS_WEIGHT] = 0.0
             cells[base + k.FIRST_TOKEN_AT] = cells[base + k.ANSWER_AT] = now_s  # what nobody could renew has not faded
+            if self.steering.risk > 0.0:  # what was foreseen has come and gone
+                self.steer(msgspec.structs.replace(self.steering, risk=0.0))
         self._mirror_breaker()
         self.slab.notify()
 

@@ -22,7 +22,8 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     weight: float = 1.0
     """In [0, 1]: its score counts so much."""
     risk: float = 0.0
-    """In [0, 1]: probability that a request to it fails soon; its score counts for the rest."""
+    """In [0, 1]: probability that a request to it fails soon; its score counts for the rest. The router takes it away
+    where a probe finds the offer well after its breaker had opened: what was foreseen has come and gone."""
     concurrency: float | None = None
     """Requests (or GPU-hours) at once, at least 1; the lower of it and the configured capacity holds."""
     first_token_ms: float | None = None
