@@ -14,8 +14,10 @@ from anomaly_rule import Floats, Series
 Peer = Callable[[Series], Floats]
 
 SEED = 20150
+REST_ROWS, REST_SHARES = 150, (0.05, 0.1)
+"""A rest's length and share of the rows so far: of the shares, each has the one that is best for it."""
 GAUSSIAN_ROWS = 1024
-"""Of 128, 256, 512, 1024, 2048 and 6400."""
+"""Of 128, 256, 512, 1024, 2048 and 6400 rows."""
 HAZARD_ROWS = 250
 """Rows between two changes that are expected beforehand: what the benchmark's own contender has."""
 LONGEST_RUN = 500
@@ -23,8 +25,8 @@ KAPPA, ALPHA, BETA = 0.1, 1.0, 1.0
 """Of the conjugate prior, in units of everything before: a tenth of a row's worth of mean. Sharper is no better."""
 GAMMA_RATIOS = np.array([math.lgamma(ALPHA + (n + 1) / 2) - math.lgamma(ALPHA + n / 2) for n in range(LONGEST_RUN)])
 """log Γ(α + ½) − log Γ(α) of a run of n rows."""
-TREES = {"n_trees": 25, "height": 8, "window_size": 250}
-"""Of 10 and 25 trees, heights 6, 8 and 12, windows of 100, 250 and 500 rows."""
+TREES = {"n_trees": 25, "height": 8, "window_size": 500}
+"""Of 10 and 25 trees, heights 6 and 8, windows of 100, 250, 500 and 600 rows; best where it rests."""
 INSTALL = "HalfSpaceTrees are River's: python -m pip install river (or --target FOLDER, with PYTHONPATH=FOLDER)"
 
 
@@ -96,8 +98,8 @@ def chance(series: Series) -> Floats:
     return np.random.default_rng([SEED, *series.name.encode()]).random(len(series.values))
 
 
-def rested(scores: Floats, rows: int, share: float) -> Floats:
-    """With the rest that ours takes after an alarm: for so many rows nothing scores but what scores higher."""
+def rested(scores: Floats, share: float, rows: int = REST_ROWS) -> Floats:
+    """With a rest as ours takes it after an alarm: for so many rows nothing scores but what scores higher."""
     kept = np.zeros(len(scores))
     held, since = -math.inf, -math.inf
     for row, score in enumerate(scores.tolist()):

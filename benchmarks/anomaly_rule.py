@@ -138,6 +138,17 @@ def read(folder: Path, groups: Sequence[str] | None = None) -> list[Series]:
     ]
 
 
+def coarser(series: Series, rows: int) -> Series:
+    """The same as if it had been sampled that many times more rarely: means of ``rows`` rows; a rest is left out."""
+    count = len(series.values) // rows
+    return Series(
+        series.name,
+        series.at[: count * rows : rows],
+        series.values[: count * rows].reshape(count, rows).mean(axis=1),
+        tuple((first // rows, last // rows) for first, last in series.windows if last // rows < count),
+    )
+
+
 def _series(path: Path, name: str, windows: Sequence[Sequence[str]]) -> Series:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

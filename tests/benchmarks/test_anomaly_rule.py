@@ -120,6 +120,14 @@ def test_what_is_read_is_what_the_files_say(rule: ModuleType, tmp_path: Path) ->
     assert rule.read(tmp_path, ["other"]) == []
 
 
+def test_a_coarser_series_has_means_and_windows_of_the_same_instants(rule: ModuleType) -> None:
+    series = rule.Series("a/b.csv", np.arange(20.0) * 60.0, np.arange(20.0), ((6, 8), (17, 19)))
+    coarse = rule.coarser(series, 3)
+    assert coarse.values.tolist() == [1.0, 4.0, 7.0, 10.0, 13.0, 16.0]
+    assert coarse.at.tolist() == [0.0, 180.0, 360.0, 540.0, 720.0, 900.0]
+    assert coarse.windows == ((2, 2),)
+
+
 def corpus(folder: Path) -> None:
     """A benchmark of one series: noise of 400 rows, five minutes apart, with one spike."""
     noise = np.random.default_rng(0).normal(0.0, 1.0, 400)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,6 +190,12 @@ def test_a_state_of_something_else_is_refused() -> None:
         scorer.load(AnomalyScorer().state())
     with pytest.raises(ValueError, match="version 2"):
         scorer.load(scorer.state().replace(b"\xa7version\x01", b"\xa7version\x02"))
+    saved = msgspec.msgpack.decode(scorer.state())
+    with pytest.raises(ValueError, match="other sizes"):
+        scorer.load(msgspec.msgpack.encode(saved | {"arrays": saved["arrays"][:-1]}))
+    outside = np.full(len(saved["arrays"][-1]) // 8, 1e9).astype("<f8").tobytes()
+    with pytest.raises(ValueError, match="contradict each other"):
+        scorer.load(msgspec.msgpack.encode(saved | {"arrays": [*saved["arrays"][:-1], outside]}))
 
 
 @pytest.mark.parametrize(
