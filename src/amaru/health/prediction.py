@@ -23,7 +23,7 @@ from amaru.health.features import N_FEATURES, NAMES
 from amaru.health.prediction_table import BIAS, CALIBRATION, OFTEN, TERMS
 from amaru.routing.kernels import Floats
 
-WARNS = 0.25
+WARNS = 0.5
 """From this probability on, a prediction is worth telling as a warning."""
 
 __all__ = ["OFTEN", "WARNS", "Prediction"]
