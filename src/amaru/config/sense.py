@@ -42,11 +42,11 @@ class HealthSettings(Section):
         description="Failures that are foreseen, and answers that have ceased to make sense, lower an offer's rank.",
     )
     samples_per_s: float = Field(
-        default=50,
+        default=20,
         ge=0,
         le=1000,
         description="Answers per second and offer whose shape and text are reduced to figures, after the answer; "
-        "beyond a burst of 200. Answers without any text always are.",
+        "beyond a burst of 100. Answers without any text always are.",
     )
     probes: ProbeSettings = Field(default=ProbeSettings(), description="Tiny requests to idle offers.")
     path: FilePath | None = Field(

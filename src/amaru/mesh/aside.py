@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 try:
     import resource
@@ -23,21 +23,37 @@ else:
 T = TypeVar("T")
 
 QUICK_S = 0.002
-"""A piece of work that computes for longer than this goes beside the loop,"""
-QUICK_WALL_S = 0.005
-"""and so does one that waits for something and takes longer than this. A busy machine stretches what is quick, too."""
-BESIDE_WALL_S = 0.05
+"""A piece of work that computes for longer than this, or takes longer because it waits, is slow. A busy machine, which
+stretches whatever runs on it, makes none slow."""
+STALLED_S = 0.02
+"""One that does so for longer than this goes beside the loop at once;"""
+STRIKES = 3.0
+"""a slow one once there have been so many of late, since a collection of garbage may fall into any."""
+FORGIVEN = 0.98
+"""What each quick piece leaves of the strikes."""
+BESIDE_S = 0.05
 """Beside the loop a piece waits for the interpreter as well: one that takes longer than this is not tried on it."""
 PROBATION_S = 10.0
-"""What was slow once stays beside the loop for so long; for twice as long each time that it was slow again."""
+"""What was slow stays beside the loop for so long; for twice as long each time that it was slow again."""
 MOST_PROBATION_S = 3600.0
 
 
-def _waits_of_this_thread() -> int:
-    """Linux tells; elsewhere whatever takes long counts as waiting."""
+class Spent(NamedTuple):
+    """What this thread has spent so far."""
+
+    wall_s: float
+    cpu_s: float
+    waits: int
+    """How often it gave up its core of itself, to wait for something."""
+
+
+def meter() -> Spent:
+    """Of this thread; where the platform does not tell (it is not Linux), whatever takes long counts as waiting."""
+    now = time.perf_counter()
     if _PER_THREAD is None:
-        return time.monotonic_ns()
-    return resource.getrusage(_PER_THREAD).ru_nvcsw
+        return Spent(now, 0.0, time.perf_counter_ns())
+    used = resource.getrusage(_PER_THREAD)
+    return Spent(now, used.ru_utime + used.ru_stime, used.ru_nvcsw)
 
 
 class Aside:
@@ -47,60 +63,60 @@ class Aside:
     ----------
     name
         Of the thread, if there ever is one.
-    timer, cpu_timer
-        Measure a piece, in seconds: all of its time, and that in which its thread computed.
-    waits
-        How often this thread has given up its core of itself, to wait for something.
+    meter
+        Tells what the thread that calls it has spent.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        timer: Callable[[], float] = time.perf_counter,
-        cpu_timer: Callable[[], float] = time.thread_time,
-        waits: Callable[[], int] = _waits_of_this_thread,
-    ) -> None:
+    def __init__(self, name: str, *, meter: Callable[[], Spent] = meter) -> None:
         self.slow_turns = 0
         """Pieces that were not quick on the loop."""
         self._name = name
-        self._timer = timer
-        self._cpu_timer = cpu_timer
-        self._waits = waits
-        self._probation_s = PROBATION_S
+        self._meter = meter
         self._thread: ThreadPoolExecutor | None = None
         self._proven = False
-        self._quick_at = 0.0  # of the loop's clock: from then on it may run there
+        self._strikes = 0.0
+        self._probation_s = PROBATION_S
+        self._loop_at = 0.0  # of the loop's clock: from then on it may run there
 
     @property
     def on_loop(self) -> bool:
         """Whether the next piece runs on the loop: the ones before it were quick, as pieces beside it were first."""
-        return self._proven and asyncio.get_running_loop().time() >= self._quick_at
+        return self._proven and asyncio.get_running_loop().time() >= self._loop_at
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of ``work``; passes on what it raises."""
-        loop = asyncio.get_running_loop()
         if self.on_loop:
-            started, computed, waited = self._timer(), self._cpu_timer(), self._waits()
+            begun = self._meter()
             try:
                 return work()
             finally:
-                late = self._timer() - started > QUICK_WALL_S and self._waits() > waited
-                if late or self._cpu_timer() - computed > QUICK_S:
-                    self.slow_turns += 1
-                    self._quick_at = loop.time() + self._probation_s
-                    self._probation_s = min(2.0 * self._probation_s, MOST_PROBATION_S)
+                self._judge(_slowness(begun, self._meter()))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._name)
-        result, self._proven = await loop.run_in_executor(self._thread, self._judged, work)
+        result, self._proven = await asyncio.get_running_loop().run_in_executor(self._thread, self._tried, work)
         return result
 
-    def _judged(self, work: Callable[[], T]) -> tuple[T, bool]:
-        started, computed = self._timer(), self._cpu_timer()
+    def _judge(self, slow_s: float) -> None:
+        self._strikes = self._strikes * FORGIVEN + (slow_s > QUICK_S)
+        self.slow_turns += slow_s > QUICK_S
+        if slow_s > STALLED_S or self._strikes >= STRIKES:
+            self._strikes = 0.0
+            self._loop_at = asyncio.get_running_loop().time() + self._probation_s
+            self._probation_s = min(2.0 * self._probation_s, MOST_PROBATION_S)
+
+    def _tried(self, work: Callable[[], T]) -> tuple[T, bool]:
+        begun = self._meter()
         result = work()
-        return result, self._cpu_timer() - computed <= QUICK_S and self._timer() - started <= BESIDE_WALL_S
+        ended = self._meter()
+        return result, ended.cpu_s - begun.cpu_s <= QUICK_S and ended.wall_s - begun.wall_s <= BESIDE_S
 
     def close(self) -> None:
         """No more work; what runs is not waited for."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _slowness(begun: Spent, ended: Spent) -> float:
+    """How long it kept the loop of its own making: all of its time where it waited, else what it computed."""
+    waited = ended.waits > begun.waits
+    return ended.wall_s - begun.wall_s if waited else ended.cpu_s - begun.cpu_s

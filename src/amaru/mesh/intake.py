@@ -19,7 +19,7 @@ from amaru.providers.base import Facts, StreamReply, WholeReply
 
 MAX_WAITING = 4096
 """Attempts that wait to be looked at; more are dropped, and counted."""
-SAMPLE_BURST = 200
+SAMPLE_BURST = 100
 """Answers of one offer that may be sampled at once, however slow the rate: an offer that begins to answer nonsense is
 seen by each of its next answers."""
 
@@ -98,10 +98,10 @@ class Intake:
         )
         self._waiting.append(told)
 
-    def take(self, most: int = MAX_WAITING) -> list[Left | Observation]:
-        """What waited longest, out of the queue."""
-        waiting = self._waiting
-        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
+    def take(self) -> collections.deque[Left | Observation]:
+        """All that waits, out of the queue; what waited longest comes first."""
+        waiting, self._waiting = self._waiting, collections.deque()
+        return waiting
 
     def reduce(self, left: Left | Observation) -> Observation:
         """The figures of what was left behind, with no text in them. May run on any thread."""

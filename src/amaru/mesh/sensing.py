@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 TAKE_AFTER_S = 0.05
 """How long what attempts showed waits, to be taken in together."""
-TURN = 32
-"""Attempts taken in by one turn on the event loop; with requests' own turns in between."""
+TURN_S = 0.001
+"""A turn takes attempts in for no longer than this, but one at least; requests have their own turns in between."""
 LOOK_EVERY_S = 1.0
 LOOK_AFTER_ATTEMPTS = 16
 """Under traffic the next look comes after so many attempts, but not sooner than ``LOOK_SOONEST_S``: an offer that
@@ -95,7 +95,9 @@ class Sensing:
         self._mesh = mesh
         self._keeper: Keeper | None = None
         self._session = Session(mesh.wall())
-        self._aside, self._looking = Aside("amaru-health", timer=timer), Aside("amaru-health-look", timer=timer)
+        self._aside, self._looking = Aside("amaru-health"), Aside("amaru-health-look")
+        self._reporting = Aside("amaru-health-report")
+        self._timer = timer
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -145,13 +147,17 @@ class Sensing:
     async def settle(self) -> None:
         """Take in all that is queued, now."""
         async with self._turn:
-            while batch := self.intake.take(TURN):
-                await self._aside.run(functools.partial(self._observe, batch))
-                if self._aside.on_loop:
-                    await asyncio.sleep(0)
+            while waiting := self.intake.take():
+                while waiting:
+                    await self._aside.run(lambda: self._observe(waiting))
+                    if self._aside.on_loop:
+                        await asyncio.sleep(0)
 
-    def _observe(self, batch: list[Left | Observation]) -> None:
-        for left in batch:
+    def _observe(self, waiting: deque[Left | Observation]) -> None:
+        """Take in what waits longest, for one turn."""
+        until = self._timer() + TURN_S
+        while waiting:
+            left = waiting.popleft()
             try:
                 observation = self.intake.reduce(left)
             except Exception as error:  # one must not take the others with it
@@ -163,6 +169,8 @@ class Sensing:
                     observer(observation)
                 except Exception as error:  # as above
                     self._lose(error)
+            if self._timer() >= until:
+                return
 
     def _steady(self, observation: Observation) -> None:
         self.steadiness.observe(observation)
@@ -218,7 +226,7 @@ class Sensing:
         healings = [one for one in self.acting.healer.active.values() if one.applied]
         again = self.chronicle.recurring(now - RECENT_S)
         async with self._turn:
-            return await self._looking.run(
+            return await self._reporting.run(
                 lambda: self.sense.report(
                     now,
                     healings=healings,
@@ -325,7 +333,7 @@ class Sensing:
             self._export(keeper, self.latest or await self.report())
         if keeper.states_due:
             async with self._turn:
-                await self._looking.run(lambda: self._keep_states(keeper))
+                await self._reporting.run(lambda: self._keep_states(keeper))
         keeper.write()
 
     def _export(self, keeper: Keeper, report: HealthReport) -> None:
@@ -364,5 +372,5 @@ class Sensing:
         if self._keeper is not None:
             await self._keeper.aclose()
         self.feed.close()
-        self._aside.close()
-        self._looking.close()
+        for aside in (self._aside, self._looking, self._reporting):
+            aside.close()
