@@ -40,6 +40,8 @@ from amaru.routing.steering import UNSTEERED, Steering
 KEPT_ACTIONS = 500
 MADE_WORSE = -0.1
 """Effect below which a healing ends at once."""
+MEASURE_EVERY_S = 5.0
+"""How often it is looked at whether that is so: it reads through all that its pools did."""
 _ORDERABLE = frozenset(HealingKind) - {HealingKind.RESTORE}
 
 
@@ -136,7 +138,8 @@ class Healer:
         if action.kind is HealingKind.RESTORE:
             self._bring_back(running, now)
             return
-        if not running.measured:
+        if not running.measured and now >= max(running.measure_at, action.at + self.settings.settle_s):
+            running.measure_at = now + MEASURE_EVERY_S
             self._measure(running, now)
             if action.id not in self._runs.by_id:
                 return
@@ -198,7 +201,9 @@ class Healer:
         """Work out the effect; end what made it worse, or did not help while the trouble goes on."""
         action, settings = running.action, self.settings
         pool = self._moves.pool_of(action.offers)
-        seen = self._tallies.change(pool, action.at, action.at + settings.settle_s, now)
+        if running.usual is None:
+            running.usual = self._tallies.usual(pool, action.at)
+        seen = self._tallies.change(pool, action.at, action.at + settings.settle_s, now, running.usual)
         early = now < action.at + settings.settle_s + settings.measure_s
         if seen is None or (early and (seen.attempts < MANY or seen.effect >= MADE_WORSE)):
             return

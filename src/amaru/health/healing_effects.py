@@ -21,6 +21,8 @@ SLOTS = 120
 BEFORE_S = (6.0, 12.0, 24.0, 60.0)
 """How far back the time before a healing reaches: the shortest with enough attempts. A trouble is seen within seconds,
 and what came before it is not what a healing is measured against."""
+USUAL_S = 120.0
+"""The time before that one, in which all was as usual."""
 LEAST_ATTEMPTS = 8.0
 """Of a window that says anything."""
 LATENCY_SHARE = 0.3
@@ -119,14 +121,18 @@ class Tallies:
                         total.add(sums)
         return total
 
-    def change(self, offers: Collection[str], at: float, since: float, until: float) -> Change | None:
+    def usual(self, offers: Collection[str], at: float) -> Sums:
+        """What was usual before ``at``."""
+        until = at - BEFORE_S[-1]
+        return self.between(offers, until - USUAL_S, until)
+
+    def change(self, offers: Collection[str], at: float, since: float, until: float, usual: Sums) -> Change | None:
         """From before ``at`` to [since, until); ``None``: too few attempts to say."""
         after = self.between(offers, since, until)
         for back_s in BEFORE_S if after.attempts >= LEAST_ATTEMPTS else ():
             before = self.between(offers, at - back_s, at)
             effect = change(before, after)
             if effect is not None:
-                usual = self.between(offers, 0.0, at - BEFORE_S[-1])
                 return Change(effect, after.attempts, _is_well(before, usual), _is_well(after, usual))
         return None
 

@@ -10,6 +10,7 @@ import msgspec
 from amaru.health.concurrency import ConcurrencyLimit
 from amaru.health.grip import Grip, in_words, touched
 from amaru.health.healing import HealingKind, Levers, SelfHealingAction
+from amaru.health.healing_effects import Sums
 from amaru.health.moves import Move
 from amaru.health.observation import Observation, Verdict, verdict_on
 from amaru.health.pattern_types import InfrastructurePattern
@@ -35,6 +36,10 @@ class Running(msgspec.Struct):
     """Under which its effect is learned: the provider, or what several share."""
     duration_s: float
     measured: bool = False
+    measure_at: float = 0.0
+    """When it is looked at next."""
+    usual: Sums | None = None
+    """What was usual in its pools, once it was read."""
     tries: bool = False
     """A step-by-step return of an offer of which nobody knows whether it is well."""
     rewritten: int = 0
