@@ -44,7 +44,7 @@ def _sensing() -> Any:  # Any: as much of a Sensing as the collector asks
         probing=SimpleNamespace(sent={}, cost_usd=0.0),
         observed=0,
         lost=0,
-        intake=SimpleNamespace(dropped=0),
+        intake=SimpleNamespace(dropped=0, skipped=0),
         feed=SimpleNamespace(dropped=0),
         steadiness=SimpleNamespace(reading=FieldReading(**figures, surprises=(), step=1, at=None), guardian=Guardian()),
         memory_failure="",

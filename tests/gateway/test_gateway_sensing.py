@@ -93,6 +93,17 @@ async def test_a_full_queue_drops_and_counts(make_world: MakeWorld, monkeypatch:
         assert world.mesh.sensing.intake.dropped == 1
 
 
+async def test_of_more_attempts_a_second_than_are_taken_in_the_others_are_skipped_and_counted(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MOST_PER_S", 2.0)
+    async with make_world(wall=lambda: 1_800_000_000.0) as world:
+        for _ in range(5):
+            assert (await world.chat()).status_code == 200
+        await world.mesh.sensing.settle()
+        assert (world.mesh.sensing.observed, world.mesh.sensing.intake.skipped) == (2, 3)
+
+
 async def test_no_text_and_no_key_is_left_in_what_observers_are_told(make_world: MakeWorld) -> None:
     async with make_world() as world:
         seen: list[Observation] = []

@@ -27,8 +27,9 @@ QUICK_S = 0.002
 stretches whatever runs on it, makes none slow."""
 STALLED_S = 0.02
 """One that does so for longer than this goes beside the loop at once;"""
-STRIKES = 3.0
-"""a slow one once there have been so many of late, since a collection of garbage may fall into any."""
+STRIKES = 8.0
+"""a slow one once there have been so many of late: a collection of garbage, or a wait for the interpreter, may fall
+into any."""
 FORGIVEN = 0.98
 """What each quick piece leaves of the strikes."""
 BESIDE_S = 0.05

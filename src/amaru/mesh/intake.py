@@ -19,9 +19,16 @@ from amaru.providers.base import Facts, StreamReply, WholeReply
 
 MAX_WAITING = 4096
 """Attempts that wait to be looked at; more are dropped, and counted."""
+MOST_PER_S = 500.0
+"""Attempts of one offer that are taken in per second. Of more, so many are, as they come: whether one is does not hang
+on how it ended, so shares and quantiles stay what they are, and seeing more of them would only cost."""
 SAMPLE_BURST = 100
 """Answers of one offer that may be sampled at once, however slow the rate: an offer that begins to answer nonsense is
 seen by each of its next answers."""
+
+
+Buckets = dict[str, tuple[float, float]]
+"""By offer: tokens left, and as of when."""
 
 
 class Left(NamedTuple):
@@ -55,10 +62,13 @@ class Intake:
         self.samples_per_s = samples_per_s
         self.dropped = 0
         """Attempts that found the queue full."""
+        self.skipped = 0
+        """Attempts beyond ``MOST_PER_S``."""
         self._salt = salt
         self._wall = wall
         self._waiting: collections.deque[Left | Observation] = collections.deque()
-        self._tokens: dict[str, tuple[float, float]] = {}  # by offer: samples left, and as of when
+        self._samples: Buckets = {}
+        self._attempts: Buckets = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -72,11 +82,17 @@ class Intake:
             self.dropped += 1
             return
         at = self._wall()
+        if not _draw(self._attempts, attempt.offer, at, MOST_PER_S, MOST_PER_S):
+            self.skipped += 1
+            return
         if reply is None:
             waiting.append(Left(attempt, at, request, None, False, b"", False, probe))
             return
         data, whole, facts = b"", False, reply.facts
-        sampled = attempt.failure is None and (facts.output_chars == 0 or self._may_sample(attempt.offer, at))
+        sampled = attempt.failure is None and (
+            facts.output_chars == 0
+            or (self.samples_per_s > 0.0 and _draw(self._samples, attempt.offer, at, self.samples_per_s, SAMPLE_BURST))
+        )
         if sampled:
             data, whole = reply.sample()
         waiting.append(Left(attempt, at, request, facts, sampled, data, whole, probe))
@@ -145,11 +161,12 @@ class Intake:
             whole=left.whole,
         )
 
-    def _may_sample(self, offer: str, at: float) -> bool:
-        """One token of the offer's bucket: ``samples_per_s`` of them come in, up to ``SAMPLE_BURST``."""
-        rate = self.samples_per_s
-        left, since = self._tokens.get(offer, (float(SAMPLE_BURST), at))
-        left = min(left + max(at - since, 0.0) * rate, float(SAMPLE_BURST))
-        may = rate > 0.0 and left >= 1.0
-        self._tokens[offer] = (left - 1.0 if may else left, at)
-        return may
+
+def _draw(buckets: Buckets, offer: str, at: float, per_s: float, most: float) -> bool:
+    """One token of the offer's bucket, if there is one: ``per_s`` of them come in, up to ``most``."""
+    left, since = buckets.get(offer, (most, at))
+    if at > since:
+        left = min(left + (at - since) * per_s, most)
+    drawn = left >= 1.0
+    buckets[offer] = (left - 1.0 if drawn else left, at)
+    return drawn

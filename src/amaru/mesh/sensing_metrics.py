@@ -61,6 +61,11 @@ class SensingCollector(Collector):
             sensing.intake.dropped + sensing.lost,
         )
         yield CounterMetricFamily(
+            "amaru_health_observations_skipped",
+            "Attempts beyond those of one offer that are taken in per second; nothing is lost by it.",
+            sensing.intake.skipped,
+        )
+        yield CounterMetricFamily(
             "amaru_health_listeners_dropped", "Listeners to events who read too slowly.", sensing.feed.dropped
         )
         yield from self._field.collect()
