@@ -4,5 +4,10 @@
 known of an offer (latency, errors, coherence, stability), in constant memory. ``features`` names the columns that
 patterns and prediction read.
 
-No I/O and no clocks in here: every instant comes in as an argument, in Unix seconds.
+``patterns`` names what happens, ``prediction`` foresees, ``healer`` acts; ``sense`` holds signatures, patterns and
+predictions over one set of offers, ``report`` is what people read of them, ``memory`` what outlives the process and
+``history`` what came again. ``consciousness`` and ``bridge`` are their faces in Python.
+
+No clocks in here: every instant comes in as an argument, in Unix seconds. I/O is ``memory``'s, ``remote``'s and
+``consciousness``'s alone.
 """
