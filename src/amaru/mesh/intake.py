@@ -19,7 +19,7 @@ from amaru.providers.base import Facts, StreamReply, WholeReply
 
 MAX_WAITING = 4096
 """Attempts that wait to be looked at; more are dropped, and counted."""
-MOST_PER_S = 500.0
+MOST_PER_S = 200.0
 """Attempts of one offer that are taken in per second. Of more, so many are, as they come: whether one is does not hang
 on how it ended, so shares and quantiles stay what they are, and seeing more of them would only cost."""
 SAMPLE_BURST = 100
