@@ -82,6 +82,9 @@ def amaru(folder: Path, port: int, wanted: list[Cell], lanes: list[Lane]) -> p.P
         "tenants": {
             "bench": {"keys": [{"sha256": hashlib.sha256(p.KEY.encode()).hexdigest()}], "weights": {"price": 1}}
         },
+        # Sensed, but not acted upon: a cell is what one request meets, whatever those before it met.
+        "health": {"healing": "off", "prediction": False},
+        "stability": {"guardian": False},
         "routing": {
             "first_token_ms": LIMIT_S * 1e3,
             "idle_ms": LIMIT_S * 1e3,

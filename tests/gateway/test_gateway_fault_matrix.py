@@ -167,7 +167,13 @@ async def run_through_amaru(make_world: MakeWorld, wanted: Sequence[Cell], setup
         "idle_ms": limit_ms,
         "retry_budget": {"ratio": 1.0, "min_per_s": 10_000},
     }
-    extra = {"offers": offers(wanted, setup), "aliases": {}}
+    extra = {
+        "offers": offers(wanted, setup),
+        "aliases": {},
+        # Sensed, but not acted upon: what is to strike must not be foreseen and avoided.
+        "health": {"healing": "off", "prediction": False},
+        "stability": {"guardian": False},
+    }
     async with make_world(names, profiles=profiles, routing=routing, extra=extra) as world:
         lanes = [Lane(world.providers[f"first{lane}"], world.providers[f"second{lane}"]) for lane in range(LANES)]
 

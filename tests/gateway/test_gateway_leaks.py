@@ -282,7 +282,13 @@ async def check(make_world: MakeWorld) -> None:
         "retry_budget": {"ratio": 1.0, "min_per_s": 10_000},
         "breaker": {"consecutive_failures": 1000, "failure_rate": 1.0, "cool_down_s": 0.001, "max_cool_down_s": 0.001},
     }
-    extra = {"offers": list(offers()), "aliases": {}}
+    extra = {
+        "offers": list(offers()),
+        "aliases": {},
+        # Sensed, but not acted upon: what is to strike must not be foreseen and avoided.
+        "health": {"healing": "off", "prediction": False},
+        "stability": {"guardian": False},
+    }
     async with make_world(
         NAMES,
         profiles={name: profile(name) for name in NAMES},

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from amaru.health.prediction_table import BIAS, CALIBRATION, OFTEN, TERMS
 from hypothesis import given
 from hypothesis import strategies as st
 from pattern_samples import BEGINS, MESH, incident
@@ -14,7 +13,8 @@ from pattern_samples import BEGINS, MESH, incident
 from amaru.health.features import N_FEATURES, NAMES, NOTHING_KNOWN
 from amaru.health.incident_types import Trouble
 from amaru.health.incidents import World
-from amaru.health.prediction import WARNS, Prediction
+from amaru.health.prediction import ENOUGH, WARNS, Prediction
+from amaru.health.prediction_table import BIAS, CALIBRATION, OFTEN, TERMS
 from amaru.health.signature import Signatures
 
 FALLING = {"coherence", "stability", "speed_shift"}
@@ -127,3 +127,16 @@ def test_a_table_that_cannot_be_is_refused(
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="features"):
         Prediction().predict([0.0] * (N_FEATURES + 1))
+
+
+def test_the_first_failure_of_a_new_offer_is_no_prophecy() -> None:
+    row = [*NOTHING_KNOWN]
+    row[NAMES.index("errors_fast")] = row[NAMES.index("errors_mid")] = row[NAMES.index("errors_slow")] = 1.0
+    row[NAMES.index("failures_in_a_row")] = 1.0
+    predicted = []
+    for attempts in (1.0, 10.0, ENOUGH, 10 * ENOUGH):
+        row[NAMES.index("outcomes_slow")] = attempts
+        predicted.append(Prediction().predict(row))
+    assert predicted[0] < 0.1
+    assert predicted[1] == pytest.approx(predicted[2] / 2)
+    assert 0.5 < predicted[2] == predicted[3]

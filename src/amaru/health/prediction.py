@@ -19,14 +19,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amaru.health.features import N_FEATURES, NAMES
+from amaru.health.features import N_FEATURES, NAMES, OUTCOMES_SLOW
 from amaru.health.prediction_table import BIAS, CALIBRATION, OFTEN, TERMS
 from amaru.routing.kernels import Floats
 
 WARNS = 0.5
 """From this probability on, a prediction is worth telling as a warning."""
+ENOUGH = 20.0
+"""Attempts behind a prediction. With fewer it is lowered in proportion: the first attempt of a new offer that fails is
+all of its attempts, and no model here was fitted to such offers."""
 
-__all__ = ["OFTEN", "WARNS", "Prediction"]
+__all__ = ["ENOUGH", "OFTEN", "WARNS", "Prediction"]
 
 
 class Prediction:
@@ -88,7 +91,10 @@ class Prediction:
 
     def predict(self, features: Floats | Sequence[float]) -> float:
         """P(hard failure within the next minute) of an offer with this row of ``features``."""
-        log_odds = self.log_odds(features)
+        probability = self._calibrated(self.log_odds(features))
+        return probability * min(max(float(features[OUTCOMES_SLOW]) / ENOUGH, 0.0), 1.0)
+
+    def _calibrated(self, log_odds: float) -> float:
         known, probabilities = self._log_odds, self._probabilities
         above = bisect_right(known, log_odds)
         if above == 0:
