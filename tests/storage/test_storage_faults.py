@@ -197,7 +197,7 @@ async def main():
     full = store.status()
     readable = await store.count()
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    recovered = await store.flush(10.0)
+    recovered = await store.flush(60.0)
     after = store.status()
     counted = await store.count()
     await store.close()
@@ -209,7 +209,7 @@ asyncio.run(main())
 
 def test_a_full_disk_costs_records_not_requests(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HELPERS + DISK_FULL, str(path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", HELPERS + DISK_FULL, str(path)], capture_output=True, text=True, timeout=110, check=True
     )
     told = json.loads(done.stdout)
     assert "SQLITE_IOERR" in told["error"] or "SQLITE_FULL" in told["error"]
