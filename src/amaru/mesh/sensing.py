@@ -100,6 +100,8 @@ class Sensing:
         self._timer = timer
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._waking = False
+        """A wake-up is on its way: under traffic most attempts add nothing to what waits, and need no timer each."""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._look_at = self._step_at = self._snapshot_at = 0.0  # of the loop's clock
@@ -140,9 +142,14 @@ class Sensing:
             self._wake_later()
 
     def _wake_later(self) -> None:
-        if len(self.intake) == 1:
+        if not self._waking and len(self.intake):
+            self._waking = True
             self.start()
-            asyncio.get_running_loop().call_later(TAKE_AFTER_S, self._wake.set)
+            asyncio.get_running_loop().call_later(TAKE_AFTER_S, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._waking = False
+        self._wake.set()
 
     async def settle(self) -> None:
         """Take in all that is queued, now."""
