@@ -11,6 +11,7 @@ from gateway_world import PROVIDER_KEY, MakeWorld
 from amaru.domain import FailureKind
 from amaru.health.observation import Observation
 from amaru.mesh import intake
+from amaru.mesh.sensing import TAKE_AFTER_S
 
 
 async def test_every_attempt_is_observed_with_the_figures_of_its_answer(make_world: MakeWorld) -> None:
@@ -102,6 +103,17 @@ async def test_of_more_attempts_a_second_than_are_taken_in_the_others_are_skippe
             assert (await world.chat()).status_code == 200
         await world.mesh.sensing.settle()
         assert (world.mesh.sensing.observed, world.mesh.sensing.intake.skipped) == (2, 3)
+
+
+async def test_attempts_set_no_timer_while_one_is_set(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "MOST_PER_S", 1.0)  # what waits stays one, and each may seem the first
+    rung: list[None] = []
+    async with make_world(wall=lambda: 1_800_000_000.0) as world:
+        monkeypatch.setattr(world.mesh.sensing, "_wake_up", lambda: rung.append(None))
+        for _ in range(5):
+            assert (await world.chat()).status_code == 200
+        await asyncio.sleep(2 * TAKE_AFTER_S)
+        assert len(rung) == 1
 
 
 async def test_no_text_and_no_key_is_left_in_what_observers_are_told(make_world: MakeWorld) -> None:
