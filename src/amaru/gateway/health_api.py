@@ -7,7 +7,6 @@ keep up is dropped, and slows nothing.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -21,13 +20,13 @@ from amaru.gateway.access import Access
 from amaru.gateway.agent_api import decode
 from amaru.gateway.answers import credentials, json_answer
 from amaru.gateway.health_orders import HealingsOut, HistoryOut, LiftIn, PatternsOut, PinIn, TriggerIn, VetoIn
+from amaru.gateway.queries import MAX_PAGE, limit_of, query_of, seconds_of
 from amaru.health.healer import Healer
 from amaru.health.healing_settings import Veto
 from amaru.mesh import Mesh
 from amaru.mesh.feed import Event, Listener
 from amaru.stability.guardian import Intervention
 
-MAX_PAGE = 500
 DAY_S = 86_400.0
 PULSE_S = 14.0
 """A comment is sent where nothing happened for so long: proxies close what is silent for a minute."""
@@ -37,7 +36,6 @@ _veto, _pin = msgspec.json.Decoder(VetoIn), msgspec.json.Decoder(PinIn)
 _lift, _trigger = msgspec.json.Decoder(LiftIn), msgspec.json.Decoder(TriggerIn)
 MOST_SINCE_S = 9_999_999_999
 """How far back `since_s` may reach: further than any history."""
-_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
 class HealthApi:
@@ -66,30 +64,30 @@ class HealthApi:
     async def providers(self, request: Request) -> Response:
         """Each provider with its signature, what is foreseen, and what it means."""
         self._require_operator(request)
-        _known(request, ())
+        query_of(request, ())
         return json_answer(await self._sensing.report())
 
     async def patterns(self, request: Request) -> Response:
         """Patterns, newest first: those under way, and those of the past."""
         self._require_operator(request)
-        query = _known(request, ("limit",))
+        query = query_of(request, ("limit",))
         sensing = self._sensing
         await sensing.look()
         past = sorted(sensing.chronicle.patterns(), key=lambda one: -one.at)
-        return json_answer(PatternsOut(tuple(past[: _limit(query)]), tuple(sorted(sensing.sense.patterns.active))))
+        return json_answer(PatternsOut(tuple(past[: limit_of(query)]), tuple(sorted(sensing.sense.patterns.active))))
 
     async def history(self, request: Request) -> Response:
         """What came more than once within ``since_s`` seconds: by provider, cause and hour of the day."""
         self._require_operator(request)
-        query = _known(request, ("since_s",))
+        query = query_of(request, ("since_s",))
         return json_answer(HistoryOut(tuple(self._sensing.chronicle.recurring(self._wall() - _since_s(query)))))
 
     async def healings(self, request: Request) -> Response:
         """Healings with their effects, newest first, what people forbade, and the guardian's interventions."""
         self._require_operator(request)
-        query = _known(request, ("limit",))
+        query = query_of(request, ("limit",))
         await self._sensing.look()
-        return json_answer(self._healings(_limit(query)))
+        return json_answer(self._healings(limit_of(query)))
 
     def _healings(self, limit: int) -> HealingsOut:
         sensing = self._sensing
@@ -146,7 +144,7 @@ class HealthApi:
 
     async def _ordered(self, request: Request, decoder: msgspec.json.Decoder[T]) -> T:
         self._require_operator(request)
-        _known(request, ())
+        query_of(request, ())
         if not self._sensing.enabled:
             raise RequestError(409, "Health is switched off: health.enabled is false.", code="switched_off")
         return decode(decoder, await request.body())
@@ -161,7 +159,7 @@ class HealthApi:
     async def events(self, request: Request) -> Response:
         """What happens, as it happens: `report` first, then `pattern`, `healing`, `field` and `guardian`."""
         self._require_operator(request)
-        _known(request, ())
+        query_of(request, ())
         listener = self._sensing.feed.listen()
         if listener is None:
             raise RequestError(
@@ -229,29 +227,12 @@ def _event(kind: str, id: int, data: Any) -> bytes:  # Any: JSON
     return b"event: %b\nid: %d\ndata: %b\n\n" % (kind.encode(), id, msgspec.json.encode(data))
 
 
-def _known(request: Request, names: tuple[str, ...]) -> dict[str, str]:
-    """The query, which may name only these."""
-    query = dict(request.query_params)
-    for name in query:
-        if name not in names:
-            known = f"; known: {', '.join(names)}" if names else ""
-            raise RequestError(400, f"Unknown query parameter {name[:64]!r}{known}.", param=name[:64])
-    return query
-
-
-def _limit(query: dict[str, str]) -> int:
-    limit = query.get("limit", "50")
-    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_PAGE:
-        raise RequestError(400, f"limit must be a whole number from 1 to {MAX_PAGE}.", param="limit")
-    return int(limit)
-
-
 def _since_s(query: dict[str, str]) -> float:
-    text = query.get("since_s", str(30 * DAY_S))
-    if not _SECONDS.fullmatch(text) or float(text) > MOST_SINCE_S:
+    since_s = seconds_of(query.get("since_s", str(30 * DAY_S)))
+    if since_s is None or since_s > MOST_SINCE_S:
         raise RequestError(
             400,
             f"since_s must be seconds back from now, for instance 2592000, and at most {MOST_SINCE_S}.",
             param="since_s",
         )
-    return float(text)
+    return since_s

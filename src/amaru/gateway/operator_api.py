@@ -19,13 +19,12 @@ from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
 from amaru.gateway.answers import CONTENT_JSON, credentials, headers_of, json_answer, store_unavailable
 from amaru.gateway.openapi import openapi_document
+from amaru.gateway.queries import limit_of, query_of, seconds_of
 from amaru.mesh import Views
 from amaru.protocols.openai import error_body
 
-MAX_PAGE = 500
 JSON = CONTENT_JSON.decode()
 _CURSOR = re.compile(r"[0-9a-f]{32}")
-_SINCE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
 class OperatorApi:
@@ -115,13 +114,7 @@ class OperatorApi:
     async def decisions(self, request: Request) -> Response:
         """Stored decisions, newest first, one page at a time: `limit`, `cursor`, `resource`, `offer`, `ok`, `since`."""
         tenant = self._tenant_or_operator(request)
-        query = dict(request.query_params)
-        known = {"limit", "cursor", "tenant", "resource", "offer", "ok", "since"}
-        for name in query:
-            if name not in known:
-                raise RequestError(
-                    400, f"Unknown query parameter {name[:64]!r}; known: {', '.join(sorted(known))}.", param=name[:64]
-                )
+        query = query_of(request, ("cursor", "limit", "offer", "ok", "resource", "since", "tenant"))
         if tenant is not None:
             query["tenant"] = tenant.id
         page = await self._views.decisions(**_page(query))
@@ -167,10 +160,7 @@ def _drop_details(decision: dict[str, Any]) -> None:  # Any: JSON
 
 def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of several types
     page: dict[str, Any] = {name: query[name] for name in ("tenant", "resource", "offer", "cursor") if name in query}
-    limit = query.get("limit", "50")
-    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_PAGE:
-        raise RequestError(400, f"limit must be a whole number from 1 to {MAX_PAGE}.", param="limit")
-    page["limit"] = int(limit)
+    page["limit"] = limit_of(query)
     if "cursor" in query and not _CURSOR.fullmatch(query["cursor"]):
         raise RequestError(400, "cursor must be the next_cursor of the page before.", param="cursor")
     if "ok" in query:
@@ -178,9 +168,10 @@ def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of
             raise RequestError(400, "ok must be `true` or `false`.", param="ok")
         page["ok"] = query["ok"] == "true"
     if "since" in query:
-        if not _SINCE.fullmatch(query["since"]) or not 0.0 <= float(query["since"]) < 1e12:
+        since = seconds_of(query["since"])
+        if since is None or since >= 1e12:
             raise RequestError(400, "since must be Unix seconds, for instance 1767225600.", param="since")
-        page["since"] = float(query["since"])
+        page["since"] = since
     return page
 
 

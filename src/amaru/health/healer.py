@@ -361,10 +361,6 @@ class Healer:
         """All that are under way, and the last that were, newest first."""
         return sorted((*self.active.values(), *self._history), key=lambda action: action.at, reverse=True)
 
-    def healings_of(self, offer: str) -> int:
-        """How many healings of it are known, those under way included."""
-        return sum(offer in action.offers and action.applied for action in self.actions())
-
     # ---- restarts -----------------------------------------------------------------------------------------------
 
     def state(self) -> bytes:

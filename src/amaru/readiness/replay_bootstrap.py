@@ -16,27 +16,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from amaru.learning.intervals import CONFIDENCE, Interval
 from amaru.readiness.replay_data import ReplayReport
 from amaru.readiness.replay_series import HISTOGRAM_BINS, HISTOGRAM_FROM_S, HISTOGRAM_RATIO, Series
 
 DRAWS = 2000
-CONFIDENCE = 0.95
 LEAST_INTERVALS = 10
 """Runs of fewer are not resampled: there is too little to draw from."""
 
 Array = npt.NDArray[np.floating[Any]]  # Any: numpy's precision
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """Where 95 % of the resampled differences lie."""
-
-    low: float
-    high: float
-
-    @property
-    def sure(self) -> bool:
-        """Whether all of it is on one side of nothing."""
-        return self.low > 0 or self.high < 0
 
 
 class Differences(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from amaru.learning.intervals import Interval
 from amaru.readiness.markdown import chosen_seconds, escaped, number, seconds, share, table, usd
-from amaru.readiness.replay_bootstrap import Interval
 from amaru.readiness.replay_comparison import Comparison, Row, Unit
 
 
