@@ -453,7 +453,7 @@ async def test_a_cancelled_task_cancels_the_providers_call(events: tuple[bytes, 
     ("body", "content_type", "kind"),
     [
         (b'{"error":{"message":"m","code":"insufficient_quota"}}', b"application/json", FailureKind.QUOTA_EXHAUSTED),
-        (b'{"choices":[{"message":{"content":"x"}}]}', b"application/json", FailureKind.MALFORMED_BODY),
+        (b'{"choices":[{"message":null}]}', b"application/json", FailureKind.MALFORMED_BODY),
         (b"{}", b"application/json; charset=utf-8", FailureKind.MALFORMED_BODY),
         (b"", b"application/json", FailureKind.MALFORMED_BODY),
         (b"<html></html>", b"text/html", FailureKind.MALFORMED_BODY),

@@ -1,4 +1,4 @@
-"""A stream whose provider is asked without one: a whole answer in chunks, and the failures of a whole answer."""
+"""A stream whose provider sends none, asked for one or not: a whole answer in chunks, and its failures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import json
 import pytest
 from openai_peer import OFFER, Exchange, Peer, chat, peer, read_all
 
-from amaru.domain import FailureKind, Usage
+from amaru.domain import FailureKind, Kind, Usage
 from amaru.errors import Failure
+from amaru.protocols.adapting_evidence import find_adaptation
 from amaru.protocols.openai import OpenAIRequest
 from amaru.providers.base import StreamReply, Timing, WholeReply
 
@@ -23,12 +24,14 @@ ANSWER = json.dumps(
 ).encode()
 
 
-def ask(provider: Peer, request: OpenAIRequest | None = None, **seconds: float) -> asyncio.Future[StreamReply]:
+def ask(
+    provider: Peer, request: OpenAIRequest | None = None, *, whole: bool = True, **seconds: float
+) -> asyncio.Future[StreamReply]:
     async def call() -> StreamReply:
         now = asyncio.get_running_loop().time()
         at = {"first_token": 5.0, "answer": 5.0, **seconds}
         timing = Timing(now + at["first_token"], now + at["answer"], idle_s=5.0, deadline_at=now + 10.0)
-        reply = await provider.provider.call(OFFER, request or chat(stream=True), timing, whole=True)
+        reply = await provider.provider.call(OFFER, request or chat(stream=True), timing, whole=whole)
         assert isinstance(reply, StreamReply)
         return reply
 
@@ -95,6 +98,42 @@ async def test_it_fails_as_a_whole_answer_does(status: int, body: bytes, kind: F
         with pytest.raises(Failure) as caught:
             await ask(provider)
         assert caught.value.kind is kind
+
+
+async def test_a_whole_answer_that_comes_unasked_is_told_as_a_stream() -> None:
+    async with peer(answer) as provider:
+        asked = chat(stream=True, stream_options={"include_usage": True})
+        reply, wanted = await ask(provider, asked, whole=False), await ask(provider, asked)
+        assert await read_all(reply) == await read_all(wanted)
+        assert reply.facts.usage == Usage(4, 2)
+        assert [json.loads(exchange.body).get("stream") for exchange in provider.exchanges] == [True, None]
+        assert provider.provider.unread(OFFER.id) == ()
+
+
+async def test_so_is_one_of_another_shape_once_its_shape_is_known() -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.answer(200, ANSWER.replace(b'"message"', b'"reply"'))
+
+    async with peer(script) as provider:
+        with pytest.raises(Failure) as caught:
+            await ask(provider, whole=False)
+        assert caught.value.kind is FailureKind.MALFORMED_BODY
+        (kept,) = provider.provider.unread(OFFER.id)
+        assert (kept.kind, kept.stream) == (Kind.CHAT, False)
+        provider.provider.adapt(OFFER.id, find_adaptation(kept.kind, kept.body, stream=False))
+        told = await read_all(await ask(provider, whole=False))
+        assert b'"content":"Paris."' in told
+
+
+async def test_one_that_is_cut_short_is_no_stream_that_was_cut() -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n", ANSWER[:40])
+        exchange.close()
+
+    async with peer(script) as provider:
+        with pytest.raises(Failure) as caught:
+            await ask(provider, whole=False)
+        assert caught.value.kind is FailureKind.MALFORMED_BODY  # nothing was handed on: it may be asked again
 
 
 async def test_the_limit_on_whole_answers_holds_and_giving_up_cancels_the_call() -> None:

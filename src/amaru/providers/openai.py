@@ -133,28 +133,26 @@ class OpenAIProvider:
             response.set_deadline(limit_at, _NO_ANSWER, "the answer was not there in time")
             if not 200 <= response.status < 300:
                 raise await self._refusal(response, limit_at)
-            if not stream:
-                # Read here, not one coroutine further down: each costs every wake-up of every request.
-                body = await response.read(MAX_ANSWER_BYTES)
-                if adapter is not None:
-                    return self._adapted(adapter, offer, request, response, body)
-                answer = self._whole(request.kind, response, body)
-                if _lacks(answer.facts, request.kind):
-                    self._unread.keep(offer.id, request.kind, body)
-                return answer
-            media_type = response.headers.get(b"content-type", b"").lower()
-            if b"json" in media_type or b"html" in media_type:
-                raise await self._not_a_stream(request.kind, response)
-            if adapter is None:
-                wordless = partial(self._unread.keep, offer.id, request.kind, stream=True)
-                reply = OpenAIStreamReply(response, request, timing, self._error, wordless)
-            else:
-                reply = OpenAIStreamReply(AdaptedResponse(response, adapter), request, timing, self._error)
-            await reply.open()
+            if stream and not _is_document(response):
+                if adapter is None:
+                    wordless = partial(self._unread.keep, offer.id, request.kind, stream=True)
+                    reply = OpenAIStreamReply(response, request, timing, self._error, wordless)
+                else:
+                    reply = OpenAIStreamReply(AdaptedResponse(response, adapter), request, timing, self._error)
+                await reply.open()
+                return reply
+            # Read here, not one coroutine further down: each costs every wake-up of every request.
+            body = await response.read(MAX_ANSWER_BYTES)
+            if stream:  # a whole answer came all the same: it is told as a stream, so nothing of it is lost
+                asked = as_whole(request)
+                adapter = self._adapter(offer, asked) if self._adaptations else None
+                told = self._answer(adapter, offer, asked, response, body)
+                return WholeStreamReply(told, request, asyncio.get_running_loop().time())
+            return self._answer(adapter, offer, request, response, body)
         except Failure as failure:
             if adapter is not None or not self._keeps_unread(failure, offer, request.kind, response, body, reply):
                 response.close()
-            cut_short = not stream and failure.kind is FailureKind.STREAM_CUT
+            cut_short = reply is None and failure.kind is FailureKind.STREAM_CUT
             raised = _cut_short(response) if cut_short else failure
             raised.generated_bytes = _generated_bytes(raised, response, reply)
             if raised is failure:
@@ -163,7 +161,16 @@ class OpenAIProvider:
         except BaseException:
             response.close()
             raise
-        return reply
+
+    def _answer(
+        self, adapter: Adapter | None, offer: Offer, request: OpenAIRequest, response: HttpResponse, body: bytes
+    ) -> WholeReply:
+        if adapter is not None:
+            return self._adapted(adapter, offer, request, response, body)
+        answer = self._whole(request.kind, response, body)
+        if _lacks(answer.facts, request.kind):
+            self._unread.keep(offer.id, request.kind, body)
+        return answer
 
     def _whole(self, kind: Kind, response: HttpResponse, body: bytes) -> WholeReply:
         received = response.bytes_received
@@ -219,17 +226,6 @@ class OpenAIProvider:
         usage = count_usage(offer.model, prompt_of(request), facts.output_text, facts.output_chars)
         return WholeReply(reply.status, with_usage(request.kind, reply.body, usage), reply.content_type, facts)
 
-    async def _not_a_stream(self, kind: Kind, response: HttpResponse) -> Failure:
-        """A stream was asked for and something else came: an error, or an answer that cannot be used."""
-        body = await _read_whole(response, MAX_ANSWER_BYTES)
-        try:
-            answer = parse_answer(kind, body)
-        except ValueError as error:
-            return _malformed(response, f"no stream came, and {error}")
-        if answer.error is not None:
-            return self._error(answer.error, response)
-        return _malformed(response, "a whole answer came where a stream was asked for")
-
     async def _refusal(self, response: HttpResponse, limit_at: float) -> Failure:
         """The failure that a status other than 2xx means. Its body is welcome, but not waited for: others may serve."""
         at = min(limit_at, asyncio.get_running_loop().time() + REFUSAL_S)
@@ -260,13 +256,10 @@ def _lacks(facts: Facts, kind: Kind) -> bool:
     return kind is not Kind.EMBEDDING and not (facts.output_text and facts.finish_reasons)
 
 
-async def _read_whole(response: HttpResponse, max_bytes: int) -> bytes:
-    try:
-        return await response.read(max_bytes)
-    except Failure as failure:
-        if failure.kind is FailureKind.STREAM_CUT:
-            raise _cut_short(response) from failure
-        raise
+def _is_document(response: HttpResponse) -> bool:
+    """Whether a body is to be read as a whole: JSON, or the page of some proxy, where events were asked for."""
+    media_type = response.headers.get(b"content-type", b"").lower()
+    return b"json" in media_type or b"html" in media_type
 
 
 def _generated_bytes(failure: Failure, response: HttpResponse, reply: OpenAIStreamReply | None) -> int | None:
