@@ -59,6 +59,26 @@ class CheckpointError(AmaruError):
     reason."""
 
 
+class LedgerError(AmaruError):
+    """The ledger cannot be opened, read or written; the message names the place in it and what to do."""
+
+
+class ProofError(LedgerError):
+    """Something shown as evidence (a proof, a signed note, a checkpoint) does not prove what it claims."""
+
+
+class LedgerBusy(LedgerError):
+    """Another writer holds the log; the message names it."""
+
+
+class LedgerCorrupt(LedgerError):
+    """What lies in the log's store is not what was written there; the message names the first place at fault."""
+
+
+class EntryPruned(LedgerError):
+    """The entry's text was removed by a logged pruning; its hash remains, and all proofs of it still hold."""
+
+
 class Failure(AmaruError):
     """One provider failure, as the taxonomy has it.
 
