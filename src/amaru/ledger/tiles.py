@@ -27,14 +27,14 @@ class Tile(NamedTuple):
     """One file of the layout: a hash tile, or an entry bundle where ``level`` is ``ENTRIES``."""
 
     level: int
-    index: int
+    number: int
     width: int = TILE_WIDTH
 
     @property
     def path(self) -> str:
         """Its path under the log's prefix."""
         level = "entries" if self.level == ENTRIES else str(self.level)
-        return f"tile/{level}/{number_path(self.index)}{self.suffix}"
+        return f"tile/{level}/{number_path(self.number)}{self.suffix}"
 
     @property
     def suffix(self) -> str:
@@ -78,10 +78,10 @@ def parse_path(path: str) -> Tile:
     return tile
 
 
-def width_at(level: int, index: int, size: int) -> int:
+def width_at(level: int, number: int, size: int) -> int:
     """How many hashes (or entries) a tile holds in a tree of ``size`` leaves: 0 to 256."""
     rows = size >> TILE_HEIGHT * max(level, 0)
-    return max(0, min(TILE_WIDTH, rows - index * TILE_WIDTH))
+    return max(0, min(TILE_WIDTH, rows - number * TILE_WIDTH))
 
 
 def tiles_of(size: int, *, since: int = 0) -> Iterator[Tile]:
@@ -90,15 +90,15 @@ def tiles_of(size: int, *, since: int = 0) -> Iterator[Tile]:
     while rows := size >> TILE_HEIGHT * level:
         before = since >> TILE_HEIGHT * level
         if rows > before:
-            for index in range(before // TILE_WIDTH, (rows + TILE_WIDTH - 1) // TILE_WIDTH):
-                yield Tile(level, index, min(TILE_WIDTH, rows - index * TILE_WIDTH))
+            for number in range(before // TILE_WIDTH, (rows + TILE_WIDTH - 1) // TILE_WIDTH):
+                yield Tile(level, number, min(TILE_WIDTH, rows - number * TILE_WIDTH))
         level += 1
 
 
 def bundles_of(size: int, *, since: int = 0) -> Iterator[Tile]:
     """As ``tiles_of``, of entry bundles."""
-    for index in range(since // TILE_WIDTH, (size + TILE_WIDTH - 1) // TILE_WIDTH):
-        yield Tile(ENTRIES, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
+    for number in range(since // TILE_WIDTH, (size + TILE_WIDTH - 1) // TILE_WIDTH):
+        yield Tile(ENTRIES, number, min(TILE_WIDTH, size - number * TILE_WIDTH))
 
 
 def edge_of(size: int) -> Iterator[Tile]:
