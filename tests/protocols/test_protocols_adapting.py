@@ -104,6 +104,59 @@ def test_a_renamed_field_is_found_and_read(sent: dict[str, Any], words: tuple[st
     assert adapted(sent) == (GOOD, words)
 
 
+@pytest.mark.parametrize(
+    ("sent", "told", "words"),
+    [
+        ({"data": GOOD}, GOOD, ("data read as the whole answer",)),
+        (
+            {"success": True, "errors": [], "id": "outer", "result": GOOD},
+            {"success": True, "errors": [], **GOOD},
+            ("result read as the whole answer",),
+        ),
+        (
+            {"code": 0, "usage": GOOD["usage"], "Response": {**GOOD, "usage": None, "error": None}},
+            {"code": 0, **GOOD, "error": None},
+            ("Response read as the whole answer",),
+        ),
+        (
+            {"payload": {"outputs" if name == "choices" else name: value for name, value in GOOD.items()}},
+            GOOD,
+            ("payload read as the whole answer", "outputs read as choices"),
+        ),
+    ],
+)
+def test_an_answer_in_an_envelope_is_taken_out(
+    sent: dict[str, Any], told: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    assert adapted(sent) == (told, words)
+
+
+def test_so_are_embeddings_and_the_events_of_a_stream() -> None:
+    vectors = {"object": "list", "model": "m", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]}
+    usage = {"usage": {"prompt_tokens": 1, "total_tokens": 1}}
+    assert adapted({"data": {**vectors, **usage}}, Kind.EMBEDDING) == (
+        {**vectors, **usage},
+        ("data read as the whole answer",),
+    )
+    chunks = [chunk({"role": "assistant", "content": ""}), chunk({"content": "Ur."}, "stop")]
+    usage_chunk = {**chunk({}), "choices": [], **usage}
+    wrapped = events(*({"status": "ok", "data": one} for one in (*chunks, usage_chunk)))
+    told, words = streamed(wrapped)
+    assert words == ("data read as the whole answer",)
+    assert told == [{"status": "ok", **one} for one in (*chunks, usage_chunk)]
+
+
+def test_what_is_in_the_envelope_is_an_answer_or_is_left_there() -> None:
+    found = find_adaptation(Kind.CHAT, json.dumps({"data": GOOD}).encode(), stream=False)
+    assert found is not None
+    adapter = Adapter(Adapted(found), Kind.CHAT, stream=False, blanks=BLANKS)
+    for other in ({"data": {"error": {"message": "busy"}}}, {"data": None, "error": {"message": "busy"}}, {"data": []}):
+        body = json.dumps(other).encode()
+        assert adapter.rewrite(body) is body
+    both = {"error": {"message": "busy"}, "data": GOOD}
+    assert adapter.rewrite(json.dumps(both).encode()) == json.dumps(both).encode()
+
+
 def test_what_is_missing_beside_the_answer_is_supplied() -> None:
     bare = {"choices": [{"message": {"content": "Paris."}}, {"message": {"content": "Ur."}}], "usage": None}
     answer, words = adapted(bare)
@@ -284,6 +337,10 @@ def test_what_is_no_event_of_an_answer_passes_as_it_is() -> None:
         {"message": "overloaded", "detail": "try again"},
         {"outputs": []},
         {"outputs": ["Paris."]},
+        {"data": GOOD, "result": GOOD},
+        {"data": {"data": GOOD}},
+        {"message_of_the_day": GOOD},
+        {"data": {"error": {"message": "busy"}}},
         {"t-e-x-t" * 20: "x"},
         GOOD,
     ],
@@ -347,10 +404,10 @@ def test_adaptations_of_several_kinds_of_answer_are_put_together() -> None:
     both = whole | stream
     assert both.knows(Kind.CHAT, stream=True)
     assert both.knows(Kind.CHAT, stream=False)
-    assert both.renamed == {"choices[].text": "choices[].message", "choices[].delta.text": "choices[].delta.content"}
-    assert both.defaults["choices[].index"] == "its place in the list"
-    assert (both | later).renamed["choices[].delta.output_text"] == "choices[].delta.content"
-    assert "choices[].delta.text" not in (both | later).renamed
+    assert "choices[].text read as message" in both.words
+    assert "choices[].delta.text read as content" in both.words
+    assert "choices[].delta.output_text read as content" in (both | later).words
+    assert "choices[].delta.text read as content" not in (both | later).words
     assert both | later | Adaptation(()) == both | later
 
 

@@ -76,7 +76,7 @@ def every_rule(kind: Kind, *, stream: bool) -> Adaptation:
             found += rules(field.below) if field.below is not None else []
         return found
 
-    return Adaptation(tuple(rules(LEVELS[kind, stream])))
+    return Adaptation((Rule(kind, stream, "", "data"), *rules(LEVELS[kind, stream])))
 
 
 def adapter_of(adaptation: Adaptation, kind: Kind = Kind.CHAT, *, stream: bool = False) -> Adapter:
@@ -127,14 +127,17 @@ def renamed(level: Level, value: dict[str, Any], data: st.DataObject, chosen: di
 @given(wholes(), st.data())
 def test_names_of_the_table_are_undone_in_whole_answers(answer: dict[str, Any], data: st.DataObject) -> None:
     chosen: dict[str, str] = {}
-    body = json.dumps(renamed(LEVELS[Kind.CHAT, False], answer, data, chosen)).encode()
-    if all(place.rpartition(".")[2] == name for place, name in chosen.items()):
+    envelope = data.draw(st.none() | st.sampled_from(["data", "Result", "response"]), label="envelope")
+    sent = renamed(LEVELS[Kind.CHAT, False], answer, data, chosen)
+    body = json.dumps(sent if envelope is None else {envelope: sent}).encode()
+    if envelope is None and all(place.rpartition(".")[2] == name for place, name in chosen.items()):
         assert find_adaptation(Kind.CHAT, body, stream=False) is None
         return
     found = find_adaptation(Kind.CHAT, body, stream=False)
     assert found is not None
     assert json.loads(adapter_of(found).rewrite(body)) == answer
-    assert len(found.renamed) == sum(place.rpartition(".")[2] != name for place, name in chosen.items())
+    renames = sum(place.rpartition(".")[2] != name for place, name in chosen.items())
+    assert sum(rule.source is not None for rule in found.rules) == renames + (envelope is not None)
 
 
 @given(streams(), st.data())

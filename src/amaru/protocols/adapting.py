@@ -24,8 +24,10 @@ from amaru.protocols.adapting_fields import (
     Level,
     absent,
     fits,
+    has_core,
     read_fields,
     read_items,
+    unwrapped,
 )
 from amaru.protocols.sse import EventSplitter, EventTooLargeError, parse_event
 
@@ -56,8 +58,8 @@ _write = msgspec.json.encode
 class Rule(Struct, frozen=True, gc=False):
     """How one field of one kind of answer is come by.
 
-    ``path`` is where OpenAI has it (``choices[].message.content``). ``source`` is the name under which the provider
-    sends it, in the same place; ``None``: it does not, and amaru supplies it.
+    ``path`` is where OpenAI has it (``choices[].message.content``); empty: it is the whole answer. ``source`` is the
+    name under which the provider sends it, in the same place; ``None``: it does not, and amaru supplies it.
     """
 
     kind: Kind
@@ -68,6 +70,8 @@ class Rule(Struct, frozen=True, gc=False):
     @property
     def words(self) -> str:
         """For people: ``choices[].message.text read as content``."""
+        if not self.path:
+            return f"{self.source} read as the whole answer"
         place, _, name = self.path.rpartition(".")
         if self.source is None:
             return f"{self.path} missing or null: {_SUPPLIED[name]}"
@@ -82,20 +86,6 @@ class Adaptation(Struct, frozen=True, gc=False):
     def __or__(self, newer: Adaptation) -> Adaptation:
         known = {(rule.kind, rule.stream) for rule in newer.rules}
         return Adaptation((*(rule for rule in self.rules if (rule.kind, rule.stream) not in known), *newer.rules))
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Where the provider has a field, and where OpenAI has it."""
-        return {
-            rule.path.rpartition(".")[0] + "." * ("." in rule.path) + rule.source: rule.path
-            for rule in self.rules
-            if rule.source is not None
-        }
-
-    @property
-    def defaults(self) -> dict[str, str]:
-        """What is supplied, and with what."""
-        return {rule.path: _SUPPLIED[rule.path.rpartition(".")[2]] for rule in self.rules if rule.source is None}
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -127,6 +117,8 @@ class Blanks(Struct, frozen=True, gc=False):
 class _Rules(Struct, gc=False):
     """The rules of one kind of answer, by the object that they concern."""
 
+    envelope: str | None = None
+    """The field in which the whole answer stands."""
     renamed: dict[str, list[tuple[Field, str]]] = {}
     supplied: dict[str, list[Field]] = {}
     paths: set[str] = set()
@@ -137,7 +129,11 @@ class _Rules(Struct, gc=False):
 def _compiled(adaptation: Adaptation, kind: Kind, stream: bool) -> _Rules:
     rules = _Rules()
     for rule in adaptation.rules:
-        if rule.kind is kind and rule.stream is stream:
+        if rule.kind is not kind or rule.stream is not stream:
+            continue
+        if not rule.path:
+            rules.envelope = rule.source
+        else:
             _add(rules, LEVELS[kind, stream], rule)
     return rules
 
@@ -192,9 +188,11 @@ class Adapter:
         if data.count(b"{") > MAX_OBJECTS:
             return data
         try:
-            fields = read_fields(data)
-            if not absent(fields.get("error")) or not self._object(self._level, fields, 0):
-                return data
+            sent = read_fields(data)
+            fields = self._unwrapped(sent)
+            changed = self._object(self._level, fields, 0) or fields is not sent
+            if not (changed and absent(fields.get("error")) and has_core(self._level, fields, piece=self._stream)):
+                return data  # no answer: an error without its frame, perhaps
             rewritten = _write(fields)
         except (ValueError, RecursionError):
             return data
@@ -207,11 +205,16 @@ class Adapter:
             self._changed = True
             self._adapted.rewritten += 1
 
+    def _unwrapped(self, sent: Fields) -> Fields:
+        """The answer's own fields: ``sent``, unless that is but an envelope around them."""
+        envelope = self._rules.envelope
+        if envelope is None or has_core(self._level, sent, piece=self._stream):
+            return sent
+        return unwrapped(envelope, sent) or sent
+
     def _object(self, level: Level, fields: Fields, place: int) -> bool:
         """Rewrite one object in its place; whether anything changed."""
         changed = rename(self._rules.renamed.get(level.path, ()), fields, piece=self._stream)
-        if not level.path and any(field.core and absent(fields.get(field.name)) for field in level.fields):
-            return False  # no answer: an error without its frame, perhaps
         for field in self._rules.supplied.get(level.path, ()):
             if self._stream and field.name == "role" and not self._opens_choice():
                 continue

@@ -1,9 +1,9 @@
 """Finds in a sample of answers what would make them OpenAI's: other names for fields, and fields that are missing.
 
 Nothing is guessed. A field counts as renamed where it is missing throughout the sample, and exactly one other field in
-its place has a name known for it and a value that it could hold. Where two could be an answer's content, or where the
-rules found do not make the sample an answer, there is no adaptation. This runs outside of requests, on a sample that
-somebody kept.
+its place has a name known for it and a value that it could hold. A field counts as an envelope where the sample has no
+answer outside of it, and one in it. Where two could be an answer's content, or where the rules found do not make the
+sample an answer, there is no adaptation. This runs outside of requests, on a sample that somebody kept.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from amaru.protocols.adapting import (
     supplied,
 )
 from amaru.protocols.adapting_fields import (
+    ENVELOPES,
     LEVELS,
     Field,
     Fields,
     Level,
     absent,
     fits,
+    has_core,
     plain,
     read_fields,
     read_items,
+    unwrapped,
 )
 from amaru.protocols.answers import parse_answer
 from amaru.protocols.sse import EventSplitter, parse_event
@@ -57,7 +60,12 @@ def find_adaptation(kind: Kind, body: bytes, *, stream: bool) -> Adaptation | No
         answers = _events(body) if stream else [read_fields(body)]
         if not answers or any(not absent(answer.get("error")) for answer in answers):
             return None
-        rules = _Search(kind, stream).look(level, answers)
+        rules = []
+        envelope = _envelope(level, answers, stream=stream)
+        if envelope is not None:
+            answers = [unwrapped(envelope, answer) or answer for answer in answers]
+            rules.append(Rule(kind, stream, "", envelope))
+        rules += _Search(kind, stream).look(level, answers)
         adaptation = Adaptation(tuple(rules))
         return adaptation if rules and _is_answer(kind, body, adaptation, stream=stream) else None
     except (ValueError, RecursionError):  # no JSON, no object where one should be, or ambiguous
@@ -72,6 +80,32 @@ def _events(body: bytes) -> list[Fields]:
         if event.data is not None and event.data.strip() not in (b"", b"[DONE]") and event.event in (b"", b"message"):
             answers.append(read_fields(event.data))
     return answers
+
+
+def _envelope(level: Level, answers: list[Fields], *, stream: bool) -> str | None:
+    """The one field that holds the answers, each of which stands in an object of its own."""
+    if any(_could_be(level, answer, stream=stream) for answer in answers):
+        return None
+    found = {
+        name
+        for answer in answers
+        for name in answer
+        if plain(name) in ENVELOPES
+        and (inside := unwrapped(name, answer)) is not None
+        and _could_be(level, inside, stream=stream)
+    }
+    if len(found) > 1:
+        raise _AmbiguousError(f"{len(found)} fields could hold the answer")
+    return found.pop() if found else None
+
+
+def _could_be(level: Level, fields: Fields, *, stream: bool) -> bool:
+    """Whether an object holds what an answer cannot be without, under its own name or one known for it."""
+    known = level.names()
+    return has_core(level, fields, piece=stream) or any(
+        (field := known.get(plain(name))) is not None and field.core and fits(field.holds, value, piece=False)
+        for name, value in fields.items()
+    )
 
 
 def _is_answer(kind: Kind, body: bytes, adaptation: Adaptation, *, stream: bool) -> bool:

@@ -130,7 +130,40 @@ def _are_objects(data: bytes) -> bool:
     return bool(items) and all(bytes(item).startswith(b"{") for item in items)
 
 
+def has_core(level: Level, fields: Fields, *, piece: bool) -> bool:
+    """Whether an object holds what it cannot be without, under OpenAI's name.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        A value is no JSON.
+    """
+    return all(
+        (value := fields.get(field.name)) is not None and fits(field.holds, value, piece=piece)
+        for field in level.fields
+        if field.core
+    )
+
+
+def unwrapped(envelope: str, fields: Fields) -> Fields | None:
+    """What stands in the field ``envelope``, with what stands beside it; ``None``: it holds no object.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        The object is no JSON.
+    """
+    value = fields.get(envelope)
+    if value is None or not bytes(value).startswith(b"{"):
+        return None
+    inside = {name: held for name, held in read_fields(value).items() if not absent(held) or name not in fields}
+    return {**{name: held for name, held in fields.items() if name != envelope}, **inside}
+
+
 # ---- the table ------------------------------------------------------------------------------------------------------
+
+ENVELOPES = frozenset(("data", "result", "response", "output", "body", "payload", "answer", "completion"))
+"""Names, as ``plain`` has them, of fields in which a whole answer was put, beside a status or a request's id."""
 
 _TEXTS = ("text", "output_text", "generated_text", "response", "answer", "value", "body")
 _USAGE = Level(

@@ -1,4 +1,4 @@
-"""The stream that a whole answer makes: for offers that are asked for one while their streams break, or send no other."""
+"""The stream that a whole answer makes: for offers asked for one while their streams break, or which send no other."""
 
 from __future__ import annotations
 
