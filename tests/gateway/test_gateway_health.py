@@ -11,9 +11,14 @@ import msgspec
 import pytest
 from gateway_world import KEY, OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World, until
 
+from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.health.report import HealthReport
 from amaru.mesh import feed
 
+SLOW = InfrastructurePattern(
+    id="p", kind=PatternKind.DEGRADATION, at=1.0, confidence=0.9, offers=("alpha/sim",), providers=("alpha",),
+    impact=Impact.MAJOR, cause="latency", suggested=None, detail="three times as slow",
+)  # fmt: skip
 OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
 
 
@@ -69,6 +74,23 @@ async def test_the_report_names_every_provider_with_its_figures(world: World) ->
     assert alpha.signature.latency_p99_ms is not None
     assert beta.signature.total == 1
     assert report.observed >= 3
+
+
+async def test_the_status_says_in_brief_what_is_sensed(world: World) -> None:
+    calm = (await get(world, "/status"))["sensing"]
+    assert calm == {
+        "enabled": True, "patterns": {}, "healings": {}, "psi": None, "observed": 0, "dropped": 0, "memory": "ok",
+    }  # fmt: skip
+    await world.chat()
+    pinned = (await order(world, "/health/healings/pin", kind="weight", offers=["alpha/sim"], reason="a test")).json()
+    world.mesh.sensing.lost += 2
+    world.mesh.sensing.sense.patterns.active["p"] = SLOW
+    await world.mesh.sensing.step()
+    now = (await get(world, "/status"))["sensing"]
+    assert now["patterns"] == {"p": "degradation of alpha: three times as slow"}
+    assert now["healings"] == {pinned["id"]: "weight of alpha/sim: a test"}
+    assert (now["observed"], now["dropped"]) == (1, 2)
+    assert 0.0 < now["psi"] < 1.0
 
 
 async def test_what_was_never_asked_is_unknown_and_not_ill(world: World) -> None:

@@ -185,7 +185,7 @@ def openapi_document() -> Json:
             "get": _get("Whether each resource can be served now", "health", "Health", security=[], not_now=True)
         },
         "/status": {
-            "get": _get("Traffic, spend, offers, store, configuration", "status", "Status", 401, 403, security=OPERATOR)
+            "get": _get("Traffic, spend, offers, store, sensing", "status", "Status", 401, 403, security=OPERATOR)
         },
         "/policy": {
             "get": _get("The policy, and what it has learned", "policy", "Policy", 401, 403, security=OPERATOR)

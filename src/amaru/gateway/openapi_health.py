@@ -7,13 +7,14 @@ from typing import Any
 from amaru.gateway.health_orders import HealingsOut, HistoryOut, LiftIn, PatternsOut, PinIn, TriggerIn, VetoIn
 from amaru.health.healing import SelfHealingAction
 from amaru.health.report import HealthReport
+from amaru.mesh.views import SensingStatus
 from amaru.stability.guardian import InterventionRecord
 
 Json = dict[str, Any]  # Any: a JSON document
 
 HEALTH_TYPES = (
-    HealthReport, PatternsOut, HistoryOut, HealingsOut, SelfHealingAction, InterventionRecord, VetoIn, PinIn, LiftIn,
-    TriggerIn,
+    HealthReport, PatternsOut, HistoryOut, HealingsOut, SelfHealingAction, InterventionRecord, SensingStatus, VetoIn,
+    PinIn, LiftIn, TriggerIn,
 )  # fmt: skip
 """Whose schemas are made from the types themselves."""
 

@@ -291,6 +291,7 @@ _OVERVIEW: Json = obj(
         "in_flight": INTEGER,
         "traffic": obj({"requests": INTEGER, "cost_usd": NUMBER}),
         "store": ref("StoreStatus"),
+        "sensing": ref("SensingStatus"),
         "providers": array(ref("Provider")),
     }
 )

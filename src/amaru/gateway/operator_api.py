@@ -84,7 +84,7 @@ class OperatorApi:
         return json_answer(health, 200 if health["status"] != "down" else 503)
 
     async def status(self, request: Request) -> Response:
-        """Everything an operator asks first: traffic, spend, offers, the store, the configuration."""
+        """Everything an operator asks first: traffic, spend, offers, the store, what is sensed, the configuration."""
         self._require_operator(request)
         return json_answer(self._views.status())
 

@@ -15,6 +15,24 @@ from amaru.routing.board import OfferHealth
 Json = dict[str, Any]  # Any: a JSON document
 
 
+class SensingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sensed now, in brief; ``GET /health/providers`` has all of it."""
+
+    enabled: bool
+    patterns: dict[str, str]
+    """Those under way, by id, in words."""
+    healings: dict[str, str]
+    """Those in force, by id: of what, and why."""
+    psi: float | None
+    """Stability of the whole; ``None``: the field is off, or has taken no step."""
+    observed: int
+    """Attempts taken in since the start."""
+    dropped: int
+    """Attempts that were not: the queue was full, or they could not be read."""
+    memory: str
+    """``ok``, or why what is remembered cannot be written."""
+
+
 class Views:
     """Read-only views over a mesh, as JSON values."""
 
@@ -103,8 +121,25 @@ class Views:
             "in_flight": mesh.in_flight,
             "traffic": mesh.metrics.summary(),
             "store": msgspec.to_builtins(mesh.store.status()),
+            "sensing": msgspec.to_builtins(self._sensing()),
             "providers": self.providers(),
         }
+
+    def _sensing(self) -> SensingStatus:
+        sensing = self._mesh.sensing
+        reading = sensing.steadiness.reading
+        # Copied first: a look may be under way beside this thread.
+        patterns = list(sensing.sense.patterns.active.values())
+        healings = [healing for healing in list(sensing.acting.healer.active.values()) if healing.applied]
+        return SensingStatus(
+            enabled=sensing.enabled,
+            patterns={one.id: f"{one.kind.value} of {', '.join(one.providers)}: {one.detail}" for one in patterns},
+            healings={one.id: f"{one.kind.value} of {', '.join(one.offers)}: {one.reason}" for one in healings},
+            psi=None if reading is None else reading.Psi,
+            observed=sensing.observed,
+            dropped=sensing.intake.dropped + sensing.lost,
+            memory=sensing.memory_failure or "ok",
+        )
 
     def policy(self) -> Json:
         """The policy that ranks, and what it has learned."""
