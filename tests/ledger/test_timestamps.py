@@ -1,0 +1,399 @@
+"""RFC 3161: asked of a real authority over HTTP, verified offline with the verdicts of ``openssl ts -verify``."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import rfc3161_client
+from authority import POLICY, Authority, needs_openssl, openssl, openssl_accepts, serving
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from amaru.errors import LedgerError, ProofError
+from amaru.ledger import timestamps
+from amaru.ledger.der import with_sorted_certificates
+from amaru.ledger.posting import MAX_ANSWER_BYTES
+from amaru.ledger.timestamps import Sha256, parse_roots, read_roots, read_timestamp, request_for, verify_timestamp
+from amaru.ledger.troubles import AnchorError, Trouble
+
+pytestmark = needs_openssl
+
+DATA = b"example.org/log\n3\nmZ0...\n"
+NOW = datetime.now(UTC)
+A_DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def tsa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    with serving(Authority(tmp_path_factory.mktemp("tsa"))) as authority:
+        yield authority
+
+
+@pytest.fixture(scope="module")
+def other_tsa(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("other"), name="another")
+
+
+@pytest.fixture(scope="module")
+def token(tsa: Authority) -> bytes:
+    return tsa.stamp(DATA)
+
+
+@pytest.fixture(autouse=True)
+def _well_behaved(tsa: Authority) -> None:
+    tsa.answer = None
+
+
+def asking(tsa: Authority, **more: object) -> timestamps.Authority:
+    return timestamps.Authority(tsa.url, read_roots(tsa.roots), **more)  # type: ignore[arg-type]  # what a test says
+
+
+def accepts(response: bytes, data: bytes, roots: Path, *, at: datetime | None) -> bool:
+    try:
+        verify_timestamp(response, data, read_roots(roots), at=at)
+    except ProofError:
+        return False
+    return True
+
+
+# -- asking
+
+
+def test_a_stamp_is_got_over_http_and_verifies_here_and_with_openssl(tsa: Authority, tmp_path: Path) -> None:
+    response = asking(tsa).stamp(DATA)
+    stamp = verify_timestamp(response, DATA, read_roots(tsa.roots), at=datetime.now(UTC))
+    assert openssl_accepts(response, DATA, tsa.roots, tmp_path)
+    assert abs(stamp.time - datetime.now(UTC)) < timedelta(minutes=5)
+    assert (stamp.hash, stamp.policy, stamp.authority) == ("sha256", POLICY, "CN=throw-away time-stamping")
+    assert len(stamp.fingerprint) == 64
+    assert tsa.headers[-1]["content-type"] == "application/timestamp-query"
+    assert tsa.headers[-1]["accept"] == "application/timestamp-reply"
+
+
+def test_a_file_or_a_digest_is_stamped_as_its_bytes_are(tsa: Authority, tmp_path: Path) -> None:
+    file = tmp_path / "artifact.bin"
+    file.write_bytes(b"\x00" * 3_000_000)
+    response = asking(tsa).stamp(file)
+    roots = read_roots(tsa.roots)
+    digest = bytes.fromhex(openssl("dgst", "-sha256", "-r", file).stdout.split()[0].decode())
+    for data in (file, file.read_bytes(), Sha256(digest)):
+        assert verify_timestamp(response, data, roots, at=None).imprint == digest
+    assert verify_timestamp(asking(tsa).stamp(Sha256(digest)), file, roots, at=None)
+    with pytest.raises(LedgerError, match=r"gone.bin: cannot be read"):
+        verify_timestamp(response, tmp_path / "gone.bin", roots, at=None)
+
+
+@given(nonce=st.integers(0, 2**63 - 1), digest=st.binary(min_size=32, max_size=32))
+def test_requests_are_der_as_the_library_reads_it(nonce: int, digest: bytes) -> None:
+    read = rfc3161_client._rust.parse_timestamp_request(request_for(digest, nonce))
+    assert (read.version, read.nonce, read.cert_req, read.policy) == (1, nonce, True, None)
+    assert read.message_imprint.message == digest
+    assert read.as_bytes() == request_for(digest, nonce)
+
+
+def test_requests_are_those_of_the_library_byte_for_byte() -> None:
+    made = rfc3161_client.TimestampRequestBuilder(DATA, rfc3161_client.HashAlgorithm.SHA256).build()
+    assert made.nonce is not None
+    assert request_for(made.message_imprint.message, made.nonce) == made.as_bytes()
+
+
+def test_a_replayed_answer_is_named(tsa: Authority) -> None:
+    old = asking(tsa).stamp(DATA)
+    tsa.answer = lambda _: (200, old)
+    with pytest.raises(AnchorError, match=r"for another request .*replayed") as caught:
+        asking(tsa).stamp(DATA)
+    assert caught.value.trouble is Trouble.VALIDATION
+
+
+def test_an_answer_for_other_data_is_named(tsa: Authority) -> None:
+    tsa.answer = lambda _: (200, tsa.stamp(b"other data"))
+    with pytest.raises(AnchorError, match="for other data"):
+        asking(tsa).stamp(DATA)
+
+
+def test_an_authority_that_the_roots_do_not_vouch_for_is_refused(tsa: Authority, other_tsa: Authority) -> None:
+    with pytest.raises(AnchorError, match="do not vouch for the authority CN=throw-away time-stamping"):
+        timestamps.Authority(tsa.url, read_roots(other_tsa.roots)).stamp(DATA)
+    with pytest.raises(AnchorError, match="no roots to trust"):
+        timestamps.Authority(tsa.url, [])
+
+
+def test_a_refusal_gives_the_authoritys_reason(tsa: Authority) -> None:
+    def bad_request(request: bytes) -> tuple[int, bytes]:  # a hash of which the authority has never heard
+        return 200, tsa.reply(
+            request.replace(bytes.fromhex("0609608648016503040201"), bytes.fromhex("0609608648016503040204"))
+        )
+
+    tsa.answer = bad_request
+    with pytest.raises(
+        AnchorError, match=r"granted no time-stamp \(status 2\): Message digest algorithm is not supported"
+    ):
+        asking(tsa).stamp(DATA)
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        *((status, Trouble.AUTHENTICATION) for status in (401, 403, 407)),
+        *((status, Trouble.VALIDATION) for status in (301, 400, 404)),
+        *((status, Trouble.NETWORK) for status in (429, 500, 503)),
+    ],
+)
+def test_each_status_is_its_own_trouble(tsa: Authority, status: int, trouble: Trouble) -> None:
+    tsa.answer = lambda _: (status, b"the reason\x1b[31m\nin words")
+    with pytest.raises(AnchorError, match=rf"status {status} \(the reason \[31m in words\)") as caught:
+        asking(tsa).stamp(DATA)
+    assert caught.value.trouble is trouble
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"\x30\x80", b"\x30\x84\xff\xff\xff\xff", bytes(2000)])
+def test_an_answer_that_is_no_stamp_is_refused(tsa: Authority, answer: bytes) -> None:
+    tsa.answer = lambda _: (200, answer)
+    with pytest.raises(AnchorError, match="no time-stamp response"):
+        asking(tsa).stamp(DATA)
+
+
+def test_answers_are_bounded_in_size_and_time(tsa: Authority) -> None:
+    tsa.answer = lambda _: (200, bytes(MAX_ANSWER_BYTES + 1))
+    with pytest.raises(AnchorError, match="an answer of more than 262,144 bytes"):
+        asking(tsa).stamp(DATA)
+    release = threading.Event()
+
+    def never(_: bytes) -> tuple[int, bytes]:
+        release.wait(30)
+        return 200, b""
+
+    tsa.answer = never
+    try:
+        with pytest.raises(AnchorError, match=r"gave no answer within 0.2 s") as caught:
+            asking(tsa, limit_s=0.2).stamp(DATA)
+    finally:
+        release.set()
+    assert caught.value.trouble is Trouble.NETWORK
+
+
+def test_an_authority_that_is_not_there_is_a_trouble_of_the_network(tsa: Authority) -> None:
+    with pytest.raises(AnchorError, match=r"127.0.0.1:9/ cannot be reached") as caught:
+        timestamps.Authority("http://127.0.0.1:9/", read_roots(tsa.roots)).stamp(DATA)
+    assert caught.value.trouble is Trouble.NETWORK
+
+
+@pytest.mark.parametrize("url", ["ftp://tsa.example.org/", "tsa.example.org", "http://", "http://[", "http://x:0/", ""])
+def test_what_is_no_url_is_refused(tsa: Authority, url: str) -> None:
+    with pytest.raises(AnchorError, match="cannot be posted to; write it like https://"):
+        timestamps.Authority(url, read_roots(tsa.roots))
+
+
+@pytest.mark.parametrize("url", ["https://me:s3cret@tsa.example.org/", "ftp://me:s3cret@tsa.example.org/"])
+def test_credentials_in_a_url_are_refused_and_not_repeated(tsa: Authority, url: str) -> None:
+    with pytest.raises(AnchorError, match=r"the URL of tsa.example.org") as caught:
+        timestamps.Authority(url, read_roots(tsa.roots))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_headers_are_sent(tsa: Authority) -> None:
+    secret = base64.b64encode(b"me:secret").decode()
+    asking(tsa, headers={"authorization": f"Basic {secret}"}).stamp(DATA)
+    assert tsa.headers[-1]["authorization"] == f"Basic {secret}"
+
+
+def test_https_is_verified(tsa: Authority, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = [
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ]
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", 2, *names)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(Authority(tmp_path / "tsa"), tls=context) as secure:
+        assert secure.url.startswith("https://")
+        with pytest.raises(AnchorError, match="certificate"):
+            asking(secure).stamp(DATA)
+        assert not secure.requests
+        assert asking(secure, ca_file=certificate).stamp(DATA)
+    with pytest.raises(AnchorError, match=r"serial: holds no PEM certificates"):
+        asking(tsa, ca_file=tsa.folder / "serial")
+    with pytest.raises(AnchorError, match=r"nothing.pem: cannot be read"):
+        asking(tsa, ca_file=tmp_path / "nothing.pem")
+
+
+# -- verifying, beside openssl
+
+
+def test_good_swapped_and_wrong_root(tsa: Authority, other_tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for data, roots, verdict in (
+        (DATA, tsa.roots, True),
+        (DATA + b".", tsa.roots, False),
+        (b"", tsa.roots, False),
+        (DATA, other_tsa.roots, False),
+    ):
+        assert openssl_accepts(token, data, roots, tmp_path) is verdict
+        assert accepts(token, data, roots, at=now) is verdict
+    with pytest.raises(
+        ProofError, match=r"for other data, so it was swapped or the data was changed: it is over sha256:[0-9a-f]{64}"
+    ):
+        verify_timestamp(token, DATA + b".", read_roots(tsa.roots), at=now)
+    with pytest.raises(ProofError, match="do not vouch for the authority"):
+        verify_timestamp(token, DATA, read_roots(other_tsa.roots), at=now)
+    with pytest.raises(ProofError, match="no roots"):
+        verify_timestamp(token, DATA, [], at=now)
+    both = (*read_roots(other_tsa.roots), *read_roots(tsa.roots))
+    assert verify_timestamp(token, DATA, both, at=now)
+
+
+def test_roots_of_the_same_name_are_not_the_same(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    twin = Authority(tmp_path / "twin")
+    assert not openssl_accepts(token, DATA, twin.roots, tmp_path)
+    with pytest.raises(ProofError, match="do not vouch for the authority"):
+        verify_timestamp(token, DATA, read_roots(twin.roots), at=None)
+
+
+def test_an_intermediate_alone_is_no_root_as_with_openssl(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    between = tsa.folder / "intermediate.pem"
+    assert not openssl_accepts(token, DATA, between, tmp_path)
+    assert not accepts(token, DATA, between, at=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+def test_each_hash_that_others_may_have_asked_with(tsa: Authority, tmp_path: Path, digest: str) -> None:
+    response = tsa.stamp(DATA, digest=digest)
+    assert verify_timestamp(response, DATA, read_roots(tsa.roots), at=None).hash == digest
+    assert not accepts(response, b"other", tsa.roots, at=None)
+    if digest != "sha256":
+        with pytest.raises(ProofError, match="its SHA-256 is not enough"):
+            verify_timestamp(response, Sha256(bytes(32)), read_roots(tsa.roots), at=None)
+
+
+def test_an_expired_chain_is_refused_now_and_holds_as_of_the_stamp(
+    tsa: Authority, token: bytes, tmp_path: Path
+) -> None:
+    later = NOW + timedelta(days=60)
+    stamp = read_timestamp(token)
+    assert not openssl_accepts(token, DATA, tsa.roots, tmp_path, at=later)
+    assert openssl_accepts(token, DATA, tsa.roots, tmp_path, at=stamp.time)
+    with pytest.raises(ProofError, match=r"had expired by .*; it was valid at the stamp's own time"):
+        verify_timestamp(token, DATA, read_roots(tsa.roots), at=later)
+    assert verify_timestamp(token, DATA, read_roots(tsa.roots), at=None) == stamp
+
+
+def test_a_chain_that_had_expired_when_it_stamped_never_holds(tmp_path: Path) -> None:
+    late = Authority(tmp_path / "late", valid_until=NOW - A_DAY)
+    response = late.stamp(DATA)
+    assert not openssl_accepts(response, DATA, late.roots, tmp_path)
+    for at in (None, NOW, NOW - 2 * A_DAY):
+        with pytest.raises(ProofError, match="had expired when it stamped"):
+            verify_timestamp(response, DATA, read_roots(late.roots), at=at)
+
+
+def test_a_chain_that_was_not_yet_valid_does_not_hold(tmp_path: Path) -> None:
+    early = Authority(tmp_path / "early", valid_from=NOW + A_DAY)
+    response = early.stamp(DATA)
+    assert not openssl_accepts(response, DATA, early.roots, tmp_path)
+    with pytest.raises(ProofError, match="was not yet valid"):
+        verify_timestamp(response, DATA, read_roots(early.roots), at=None)
+
+
+def test_a_certificate_for_other_uses_cannot_stamp(tmp_path: Path) -> None:
+    real, coding = Authority(tmp_path / "real"), Authority(tmp_path / "coding", stamping=False)
+    with pytest.raises(subprocess.CalledProcessError):
+        coding.stamp(DATA)  # openssl refuses to sign; so the token is made by hand
+    cms = ["cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", "1.2.840.113549.1.9.16.1.4"]
+    info = tmp_path / "info.der"
+    (tmp_path / "real.tsr").write_bytes(real.stamp(DATA))
+    openssl("ts", "-reply", "-in", tmp_path / "real.tsr", "-token_out", "-out", tmp_path / "token.der")
+    openssl("cms", "-verify", "-noverify", "-inform", "DER", "-in", tmp_path / "token.der", "-binary", "-out", info)
+    signer = ["-signer", coding.folder / "stamping.pem", "-inkey", coding.folder / "stamping.key"]
+    forged = openssl(
+        *cms, "-in", info, *signer, "-certfile", coding.folder / "intermediate.pem", "-md", "sha256"
+    ).stdout
+    status = bytes.fromhex("3003020100")
+    body = status + forged
+    response = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+    assert not openssl_accepts(response, DATA, coding.roots, tmp_path)
+    with pytest.raises(ProofError, match=r"do not vouch .*purpose|no time-stamping authority"):
+        verify_timestamp(response, DATA, read_roots(coding.roots), at=None)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_no_flipped_bit_is_accepted_that_openssl_refuses(
+    tsa: Authority, token: bytes, tmp_path: Path, where: float, bit: int
+) -> None:
+    changed = bytearray(token)
+    changed[int(where * len(token))] ^= 1 << bit
+    if accepts(bytes(changed), DATA, tsa.roots, at=datetime.now(UTC)):
+        assert openssl_accepts(bytes(changed), DATA, tsa.roots, tmp_path)
+
+
+def test_a_changed_time_or_imprint_is_named(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    stamp = read_timestamp(token)
+    for old, new in (
+        (f"{stamp.time:%Y%m%d%H%M%S}Z".encode(), f"{stamp.time - 365 * A_DAY:%Y%m%d%H%M%S}Z".encode()),
+        (stamp.imprint, bytes(32)),
+    ):
+        assert token.count(old) == 1
+        changed = token.replace(old, new)
+        assert not openssl_accepts(changed, DATA, tsa.roots, tmp_path, at=NOW)
+        with pytest.raises(ProofError, match=r"the time-stamp was changed|had|not yet valid"):
+            verify_timestamp(changed, DATA, read_roots(tsa.roots), at=NOW)
+    changed = token.replace(stamp.imprint, bytes(32))
+    with pytest.raises(ProofError, match="the time-stamp was changed: its signature does not fit"):
+        verify_timestamp(changed, DATA, read_roots(tsa.roots), at=NOW)
+
+
+def test_the_order_of_certificates_is_nobodys_business(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    """openssl's authority writes its chain as its file has it; DER sorts."""
+    as_sorted = with_sorted_certificates(token)
+    assert len(as_sorted) == len(token)
+    assert with_sorted_certificates(as_sorted) == as_sorted
+    assert openssl_accepts(as_sorted, DATA, tsa.roots, tmp_path)
+    assert verify_timestamp(as_sorted, DATA, read_roots(tsa.roots), at=None) == read_timestamp(token)
+
+
+@given(noise=st.binary(max_size=2000))
+def test_random_bytes_are_no_stamp(noise: bytes) -> None:
+    with pytest.raises(ProofError):
+        read_timestamp(noise)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    start=st.floats(0, 1, exclude_max=True),
+    length=st.integers(0, 40),
+    instead=st.binary(max_size=40),
+    end=st.floats(0.5, 1),
+)
+def test_a_mangled_stamp_is_refused_and_nothing_breaks(
+    tsa: Authority, token: bytes, start: float, length: int, instead: bytes, end: float
+) -> None:
+    at = int(start * len(token))
+    mangled = (token[:at] + instead + token[at + length :])[: int(end * len(token)) + 1]
+    if mangled != token:
+        assert not accepts(mangled, DATA + b"!", tsa.roots, at=None)
+
+
+def test_roots_come_from_a_pem_file(tsa: Authority, other_tsa: Authority, tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"# ours\n" + tsa.roots.read_bytes() + other_tsa.roots.read_bytes() + tsa.roots.read_bytes())
+    assert len(read_roots(both)) == 2
+    for content in (b"", b"nothing", tsa.roots.read_bytes()[:200]):
+        both.write_bytes(content)
+        with pytest.raises(AnchorError, match=r"both.pem: holds no PEM certificates"):
+            read_roots(both)
+        with pytest.raises(ProofError):
+            parse_roots(content)
+    with pytest.raises(AnchorError, match=r"none.pem: cannot be read: No such file"):
+        read_roots(tmp_path / "none.pem")
