@@ -82,7 +82,7 @@ async def _run(
                 raise ListenError(f"{error} (--port-base)") from None
             running.append(provider)
         if write_config is not None:
-            text = gateway_config([(provider.profile, provider.base_url) for provider in running])
+            text = gateway_config([(provider.profile, provider.base_url) for provider in running], alternates=True)
             _write(write_config, text)  # once, before serving: nobody waits for this loop yet
         if json_lines:
             rows = [{"name": provider.profile.name, "url": provider.url} for provider in running]

@@ -9,6 +9,7 @@ import msgspec
 import yaml
 
 from amaru.simulation.profiles import ProviderProfile
+from amaru.simulation.provider import VERSIONS
 
 FIRST_LINE = "# Written by `amaru simulate`: providers of this machine's own.\n"
 """By this, a file is known to be of this origin, and free to be overwritten."""
@@ -21,16 +22,18 @@ def gateway_config(
     storage_path: str | None = None,
     routing: Mapping[str, object] | None = None,
     sections: Mapping[str, object] | None = None,
+    alternates: bool = False,
 ) -> str:
     """amaru.yaml for ``providers``, each with its base URL.
 
     Models become resources by the last part of their name, so that ``anvil/llama-70b`` and ``birch/llama-70b`` stand in
     for each other as ``llama-70b``. ``sections`` are further ones, or take the place of those made here.
+    ``alternates`` names the other versions of each provider's API, which a healing may switch to.
     """
     whole: dict[str, Any] = {  # Any: raw YAML
         "version": 1,
         "server": {"host": "127.0.0.1", "port": port, "auth": "none"},
-        "providers": {profile.name: _provider(profile, base_url) for profile, base_url in providers},
+        "providers": {profile.name: _provider(profile, base_url, alternates) for profile, base_url in providers},
         "offers": [offer for profile, _ in providers for offer in _offers(profile)],
     }
     if routing is not None:
@@ -42,8 +45,11 @@ def gateway_config(
     return FIRST_LINE + text
 
 
-def _provider(profile: ProviderProfile, base_url: str) -> dict[str, object]:
+def _provider(profile: ProviderProfile, base_url: str, alternates: bool) -> dict[str, object]:
     section: dict[str, object] = {"base_url": base_url, "regions": list(profile.regions)}
+    if alternates:
+        root, _, version = base_url.rpartition("/")
+        section["alternates"] = [{"base_url": f"{root}/{other}"} for other in VERSIONS if other != version]
     if profile.keys:
         section["key_env"] = f"{profile.name.upper().replace('-', '_')}_API_KEY"
     return section
