@@ -109,5 +109,5 @@ def test_the_written_configuration_is_one_that_amaru_takes(tmp_path: Path, monke
     assert len(offers) == 9
     assert all(provider.alternates == () for provider in settings.providers().values())
     path.write_text(gateway_config(profiles, alternates=True))
-    (other,) = load(path).providers["anvil"].alternates
+    (other,) = load(path).providers()["anvil"].alternates
     assert other.base_url == "http://127.0.0.1:9000/v2"
