@@ -1,0 +1,184 @@
+"""The tables of the index, in SQLite and PostgreSQL: alike but for the words, which each keeps in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Float,
+    Index,
+    LargeBinary,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    cast,
+    column,
+    delete,
+    insert,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
+from sqlalchemy.engine import Connection
+
+from amaru.ledger.index_rows import Row
+from amaru.ledger.search import Search, Term, match_fts5, match_tsquery, tsvector
+
+_Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])  # Any: whatever columns it asks for
+
+SCHEMA_VERSION = "1"
+"""An index of another version is built anew."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one log's index."""
+
+    metadata: MetaData
+    meta: Table
+    receipts: Table
+    digests: Table
+    words: str | None
+    """Name of the FTS5 table; ``None``: the words are a column of ``receipts``."""
+
+    def names(self) -> set[str]:
+        """Of all tables."""
+        return set(self.metadata.tables) | ({self.words} if self.words else set())
+
+    def create(self, connection: Connection) -> None:
+        """Make those that are missing."""
+        self.metadata.create_all(connection)
+        if self.words:
+            # `ascii` takes every character beyond ASCII for a letter: words are split before they come here.
+            connection.exec_driver_sql(
+                f"CREATE VIRTUAL TABLE IF NOT EXISTS {self.words} USING fts5(text, tokenize='ascii', columnsize=0)"
+            )
+
+    def drop(self, connection: Connection) -> None:
+        """Remove all."""
+        if self.words:
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {self.words}")
+        self.metadata.drop_all(connection)
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Keep rows that are not there yet."""
+        kept = [
+            {"leaf": row.leaf, "hash": row.hash, "type": row.type, "at": row.at, "component": row.component,
+             "version": row.version, "ref": row.ref, "by": row.by}
+            for row in rows
+        ]  # fmt: skip
+        if self.words is None:
+            for values, row in zip(kept, rows, strict=True):
+                values["words"] = tsvector(row.words)
+        connection.execute(insert(self.receipts), kept)
+        if self.words:
+            connection.exec_driver_sql(
+                f"INSERT INTO {self.words} (rowid, text) VALUES (?, ?)",  # noqa: S608 -- our own name
+                [(row.leaf, " ".join(row.words)) for row in rows],
+            )
+        named = [{"digest": digest, "leaf": row.leaf} for row in rows for digest in row.digests]
+        if named:
+            connection.execute(insert(self.digests), named)
+
+    def forget(self, connection: Connection, until: int) -> None:
+        """Leave nothing of the entries before ``until`` but that they were there, and their hashes."""
+        rows = self.receipts.c
+        blank = dict.fromkeys(("component", "version", "ref", "by"), "") | {"type": "pruned", "at": 0.0}
+        if self.words is None:
+            blank["words"] = ""
+        connection.execute(self.receipts.update().where(rows.leaf < until, rows.type != "pruned").values(blank))
+        connection.execute(delete(self.digests).where(self.digests.c.leaf < until))
+        if self.words:
+            connection.execute(text(f"DELETE FROM {self.words} WHERE rowid < :until"), {"until": until})  # noqa: S608
+            # Merges all segments into one: what was deleted leaves the file, too.
+            connection.exec_driver_sql(f"INSERT INTO {self.words}({self.words}) VALUES ('optimize')")  # noqa: S608
+
+    def matching(self, query: _Query, terms: Sequence[Term]) -> _Query:
+        """``query`` of ``receipts``, narrowed to those with the words wanted."""
+        wanted = [term for term in terms if not term.absent]
+        if self.words is None:
+            here = self.receipts.c.words
+            if wanted:
+                query = query.where(here.op("@@", is_comparison=True)(cast(match_tsquery(wanted), TSQUERY)))
+            for term in terms:
+                if term.absent:
+                    query = query.where(~here.op("@@", is_comparison=True)(cast(match_tsquery([term]), TSQUERY)))
+            return query
+        rowid: ColumnElement[int] = literal_column(f"{self.words}.rowid", BigInteger)
+        if wanted:
+            # A join, ordered by FTS5's own rowid: a word that is in every leaf is read as far as the page needs.
+            query = query.join(text(self.words), rowid == self.receipts.c.leaf).where(
+                column(self.words, is_literal=True).op("MATCH")(match_fts5(wanted))
+            )
+        for term in terms:
+            if term.absent:
+                having = (
+                    select(rowid)
+                    .select_from(text(self.words))
+                    .where(column(self.words, is_literal=True).op("MATCH")(match_fts5([term])))
+                )
+                query = query.where(self.receipts.c.leaf.not_in(having))
+        return query
+
+    def conditions(self, search: Search) -> list[ColumnElement[bool]]:
+        """The filters of ``search``, but for its words."""
+        rows = self.receipts.c
+        passes: list[ColumnElement[bool]] = [
+            rows[name] == value
+            for name in ("component", "version", "ref", "by")
+            if (value := getattr(search, name)) is not None
+        ]
+        if search.types:
+            passes.append(rows.type.in_(search.types))
+        if search.since is not None:
+            passes.append(rows.at >= search.since)
+        if search.until is not None:
+            passes.append(rows.at < search.until)
+        if search.before is not None:
+            passes.append(rows.leaf < search.before)
+        if search.digest is not None:
+            named = select(self.digests.c.leaf).where(self.digests.c.digest == search.digest)
+            passes.append(rows.leaf.in_(named))
+        return passes
+
+
+def tables_of(dialect: str, prefix: str) -> Tables:
+    """The tables for ``sqlite`` or ``postgresql``, their names beginning with ``prefix`` (letters, digits, ``_``)."""
+    metadata = MetaData()
+    postgresql = dialect == "postgresql"
+    meta = Table(
+        f"{prefix}meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False)
+    )
+    receipts = Table(
+        f"{prefix}receipts",
+        metadata,
+        Column("leaf", BigInteger, primary_key=True, autoincrement=False),
+        Column("hash", LargeBinary, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("at", Float(53), nullable=False),
+        Column("component", Text, nullable=False),
+        Column("version", Text, nullable=False),
+        Column("ref", Text, nullable=False),
+        Column("by", Text, nullable=False),
+        *((Column("words", TSVECTOR, nullable=False),) if postgresql else ()),
+    )
+    for name in ("hash", "ref", "at"):
+        Index(f"{prefix}receipts_{name}", receipts.c[name])
+    for name in ("type", "component"):
+        Index(f"{prefix}receipts_{name}", receipts.c[name], receipts.c.leaf)
+    if postgresql:
+        Index(f"{prefix}receipts_words", receipts.c.words, postgresql_using="gin")
+    digests = Table(
+        f"{prefix}digests",
+        metadata,
+        Column("digest", LargeBinary, primary_key=True),
+        Column("leaf", BigInteger, primary_key=True, autoincrement=False),
+    )
+    return Tables(metadata, meta, receipts, digests, None if postgresql else f"{prefix}words")
