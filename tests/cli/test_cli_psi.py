@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,8 +110,10 @@ class Providers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         allowed = self.headers["authorization"] == "Bearer sk-operator"
-        offers = [{"id": "a/m", "now": {"offer": "a/m", "success": 0.75, "answer_ms": 250.0}}]
-        body = json.dumps({"providers": [{"id": "anvil", "offers": offers}]} if allowed else {"detail": "no key"})
+        now = time.time()
+        seen = {"error_rate": 0.25, "coherence": 0.5, "latency_p50_ms": 500.0, "last_seen_at": now}
+        report = {"at": now, "providers": [{"provider": "anvil", "signature": seen}]}
+        body = json.dumps(report if allowed else {"detail": "no key"})
         self.send_response(200 if allowed else 401)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -136,10 +139,10 @@ def test_a_gateways_signals_are_fed_once_or_on_an_interval(tmp_path: Path, gatew
         once = amaru(*where, "--json", AMARU_OPERATOR_KEY="sk-operator")
         assert once.returncode == 0, once.stderr
         fed = json.loads(once.stdout)
-        assert fed["signals"] == {"anvil.latency_ms": 250.0, "anvil.error_share": 0.25}
+        assert fed["signals"] == {"anvil.latency_ms": 500.0, "anvil.error_rate": 0.25, "anvil.utility": 0.25}
         assert fed["answer"]["step"] == 1
         plain = amaru(*where, "--key-env", "MINE", MINE="sk-operator")
-        assert "2 signals: Psi" in plain.stdout
+        assert "3 of 3 signals: Psi" in plain.stdout
         refused = amaru(*where, AMARU_OPERATOR_KEY="")
         assert refused.returncode == 1
         assert "401" in refused.stderr
@@ -160,7 +163,10 @@ def test_a_gateways_signals_are_fed_once_or_on_an_interval(tmp_path: Path, gatew
         (["status", "--psi", "http://127.0.0.1:9"], "start one with `amaru psi serve`"),
         (["status", "--psi", "nonsense"], "--psi: 'nonsense' is not the URL"),
         (["feed", "--gateway", "nonsense"], "--gateway: 'nonsense' is not the URL"),
-        (["feed", "--gateway", "http://127.0.0.1:9"], "the gateway at http://127.0.0.1:9: no answer"),
+        (
+            ["feed", "--gateway", "http://127.0.0.1:9"],
+            "the gateway at http://127.0.0.1:9: no answer: Connection refused; is",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(arguments: list[str], words: str) -> None:
@@ -174,3 +180,4 @@ def test_another_service_is_not_taken_for_a_field(gateway: str) -> None:
     said = amaru("status", "--psi", gateway)
     assert said.returncode == 1
     assert "401" in said.stderr
+    assert "amaru psi serve" not in said.stderr  # something runs there

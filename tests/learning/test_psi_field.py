@@ -165,7 +165,7 @@ def test_a_word_that_is_unknown_is_ignored_and_told_once(service: Service) -> No
         (says(200, b'{"Psi": 1e999}'), "no JSON|none of the numbers"),
         (says(200, b'{"Psi": NaN}'), "no JSON"),
         (says(200, b" " * 9_000_000), "longer than"),
-        (hangs_up, "no answer"),
+        (hangs_up, "no answer: connection closed"),
     ],
 )
 def test_a_service_that_breaks_is_done_without_told_once_and_used_again(

@@ -32,8 +32,13 @@ def guardian(**settings: object) -> Guardian:
     return Guardian(msgspec.convert({"warm_up_steps": 0, "cooldown_steps": 0, **settings}, GuardianSettings))
 
 
+def judge(one: Guardian, reading: Reading, now: float = 0.0) -> Intervention | None:
+    record = one.decide(reading, now)
+    return None if record is None else record.kind
+
+
 def judged(one: Guardian, *readings: Reading, now: float = 0.0) -> list[Intervention | None]:
-    return [one.judge(reading, now) for reading in readings]
+    return [judge(one, reading, now) for reading in readings]
 
 
 # ---- what it asks for ---------------------------------------------------------------------------------------------
@@ -97,7 +102,7 @@ def test_with_little_history_the_static_thresholds_stand_alone() -> None:
 def test_no_history_makes_it_more_eager(readings: list[tuple[float, float, float]], size: int) -> None:
     one = guardian(history=size, least_history=10)
     for reading in readings:
-        one.judge(Reading(*reading), 0.0)
+        judge(one, Reading(*reading), 0.0)
         limits = one.thresholds
         assert limits.nigredo_pe >= 1.5
         assert limits.albedo_h >= 0.8
@@ -139,13 +144,13 @@ def test_after_one_intervention_there_are_none_for_a_while() -> None:
 
 def test_seconds_can_be_asked_of_the_cool_down_too() -> None:
     one = guardian(cooldown_s=60.0)
-    assert one.judge(SURPRISE, 1000.0) is NIGREDO
-    assert one.judge(CALM, 1001.0) is None
+    assert judge(one, SURPRISE, 1000.0) is NIGREDO
+    assert judge(one, CALM, 1001.0) is None
     assert one.status(1030.0).cooldown_left_s == 30.0
-    assert one.judge(SURPRISE, 1059.0) is None
-    assert one.judge(SURPRISE, 1060.0) is NIGREDO
-    one.judge(CALM, 1070.0)
-    assert one.judge(SURPRISE, 10.0) is NIGREDO  # the clock was set back: nobody waits for it
+    assert judge(one, SURPRISE, 1059.0) is None
+    assert judge(one, SURPRISE, 1060.0) is NIGREDO
+    judge(one, CALM, 1070.0)
+    assert judge(one, SURPRISE, 10.0) is NIGREDO  # the clock was set back: nobody waits for it
 
 
 def test_one_trouble_is_one_intervention() -> None:
@@ -247,7 +252,7 @@ def test_what_is_told_of_an_intervention_is_bounded() -> None:
 
 def test_the_effect_on_psi_is_noted() -> None:
     one = guardian(effect_steps=3, cooldown_steps=1)
-    one.judge(Reading(PE=2.0, Psi=0.2), 0.0)
+    judge(one, Reading(PE=2.0, Psi=0.2), 0.0)
     judged(one, CALM, CALM)
     assert one.statistics().effects == 0
     judged(one, Reading(Psi=0.6))

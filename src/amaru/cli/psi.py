@@ -141,7 +141,7 @@ def feed(
     key_env: Annotated[str, typer.Option(help="Variable that holds an operator's key of the gateway.")] = KEY,
     json_lines: Annotated[bool, typer.Option("--json", help="Print each step as a line of JSON.")] = False,
 ) -> None:
-    """Send a gateway's signals to a psi-field: each provider's latency and share of errors.
+    """Send a gateway's signals to a psi-field: each provider's latency, share of errors and utility.
 
     What fails is said; with --every it is tried again at the next step, else the exit status is 1.
     """
@@ -189,7 +189,8 @@ def status(
         state = client.get("state")
         known = msgspec.convert(state, StateAnswer)
     except FieldError as error:
-        raise AmaruError(f"the psi-field at {client.url}: {error}; start one with `amaru psi serve`") from None
+        hint = "" if error.status else "; start one with `amaru psi serve`"
+        raise AmaruError(f"the psi-field at {client.url}: {error}{hint}") from None
     except msgspec.ValidationError as error:
         raise AmaruError(f"the psi-field at {client.url}: GET /state is none of amaru's: {error}") from None
     typer.echo(msgspec.json.encode(state).decode() if json_lines else "\n".join(_lines(known)))
@@ -251,7 +252,8 @@ def _show_fed(fed: Fed, json_lines: bool) -> None:
         return
     word = fed.answer.get("_guardian") or {}
     asked = f"; {word['intervention']}: {word.get('reason')}" if word.get("intervention") else ""
-    typer.echo(f"{_clock()} {len(fed.signals)} signals: {_figures(fed.answer)}{asked}")
+    known = sum(value is not None for value in fed.signals.values())
+    typer.echo(f"{_clock()} {known} of {len(fed.signals)} signals: {_figures(fed.answer)}{asked}")
 
 
 def _clock() -> str:

@@ -1,6 +1,7 @@
 """Calls to a psi-field service (``amaru psi serve``), or to whatever answers as it does.
 
 A call ends within ``LIMIT_S``, whatever the service does; what it answers is bounded, and a redirect is not followed.
+Proxies of the environment are not used, as nothing else in amaru does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from amaru.protocols.wire_errors import read_error
 
 if TYPE_CHECKING:
     from pyreqwest.bytes import Bytes
+    from pyreqwest.exceptions import PyreqwestError
 
 LIMIT_S = 2.0
 """A call that takes longer has failed."""
@@ -161,7 +163,7 @@ def http_call(limit_s: float = LIMIT_S, *, key: str | None = None) -> Call:
     from pyreqwest.client import SyncClientBuilder
     from pyreqwest.exceptions import PyreqwestError
 
-    builder = SyncClientBuilder().timeout(timedelta(seconds=limit_s)).follow_redirects(False)
+    builder = SyncClientBuilder().timeout(timedelta(seconds=limit_s)).follow_redirects(False).no_proxy()
     if key is not None:
         builder = builder.default_headers({"authorization": f"Bearer {key}"})
     client = builder.build()
@@ -178,9 +180,16 @@ def http_call(limit_s: float = LIMIT_S, *, key: str | None = None) -> Call:
                     raise FieldError(f"it answered with status {response.status}{_words(answer)}", response.status)
                 return answer
         except PyreqwestError as error:
-            raise FieldError(f"no answer within {limit_s:g} s: {type(error).__name__}") from None
+            late = isinstance(error, TimeoutError)
+            raise FieldError(f"no answer within {limit_s:g} s" if late else _trouble(error)) from None
 
     return call
+
+
+def _trouble(error: PyreqwestError) -> str:
+    """Why no answer came, in the words of whatever lies deepest: the operating system, TLS, or the protocol."""
+    causes = (getattr(error, "details", None) or {}).get("causes") or [{"message": str(error)}]
+    return "no answer: " + _one_line(str(causes[-1].get("message"))).partition(" (os error")[0]
 
 
 def _read(chunk: Callable[[], Bytes | None]) -> bytes:
@@ -203,8 +212,11 @@ def _words(answer: bytes) -> str:
         return ""
     if error is None or not error.message:
         return ""
-    words = "".join(char if char.isprintable() else " " for char in error.message[:_MAX_WORDS])
-    return f": {words}"
+    return f": {_one_line(error.message)}"
+
+
+def _one_line(words: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in words[:_MAX_WORDS])
 
 
 def _decoded(answer: bytes) -> Json:

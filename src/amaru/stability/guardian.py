@@ -98,13 +98,11 @@ class Guardian:
 
     # ---- judging ------------------------------------------------------------------------------------------------
 
-    def judge(self, reading: Measured, now: float) -> Intervention | None:
-        """What is to be done after ``reading``, taken at ``now`` (Unix seconds); usually nothing."""
-        record = self.decide(reading, now)
-        return None if record is None else record.kind
-
     def decide(self, reading: Measured, now: float) -> InterventionRecord | None:
-        """As `judge`, with the record: its ``id`` is what `applied` wants."""
+        """What is to be done after ``reading``, taken at ``now`` (Unix seconds); usually nothing: ``None``.
+
+        Of the record, ``kind`` is what to do, and ``id`` what `applied` wants once it is done.
+        """
         asked = self._look(reading, now)
         if self._pending:  # a person's word goes first, and starts the cool-down for the guardian's own
             record = msgspec.structs.replace(self._pending.pop(0), step=self.steps, psi=_finite(reading.Psi))

@@ -1,12 +1,13 @@
 """What ``amaru psi feed`` sends: a gateway's own figures as the signals of a field.
 
-Two signals per provider, out of ``GET /providers``: the mean time of its whole answers of late, in milliseconds, and
-the share of its attempts of late that failed. A provider that was not asked lately has a latency that is missing.
+Three signals per provider, out of ``GET /health/providers``, of its attempts of late: the median time of an answer, in
+milliseconds, the share that failed, and the utility, what an attempt there is worth: the share that succeeded, times
+how coherent its answers are, over one more than the seconds that they take. Those of a provider of which nothing was
+heard since the step before are missing: that is no news of it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -14,24 +15,23 @@ import msgspec
 from amaru.stability.client import Call, FieldError, PsiClient
 
 Json = dict[str, Any]  # Any: a JSON document
-LATENCY, ERRORS = "latency_ms", "error_share"
+SIGNALS = ("latency_ms", "error_rate", "utility")
 
 
-class _Now(msgspec.Struct):
-    success: float
-    answer_ms: float | None = None
-
-
-class _Offer(msgspec.Struct):
-    now: _Now
+class _Signature(msgspec.Struct):
+    error_rate: float
+    coherence: float
+    latency_p50_ms: float | None = None
+    last_seen_at: float | None = None
 
 
 class _Provider(msgspec.Struct):
-    id: str
-    offers: list[_Offer]
+    provider: str
+    signature: _Signature
 
 
-class _Providers(msgspec.Struct):
+class _Report(msgspec.Struct):
+    at: float
     providers: list[_Provider]
 
 
@@ -63,6 +63,8 @@ class Feed:
         self._call = call
         self._every_s = every_s
         self._names: list[str] | None = None
+        self._heard_until = 0.0
+        """When the gateway was read last, by its own clock."""
 
     def once(self, now: float) -> Fed:
         """Read the gateway, and have the field take a step at ``now`` (Unix seconds).
@@ -73,11 +75,13 @@ class Feed:
             Either of them did not answer as it should; the message says which.
         """
         try:
-            signals = signals_of(self._call(f"{self._gateway}/providers", None))
+            report = _report(self._call(f"{self._gateway}/health/providers", None))
         except FieldError as error:
-            raise FieldError(f"the gateway at {self._gateway}: {error}", error.status) from None
+            hint = "" if error.status else "; is `amaru serve` running there?"
+            raise FieldError(f"the gateway at {self._gateway}: {error}{hint}", error.status) from None
+        signals = _signals(report, self._heard_until)
         if not signals:
-            raise FieldError(f"the gateway at {self._gateway}: it has no provider with offers")
+            raise FieldError(f"the gateway at {self._gateway}: it has no provider")
         try:
             if self._names != list(signals):
                 self._prepare(list(signals))
@@ -85,7 +89,9 @@ class Feed:
             self._tell(answer)
         except FieldError as error:
             self._names = None  # it may have been restarted with another field
-            raise FieldError(f"the psi-field at {self._service.url}: {error}", error.status) from None
+            hint = "" if error.status else "; start one with `amaru psi serve`"
+            raise FieldError(f"the psi-field at {self._service.url}: {error}{hint}", error.status) from None
+        self._heard_until = report.at
         return Fed(signals=signals, answer=answer)
 
     def _prepare(self, names: list[str]) -> None:
@@ -103,18 +109,26 @@ class Feed:
             self._service.applied(word["id"], {"amaru psi feed": "told; it changes nothing itself"})
 
 
-def signals_of(body: bytes) -> dict[str, float | None]:
-    """The signals in what ``GET /providers`` answers, by name and in the order of names. Raises ``FieldError``."""
+def _report(body: bytes) -> _Report:
+    """What ``GET /health/providers`` answers. Raises ``FieldError``."""
     try:
-        providers = msgspec.json.decode(body, type=_Providers).providers
+        return msgspec.json.decode(body, type=_Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FieldError(f"GET /providers answers with something else than amaru's: {error}") from None
+        raise FieldError(f"GET /health/providers answers with something else than amaru's: {error}") from None
+
+
+def _signals(report: _Report, heard_until: float) -> dict[str, float | None]:
+    """The signals by name, in the order of names."""
     signals: dict[str, float | None] = {}
-    for provider in sorted(providers, key=lambda one: one.id):
-        offers = [offer.now for offer in provider.offers]
-        if not offers:
-            continue
-        seen = [offer.answer_ms for offer in offers if offer.answer_ms is not None]
-        signals[f"{provider.id}.{LATENCY}"] = math.fsum(seen) / len(seen) if seen else None
-        signals[f"{provider.id}.{ERRORS}"] = 1.0 - math.fsum(offer.success for offer in offers) / len(offers)
+    for one in sorted(report.providers, key=lambda one: one.provider):
+        seen = one.signature
+        latency_ms = error_rate = utility = None
+        if seen.last_seen_at is not None and seen.last_seen_at > heard_until:
+            latency_ms, error_rate = seen.latency_p50_ms, seen.error_rate
+            seconds = (latency_ms or 0.0) / 1e3
+            utility = (1.0 - error_rate) * seen.coherence / (1.0 + seconds)
+        signals |= {
+            f"{one.provider}.{name}": value
+            for name, value in zip(SIGNALS, (latency_ms, error_rate, utility), strict=True)
+        }
     return signals
