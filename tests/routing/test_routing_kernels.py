@@ -81,7 +81,7 @@ def disturb(on: Board, rng: random.Random) -> None:
             live[column] = rng.choice(values)
             live[column + 1] = rng.choice([0.0, 0.2, 0.9])
             live[column + 2] = NOW - rng.choice([0.0, 60.0, 200.0])
-        live[k.DRAINED] = float(rng.random() < 0.3)
+        live[k.DRAINED_FROM] = rng.choice([0.0, 2.0, math.inf, math.inf, math.inf])
         live[k.CARE] = rng.choice([1.0, 1.0, 0.25, 0.0])
         live[k.LIMIT] = rng.choice([math.inf, math.inf, 1.0, 5.0])
 
@@ -141,7 +141,7 @@ def reference(on: Board, w: Workload, excluded: set[int], policy: str) -> dict[i
             (Code.TOO_LARGE, place > room),
             (Code.EXCLUDED, row in excluded),
             (Code.BROKEN, cools and live[k.IS_BROKEN]),
-            (Code.DRAINED, live[k.DRAINED]),
+            (Code.DRAINED, live[k.IN_FLIGHT] + place > live[k.DRAINED_FROM]),
             (Code.SLOWED, slow),
             (Code.COOLING_DOWN, cools),
             (Code.THROTTLED, live[k.THROTTLED_UNTIL] > NOW),

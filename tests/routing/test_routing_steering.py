@@ -33,6 +33,7 @@ steerings = st.builds(
     drained=st.booleans(),
     weight=shares,
     risk=shares,
+    at_once=st.none() | st.floats(1.0, 9.0),
     concurrency=st.none() | st.floats(1.0, 9.0),
     first_token_ms=st.none() | st.floats(1.0, 1e5),
     idle_ms=st.none() | st.floats(1.0, 1e5),
@@ -177,6 +178,23 @@ def test_nobody_waits_for_a_drained_offer_to_return_by_itself() -> None:
     on.steer(0, UNSTEERED)
     assert woken
     assert on.soonest_return_s([0, 1], NOW) == 0.0
+
+
+def test_an_offer_kept_to_so_many_at_once_serves_more_only_where_no_other_can() -> None:
+    on = board(offer("a"), offer("b", latency_ms=900.0, capacity=1.0))
+    on.steer(0, Steering(at_once=1.0))
+    first = admit(on)
+    ranking = decide(on)
+    assert [Code(code) for code in ranking.codes] == [Code.DRAINED, Code.FEASIBLE]
+    (refusal,) = explain(on.offers, ranking, "id", 0.0).refused
+    assert refusal.detail == "kept to 1 at once: it serves more only where no other offer can take it now"
+    assert on.soonest_return_s([0], NOW) is None  # a place becomes free, or nothing does
+    held = admit(on, row=1)
+    assert providers(decide(on)) == ["a"]  # nobody is turned away
+    on.release(first)
+    on.release(held)
+    assert on.soonest_return_s([0], NOW) == 0.0
+    assert providers(decide(on)) == ["a", "b"]
 
 
 def test_a_concurrency_limit_holds_below_the_capacity_and_without_one() -> None:

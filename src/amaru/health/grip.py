@@ -32,6 +32,7 @@ _STRICTEST: dict[str, Callable[[Any], Any]] = {  # Any: values of a field, of it
     "drained": any,
     "weight": _product,
     "risk": max,
+    "at_once": min,
     "concurrency": min,
     "first_token_ms": min,
     "idle_ms": min,

@@ -58,6 +58,8 @@ def steering_in_words(steering: Steering) -> list[str]:
         said.append(f"weight {steering.weight:.2f}")
     if steering.risk > 0.0:
         said.append(f"risk {steering.risk:.2f}")
+    if steering.at_once is not None:
+        said.append(f"{steering.at_once:.0f} at once, and what no other can take")
     if steering.concurrency is not None:
         said.append(f"at most {steering.concurrency:.0f} at once")
     if steering.first_token_ms is not None:

@@ -313,8 +313,8 @@ class Board:
         """Instant from which time alone lets a request in; +inf where something else must happen first."""
         state = self._states[row]
         offer, cells, base = self._static_rows[row], self.slab.cells, state.base
-        full = cells[base + k.IN_FLIGHT] >= state.most_at_once(offer)
-        if not broken_too and (cells[base + k.IS_BROKEN] or cells[base + k.DRAINED] or full):
+        full = cells[base + k.IN_FLIGHT] >= min(state.most_at_once(offer), cells[base + k.DRAINED_FROM])
+        if not broken_too and (cells[base + k.IS_BROKEN] or full):
             return math.inf
         free_at = max(cells[base + k.REFUSES_UNTIL], cells[base + k.THROTTLED_UNTIL])
         for tat, cost_s in (

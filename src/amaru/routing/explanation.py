@@ -278,6 +278,8 @@ def _detail(code: Code, figure: float, offer: Offer, workload: Workload, load: f
         case Code.CAPACITY:
             return f"{_place(workload)} needed, {figure:.4g} {_of_capacity(offer, figure, load)}"
         case Code.DRAINED:
+            if figure > 0.0:
+                return f"kept to {figure:g} at once: it serves more only where no other offer can take it now"
             return "drained: it serves only what no other offer can take now"
         case Code.FEASIBLE:
             return ""

@@ -59,8 +59,8 @@ N_STATIC = 16
     SUCCESS,  # share of attempts
     SUCCESS_WEIGHT,
     SUCCESS_AT,
-    DRAINED,  # 1: it serves only what no other offer can take; this and the next three: see ``steering``
-    CARE,  # its score is multiplied by this; 1: not weighed
+    DRAINED_FROM,  # places taken beyond which it serves only what no other offer can take: 0 drained, inf never
+    CARE,  # its score is multiplied by this; 1: not weighed; see ``steering``
     LIMIT,  # as CAPACITY, of a steering; inf: none
     RISK,  # the part of CARE that is a prediction, as 1 less; told with the decision
 ) = range(19)
@@ -103,7 +103,7 @@ ANYWHERE = -1.0
     LATENCY,  # ms expected: first token for streams, acceptance for GPU jobs, else the whole answer
     TRUST,  # the offer's reputation
     AVAILABILITY,  # share of capacity that is free, times SUCCESS_SEEN; by `rules_classic` without that
-    FIGURE,  # by code: USD, ms, tokens in the window, reputation, room left, seconds until free; FEASIBLE: 1 if drained
+    FIGURE,  # by code: USD, ms, tokens, reputation, room left, seconds; DRAINED: beyond so many; FEASIBLE: 1 if drained
     POSTED_MS,  # as LATENCY, but advertised
     LOAD,  # share of its capacity in use, in [0, 1]
     SUCCESS_SEEN,  # share of recent attempts that succeeded, faded towards 1
@@ -165,7 +165,7 @@ BLANK: Floats = np.zeros(N_LIVE)
 """A row of ``live`` of which nothing is known: closed, idle, nothing observed, not steered."""
 BLANK[[REFUSES_UNTIL, THROTTLED_UNTIL, REQUEST_TAT, TOKEN_TAT]] = -math.inf
 BLANK[CARE] = 1.0
-BLANK[LIMIT] = math.inf
+BLANK[[DRAINED_FROM, LIMIT]] = math.inf
 BLANK.setflags(write=False)
 
 
@@ -264,9 +264,9 @@ def _refusal(
     now = ask[NOW]
     if live[slot, REFUSES_UNTIL] > now and live[slot, IS_BROKEN] != 0.0:
         return _BROKEN, live[slot, REFUSES_UNTIL] - now
-    drained = live[slot, DRAINED] != 0.0
+    drained = live[slot, IN_FLIGHT] + place > live[slot, DRAINED_FROM]
     if drained and not last_resort:
-        return _DRAINED, 0.0
+        return _DRAINED, live[slot, DRAINED_FROM]
     if too_slow:
         return _SLOWED, seen_ms
     if live[slot, REFUSES_UNTIL] > now:

@@ -256,7 +256,7 @@ class LiveState:
         """See ``Board.steer``."""
         before, self.steering = self.steering, steering
         cells, base = self.slab.cells, self.base
-        cells[base + k.DRAINED] = float(steering.drained)
+        cells[base + k.DRAINED_FROM] = steering.drained_from
         cells[base + k.CARE] = steering.care
         cells[base + k.RISK] = steering.risk
         cells[base + k.LIMIT] = math.inf if steering.concurrency is None else steering.concurrency

@@ -6,6 +6,8 @@ what is known of the offer, so a reload carries it on.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from amaru.routing.breaker import BreakerSettings
@@ -19,6 +21,8 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     drained: bool = False
     """It serves only what no other offer can take now."""
+    at_once: float | None = None
+    """Requests (or GPU-hours) at once, at least 1, beyond which it is as if drained: nobody is turned away by it."""
     weight: float = 1.0
     """In [0, 1]: its score counts so much."""
     risk: float = 0.0
@@ -46,7 +50,11 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         for name, share in (("weight", self.weight), ("risk", self.risk)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"the {name} of a steering is between 0 and 1, not {share}")
-        for name, figure in (("concurrency", self.concurrency), ("breaker_failures", self.breaker_failures)):
+        for name, figure in (
+            ("at_once", self.at_once),
+            ("concurrency", self.concurrency),
+            ("breaker_failures", self.breaker_failures),
+        ):
             if figure is not None and not figure >= 1.0:
                 raise ValueError(f"the {name} of a steering is at least 1, not {figure}")
         for name, limit in (
@@ -61,6 +69,13 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def care(self) -> float:
         """What its score is multiplied by."""
         return self.weight * (1.0 - self.risk)
+
+    @property
+    def drained_from(self) -> float:
+        """Requests under way from which on it serves only what no other offer can take."""
+        if self.drained:
+            return 0.0
+        return math.inf if self.at_once is None else self.at_once
 
     def over(self, settings: BreakerSettings) -> BreakerSettings:
         """The breaker's settings under this steering."""
