@@ -175,6 +175,7 @@ async def test_a_reload_keeps_what_is_known_of_what_stays(world: World) -> None:
     offers = [offer for offer in world.settings["offers"] if offer["provider"] == "alpha"]
     world.reload(offers=offers, health={"healing": "off", "samples_per_s": 1})
     sensing = world.mesh.sensing
+    await sensing.settle()
     assert list(sensing.sense.offers) == ["alpha/sim", "alpha/sim-embed"]
     assert sensing.sense.view("alpha/sim", world.mesh.wall()).total == outcomes
     assert sensing.acting.healer.settings.mode == "off"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -127,3 +128,62 @@ async def test_no_text_and_no_key_is_left_in_what_observers_are_told(make_world:
         assert "swordfish" not in told
         assert text not in told
         assert PROVIDER_KEY not in told
+
+
+class Stopped:
+    """Holds up whoever calls it, beside the loop, until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, of: object, name: str) -> None:
+        self._work = getattr(of, name)
+        self._begun, self._go_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(of, name, self)
+
+    def __call__(self, *args: object) -> object:
+        self._begun.set()
+        assert self._go_on.wait(10.0)
+        return self._work(*args)
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self._begun.wait, 10.0)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
+async def test_a_reload_waits_until_who_observes_the_offers_of_before_is_done(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an observer writes into compiled arrays, which nobody checks, at a row that is no longer there."""
+    async with make_world(("alpha", "beta", "gamma")) as world:
+        sensing = world.mesh.sensing
+        before = list(sensing.sense.offers)
+        row_of = Stopped(monkeypatch, sensing.sense.patterns, "observe")
+        world.break_("alpha", "status", status=500)
+        world.break_("beta", "status", status=500)
+        assert (await world.chat()).headers["x-amaru-provider"] == "gamma"
+        settling = asyncio.ensure_future(sensing.settle())
+        await row_of.begun()
+        settling.cancel()  # as when a client leaves that asked for a report: the thread goes on
+        world.reload(offers=[offer for offer in world.settings["offers"] if offer["provider"] == "alpha"])
+        world.providers["alpha"].faults.clear()
+        assert (await world.chat()).headers["x-amaru-provider"] == "alpha", "it serves by the new plan at once"
+        assert list(sensing.sense.offers) == before
+        row_of.let_go()
+        await sensing.settle()
+        assert list(sensing.sense.offers) == ["alpha/sim", "alpha/sim-embed"]
+        assert sensing.sense.view("alpha/sim", world.mesh.wall()).total >= 2
+        assert sensing.lost == 0
+
+
+async def test_many_reloads_while_attempts_are_taken_in_lose_nothing_that_stays(make_world: MakeWorld) -> None:
+    async with make_world(("alpha", "beta", "gamma")) as world:
+        sensing, every = world.mesh.sensing, list(world.settings["offers"])
+        for number in range(24):
+            fewer = [offer for offer in every if offer["provider"] == "alpha"]
+            settling = asyncio.ensure_future(sensing.look())
+            world.reload(offers=every if number % 2 else fewer)
+            assert (await world.chat()).status_code == 200
+            await settling
+        await sensing.settle()
+        assert sensing.sense.view("alpha/sim", world.mesh.wall()).total == 24
+        assert (sensing.observed, sensing.lost) == (24, 0)

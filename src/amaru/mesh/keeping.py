@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from amaru.config import Config
 from amaru.health.memory import Memory, MemorySettings
 from amaru.telemetry.logs import get_logger
 
@@ -92,3 +93,12 @@ class Keeper:
             log.error("memory_not_written", reason="the disk is too slow", effect="the last changes are lost")
         if self._thread is not None:
             self._thread.shutdown(wait=False)
+
+
+def keeper_of(config: Config, wall: Callable[[], float]) -> Keeper:
+    """The keeper of what that configuration's health remembers."""
+    health = config.health
+    settings = MemorySettings(
+        files=health.retention_files, days=health.retention_days, history_days=health.history_days
+    )
+    return Keeper(config.health_path, settings, wall=wall)

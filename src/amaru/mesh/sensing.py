@@ -5,7 +5,8 @@ short turns on the event loop while these are quick, beside it where they are no
 patterns and ahead, has healings taken, and lowers the rank of offers that are about to fail; every
 ``stability.every_s`` it steps the stability field. What it finds is remembered, and told to whoever listens.
 
-An observer that raises loses that one observation, counted; nothing in here raises into a request.
+Whatever touches what is sensed has turns of its own, one after another, on the loop or beside it; a new plan waits for
+the next one too. An observer that raises loses that one observation, counted; nothing in here raises into a request.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import msgspec
 
 from amaru.domain import Attempt, Kind, Offer, Outcome
 from amaru.health.healer import Healer
-from amaru.health.memory import MemorySettings
 from amaru.health.observation import Observation
 from amaru.health.prediction import Prediction
 from amaru.health.report import HealthReport
@@ -32,12 +32,13 @@ from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.chronicle import Chronicle
 from amaru.mesh.feed import Feed
 from amaru.mesh.intake import Intake, Left
-from amaru.mesh.keeping import Keeper
+from amaru.mesh.keeping import Keeper, keeper_of
 from amaru.mesh.levers import MeshLevers
 from amaru.mesh.probing import Probing
 from amaru.mesh.sensing_metrics import SensingCollector
 from amaru.mesh.sessions import Session
 from amaru.mesh.steadiness import Steadiness
+from amaru.mesh.turns import Turns
 from amaru.mesh.watched import steered_by_provider, traits_of_plan
 from amaru.stability.guardian import Intervention, InterventionRecord
 from amaru.telemetry.logs import get_logger
@@ -85,8 +86,8 @@ class Sensing:
         self.probing = Probing(mesh, self.intake)
         self.feed = Feed()
         """What happened, for whoever listens."""
-        self.observers: list[Callable[[Observation], None]] = [self.sense.observe, self._steady, self.acting.observe]
-        """Told of every attempt, one after another, never at once."""
+        self.observers: list[Callable[[Observation], None]] = []
+        """Others who are told of every attempt, one after another, never at once."""
         self.observed = 0
         self.lost = 0
         """Observations that an observer failed to take in, and attempts that could not be read."""
@@ -98,12 +99,12 @@ class Sensing:
         self._aside, self._looking = Aside("amaru-health"), Aside("amaru-health-look")
         self._reporting = Aside("amaru-health-report")
         self._timer = timer
-        self._turn = asyncio.Lock()
+        self._turns = Turns(self._follow_plan)
         self._wake = asyncio.Event()
         self._waking = False
         """A wake-up is on its way: under traffic most attempts add nothing to what waits, and need no timer each."""
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._outdated = False
         self._look_at = self._step_at = self._snapshot_at = 0.0  # of the loop's clock
         self._seen_at_look = 0
         if self.enabled:
@@ -153,15 +154,18 @@ class Sensing:
 
     async def settle(self) -> None:
         """Take in all that is queued, now."""
-        async with self._turn:
-            while waiting := self.intake.take():
-                while waiting:
-                    await self._aside.run(lambda: self._observe(waiting))
-                    if self._aside.on_loop:
-                        await asyncio.sleep(0)
+        await self._turns.run(self._settle)
+
+    async def _settle(self) -> None:
+        while waiting := self.intake.take():
+            while waiting:
+                await self._aside.run(lambda: self._observe(waiting))
+                if self._aside.on_loop:
+                    await asyncio.sleep(0)
 
     def _observe(self, waiting: deque[Left | Observation]) -> None:
         """Take in what waits longest, for one turn."""
+        observers = (self.sense.observe, self.steadiness.observe, self.acting.observe, *self.observers)
         until = self._timer() + TURN_S
         while waiting:
             left = waiting.popleft()
@@ -171,16 +175,13 @@ class Sensing:
                 self._lose(error)
                 continue
             self.observed += 1
-            for observer in self.observers:
+            for observer in observers:
                 try:
                     observer(observation)
                 except Exception as error:  # as above
                     self._lose(error)
             if self._timer() >= until:
                 return
-
-    def _steady(self, observation: Observation) -> None:
-        self.steadiness.observe(observation)
 
     def _lose(self, error: Exception) -> None:
         if not self.lost:
@@ -191,21 +192,26 @@ class Sensing:
 
     async def look(self) -> None:
         """Take in what is queued, look for patterns and ahead, and act on what is found."""
-        await self.settle()
+        await self._turns.run(self._look)
+
+    async def _look(self) -> None:
+        await self._settle()
         now = self._mesh.wall()
-        async with self._turn:
-            self._seen_at_look = self.observed
-            looked = await self._looking.run(lambda: self.sense.look(now))
-            for pattern in looked.patterns:
-                self.chronicle.pattern(pattern)
-            for healing in self.acting.act(looked, now):
-                if self.chronicle.healing(healing):
-                    for offer in healing.offers:
-                        self.sense.signatures.healed(offer)
+        self._seen_at_look = self.observed
+        looked = await self._looking.run(lambda: self.sense.look(now))
+        for pattern in looked.patterns:
+            self.chronicle.pattern(pattern)
+        for healing in self.acting.act(looked, now):
+            if self.chronicle.healing(healing):
+                for offer in healing.offers:
+                    self.sense.signatures.healed(offer)
 
     async def step(self) -> None:
         """Look at the whole: one report, one step of the stability field, and what its guardian asks for."""
-        report = await self.report()
+        await self._turns.run(self._step)
+
+    async def _step(self) -> None:
+        report = await self._report()
         if self.steadiness.field is not None:
             coherence = {one.provider: one.coherence for one in report.providers}
             record = self.steadiness.step(coherence, report.at)
@@ -225,26 +231,27 @@ class Sensing:
 
     async def report(self) -> HealthReport:
         """The whole infrastructure at this moment."""
-        await self.settle()
+        return await self._turns.run(self._report)
+
+    async def _report(self) -> HealthReport:
+        await self._settle()
         now, mesh = self._mesh.wall(), self._mesh
-        notes: list[str] = []
-        if self.memory_failure:
-            notes.append(f"memory cannot be written: {self.memory_failure}")
+        notes = [f"memory cannot be written: {self.memory_failure}"] if self.memory_failure else []
         healings = [one for one in self.acting.healer.active.values() if one.applied]
         again = self.chronicle.recurring(now - RECENT_S)
-        async with self._turn:
-            return await self._reporting.run(
-                lambda: self.sense.report(
-                    now,
-                    healings=healings,
-                    recurrences=again,
-                    steered=steered_by_provider(mesh.plan.board),
-                    stability=self.steadiness.reading,
-                    observed=self.observed,
-                    dropped=self.intake.dropped + self.lost,
-                    notes=notes,
-                )
+        steered = steered_by_provider(mesh.plan.board)
+        return await self._reporting.run(
+            lambda: self.sense.report(
+                now,
+                healings=healings,
+                recurrences=again,
+                steered=steered,
+                stability=self.steadiness.reading,
+                observed=self.observed,
+                dropped=self.intake.dropped + self.lost,
+                notes=notes,
             )
+        )
 
     # ---- people -------------------------------------------------------------------------------------------------
 
@@ -253,28 +260,29 @@ class Sensing:
 
         Passes on what that raises.
         """
-        await self.settle()
-        async with self._turn:
-            answer = order(self.acting.healer, self._mesh.wall())
+
+        async def ordered() -> T:
+            await self._settle()
+            return order(self.acting.healer, self._mesh.wall())
+
+        answer = await self._turns.run(ordered)
         await self.look()  # so that what it changed is told
         return answer
 
     async def trigger(self, kind: Intervention, by: str) -> InterventionRecord:
         """A person's intervention, done at once; what it changed."""
-        report = await self.report()
-        record = self.steadiness.guardian.trigger(kind, report.at, by, queue=False)
-        return self._intervene(record, report)
+
+        async def triggered() -> InterventionRecord:
+            report = await self._report()
+            record = self.steadiness.guardian.trigger(kind, report.at, by, queue=False)
+            return self._intervene(record, report)
+
+        return await self._turns.run(triggered)
 
     # ---- remembering --------------------------------------------------------------------------------------------
 
     def _open_memory(self, mesh: Mesh) -> Keeper:
-        config = mesh.plan.config
-        settings = MemorySettings(
-            files=config.health.retention_files,
-            days=config.health.retention_days,
-            history_days=config.health.history_days,
-        )
-        keeper = Keeper(config.health_path, settings, wall=mesh.wall)
+        keeper = keeper_of(mesh.plan.config, mesh.wall)
         memory = keeper.memory
         self.sense.patterns.remember(memory.patterns.values())
         for note in (
@@ -286,7 +294,10 @@ class Sensing:
         keeper.end_all_but(self.sense.patterns.active, mesh.wall())
         return keeper
 
-    def _keep_states(self, keeper: Keeper) -> None:
+    async def _keep_states(self, keeper: Keeper) -> None:
+        await self._turns.run(lambda: self._reporting.run(lambda: self._hand_states(keeper)))
+
+    def _hand_states(self, keeper: Keeper) -> None:
         for part, state in self.sense.states().items():
             keeper.memory.keep(part, state)
         if self.steadiness.field is not None:
@@ -339,8 +350,7 @@ class Sensing:
             self._snapshot_at = now_s + self._mesh.plan.config.health.snapshot_every_s
             self._export(keeper, self.latest or await self.report())
         if keeper.states_due:
-            async with self._turn:
-                await self._reporting.run(lambda: self._keep_states(keeper))
+            await self._keep_states(keeper)
         keeper.write()
 
     def _export(self, keeper: Keeper, report: HealthReport) -> None:
@@ -348,11 +358,16 @@ class Sensing:
         keeper.memory.export("session_analysis", self._session.began_at, self._session.analysis(report, keeper.memory))
 
     def reload(self) -> None:
-        """The mesh has another plan: watch its offers. What is known of those that stay is kept."""
-        if not self.enabled:
+        """The mesh has another plan: steered as the one before at once, watched from the next turn on. What is known stays."""
+        if self.enabled:
+            self._levers.carry_on()
+            self._outdated = True
+            self._wake.set()
+
+    def _follow_plan(self) -> None:
+        if not self._outdated:  # the plan is the one whose offers are watched
             return
-        mesh = self._mesh
-        self._levers.carry_on()
+        self._outdated, mesh = False, self._mesh
         self.sense.set_offers(traits_of_plan(mesh.plan))
         self.intake.samples_per_s = mesh.plan.config.health.samples_per_s
         fresh = self._new_steadiness(mesh)
@@ -375,7 +390,8 @@ class Sensing:
                     await self.look()
                     if self._keeper is not None:
                         self._export(self._keeper, await self.report())
-                        self._keep_states(self._keeper)
+                        await self._keep_states(self._keeper)
+            self._turns.close()  # where the time did not suffice, an observer hangs
         if self._keeper is not None:
             await self._keeper.aclose()
         self.feed.close()
