@@ -358,7 +358,7 @@ class Sensing:
         keeper.memory.export("session_analysis", self._session.began_at, self._session.analysis(report, keeper.memory))
 
     def reload(self) -> None:
-        """The mesh has another plan: steered as the one before at once, watched from the next turn on. What is known stays."""
+        """The mesh has another plan, steered as the one before at once, and watched from the next turn on."""
         if self.enabled:
             self._levers.carry_on()
             self._outdated = True
