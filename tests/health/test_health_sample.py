@@ -236,6 +236,14 @@ def test_a_part_of_a_stream_is_not_said_to_lack_what_may_stand_in_the_rest() -> 
     assert sample_of(Kind.CHAT, events(*STREAM[:1]), [], SALT, stream=True, whole=False).empty
 
 
+def test_of_a_stream_that_said_nothing_a_part_tells_that_its_text_stands_elsewhere() -> None:
+    renamed = {"choices": [{"index": 0, "delta": {"text": "Little was"}, "finish_reason": None}]}
+    part = sample_of(Kind.CHAT, events(renamed, end=""), [], SALT, stream=True, whole=False)
+    assert part.missing == ("choices[].delta.content",)
+    spoken = sample_of(Kind.CHAT, events(renamed, end=""), ["Little was"], SALT, stream=True, whole=False)
+    assert spoken.missing == ()
+
+
 # ---- hostile answers -------------------------------------------------------------------------------------------------
 
 json_values = st.recursive(

@@ -88,9 +88,11 @@ def sample_of(
         texts = [text for document in documents for text in _texts(kind, document)]
     text = _joined(texts)
     blank = not text or text.isspace()
+    # Of an answer that said nothing at all, the events that are known tell where its text should have stood.
+    seen = whole or (told and blank and stream)
     return Sample(
         shape=_shape(documents),
-        missing=_missing(kind, documents, stream=stream, said=not blank) if documents and whole else (),
+        missing=_missing(kind, documents, stream=stream, said=not blank, whole=whole) if documents and seen else (),
         repetition=repetition_of(text),
         digest=0 if blank else hash_of(text, salt),
         prompt=prompt & _MASK,
@@ -223,10 +225,10 @@ def _type(value: Json) -> str:
 # ---- what must be there ----------------------------------------------------------------------------------------------
 
 
-def _missing(kind: Kind, documents: list[Json], *, stream: bool, said: bool) -> tuple[str, ...]:
+def _missing(kind: Kind, documents: list[Json], *, stream: bool, said: bool, whole: bool) -> tuple[str, ...]:
     """Required fields (OpenAI API reference) that no document has, or has but as null, by their paths, sorted.
 
-    ``said``: generated text was found, whatever the field that it stood in.
+    ``said``: generated text was found, whatever the field that it stood in. ``whole``: there are no other documents.
     """
     if kind is Kind.EMBEDDING:
         rows = [row for document in documents for row in _list(document, "data")]
@@ -241,7 +243,7 @@ def _missing(kind: Kind, documents: list[Json], *, stream: bool, said: bool) -> 
     missing: set[str] = set()
     if not stream and not all(choice.get("finish_reason") for choice in choices):
         missing.add("choices[].finish_reason")
-    if stream and not any(choice.get("finish_reason") for choice in choices):
+    if stream and whole and not any(choice.get("finish_reason") for choice in choices):
         missing.add("choices[].finish_reason")
     if kind is Kind.COMPLETION:
         if not any(isinstance(choice.get("text"), str) for choice in choices):
