@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from gateway_world import KEY, OPERATOR_KEY, MakeWorld, World
+from rich.console import Console
 
+from amaru.cli.health_view import picture
 from amaru.health.history import HOUR_S
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.health.report import HealthReport
 
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'amaru'; from amaru.cli.main import main; main()", "health"]
 
@@ -63,6 +68,9 @@ async def test_a_narrow_terminal_is_enough(world: World) -> None:
     code, out, _ = await ran(world, COLUMNS="80")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
+    await world.mesh.sensing.step()
+    _, out, _ = await ran(world, COLUMNS="80")
+    assert re.search(r"^Ψ 0\.\d\d  PE .*  H \d\.\d\d$", out, re.MULTILINE)  # on one line
     assert "p99" not in out
 
 
@@ -84,6 +92,36 @@ async def test_watching_draws_until_it_is_interrupted(world: World) -> None:
     os.close(leader)
     assert process.returncode == 0, error
     assert b"Traceback" not in error
+
+
+async def test_a_gateway_that_goes_away_while_it_is_watched_is_waited_for(make_world: MakeWorld) -> None:
+    environment = {**os.environ, "AMARU_OPERATOR_KEY": OPERATOR_KEY}
+    async with make_world() as world:
+        environment["AMARU_URL"] = world.base_url
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "--watch", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, limit=2**22
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(2):
+            report = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+            assert [one["provider"] for one in report["providers"]] == ["alpha", "beta"]
+    said = await asyncio.wait_for(process.stderr.readline(), 60)
+    assert b"is `amaru serve` running there?" in said
+    assert process.returncode is None
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+
+
+def test_an_old_picture_says_that_it_is_one() -> None:
+    report = HealthReport(
+        at=0.0, status="healthy", providers=(), patterns=(), healings=(), predicted=(), insights=(), stability=None,
+        observed=0, dropped=0, notes=(),
+    )  # fmt: skip
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(picture(report, 80, trouble="the port is closed"))
+    assert "no news since then: the port is closed" in console.export_text()
 
 
 def _drain(leader: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +16,14 @@ from amaru.errors import HealthError
 
 if TYPE_CHECKING:
     from amaru.health.remote import RemoteHealth
+    from amaru.health.report import HealthReport
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", invoke_without_command=True)
 
 EVERY_S = 2.0
 """Between two looks of ``--watch``."""
+MOST_SINCE_S = 9_999_999_999.0
+"""How far back a gateway takes: further than any history."""
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 Url = Annotated[str, typer.Option(metavar="URL", help="The gateway's address.", envvar="AMARU_URL")]
@@ -30,37 +35,57 @@ DEFAULT_URL, DEFAULT_KEY = "http://127.0.0.1:8080", "AMARU_OPERATOR_KEY"
 @app.callback()
 def health(
     context: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw it anew every two seconds, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Draw it anew every two seconds, or print a line of JSON; until Ctrl-C."),
+    ] = False,
     json: Json = False,
     url: Url = DEFAULT_URL,
     key_env: KeyEnv = DEFAULT_KEY,
 ) -> None:
     """Show how each provider fares, what to do about it, what is foreseen, and what it means.
 
-    Asks a running gateway, with an operator's key. Exit status: 0 fine, 1 it cannot be asked.
+    Asks a running gateway, with an operator's key. One that goes away while it is watched is waited for. Exit status: 0
+    fine, 1 it cannot be asked.
     """
     if context.invoked_subcommand is not None:
         return
     from rich.console import Console
 
-    from amaru.cli.health_view import picture, show
+    from amaru.cli.health_view import picture
 
-    remote = _remote(url, key_env)
-    console = Console()
-    if json:
-        typer.echo(_pretty(remote.report()))
-    elif not watch:
-        show(console, remote.report())
-    else:
+    looks, console = _looks(_remote(url, key_env)), Console()
+    if not watch:
+        report, _ = next(looks)
+        if json:
+            typer.echo(_pretty(report))
+        else:
+            console.print(picture(report, console.width), highlight=False)
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        if json:
+            for report, trouble in looks:
+                typer.echo(trouble or _line(report), err=bool(trouble))
         from rich.live import Live
 
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-            try:
-                while True:
-                    live.update(picture(remote.report(), console.width), refresh=True)
-                    time.sleep(EVERY_S)
-            except KeyboardInterrupt:
-                return
+            for report, trouble in looks:
+                live.update(picture(report, console.width, trouble=trouble), refresh=True)
+
+
+def _looks(remote: RemoteHealth) -> Iterator[tuple[HealthReport, str]]:
+    """The report of now, and each two seconds another; where the gateway has gone, the last one, and why.
+
+    Raises ``HealthError`` where there is no first one.
+    """
+    report, trouble = remote.report(), ""
+    while True:
+        yield report, trouble
+        time.sleep(EVERY_S)
+        try:
+            report, trouble = remote.report(), ""
+        except HealthError as error:
+            trouble = str(error)
 
 
 @app.command()
@@ -204,10 +229,16 @@ def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw])", text.strip())
     if found is None:
         raise typer.BadParameter(f"{text[:32]!r} is no time: write 30d, 12h or 90m", param_hint="--since")
-    return float(found[1]) * UNITS_S[found[2]]
+    return min(float(found[1]) * UNITS_S[found[2]], MOST_SINCE_S)
+
+
+def _line(document: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(document).decode()
 
 
 def _pretty(document: object) -> str:
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    return msgspec.json.format(_line(document), indent=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,14 +21,18 @@ STATUS_STYLES = {
 }
 IMPACT_STYLES = {"minor": "", "moderate": "yellow", "major": "red", "critical": "bold red"}
 NARROW = 100
-"""Columns below which quantiles are left out."""
+"""Columns below which quantiles are left out, and Ψ has a line of its own."""
 STEADY, UNSETTLED = 0.6, 0.4
 """Of Ψ."""
 
 
-def picture(report: HealthReport, width: int) -> Group:
-    """The whole report, for a terminal of ``width`` columns."""
-    parts: list[RenderableType] = [_head(report), "", _providers(report, wide=width >= NARROW)]
+def picture(report: HealthReport, width: int, *, trouble: str = "") -> Group:
+    """The whole report, for a terminal of ``width`` columns; ``trouble``: why it is not of this moment."""
+    wide = width >= NARROW
+    parts: list[RenderableType] = [_head(report, wide=wide)]
+    if trouble:
+        parts.append(Text(f"no news since then: {trouble}", style="bold red"))
+    parts += ["", _providers(report, wide=wide)]
     advice = [(one.provider, one.recommended) for one in report.providers if one.recommended]
     if advice:
         parts += ["", _list("recommended", [Text.assemble((name, "bold"), f"  {words}") for name, words in advice])]
@@ -45,7 +49,7 @@ def picture(report: HealthReport, width: int) -> Group:
     return Group(*parts)
 
 
-def _head(report: HealthReport) -> Text:
+def _head(report: HealthReport, *, wide: bool) -> Text:
     at = datetime.datetime.fromtimestamp(report.at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     head = Text.assemble(
         ("infrastructure ", "bold"), (report.status, STATUS_STYLES.get(report.status, "")), ("   " + at, "dim")
@@ -55,7 +59,7 @@ def _head(report: HealthReport) -> Text:
         style = "green" if field.Psi >= STEADY else "yellow" if field.Psi >= UNSETTLED else "bold red"
         head.append_text(
             Text.assemble(
-                "   ", ("Ψ ", "bold"), (f"{field.Psi:.2f}", style),
+                "   " if wide else "\n", ("Ψ ", "bold"), (f"{field.Psi:.2f}", style),
                 (f"  PE {field.PE:.2f}  C {field.C:.2f}  U {field.U:.2f}  Φ {field.Phi:.2f}  H {field.H:.2f}", "dim"),
             )
         )  # fmt: skip
@@ -169,8 +173,3 @@ def history_table(recurrences: list[Recurrence]) -> Table:
 def _strip(hours: tuple[int, ...]) -> str:
     most = max(hours) or 1
     return "".join("·▁▂▃▄▅▆▇█"[-(-count * 8 // most)] for count in hours)
-
-
-def show(console: Console, report: HealthReport) -> None:
-    """Print it once."""
-    console.print(picture(report, console.width), highlight=False)
