@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 from gateway_world import PROVIDER_KEY, MakeWorld
 
-from amaru.domain import FailureKind
+from amaru.domain import FailureKind, Kind, Outcome
 from amaru.health.observation import Observation
 from amaru.mesh import intake
 from amaru.mesh.sensing import TAKE_AFTER_S
@@ -69,23 +68,52 @@ async def test_an_observer_that_raises_costs_its_own_observation_and_nothing_els
         assert world.mesh.sensing.lost >= 3
 
 
-async def test_an_observer_that_hangs_holds_up_no_answer(make_world: MakeWorld) -> None:
+async def test_an_observer_that_hangs_holds_up_no_answer_and_no_look(make_world: MakeWorld) -> None:
     async with make_world() as world:
-        hold = 0.3
+        go_on, sensing = threading.Event(), world.mesh.sensing
+        told_on: list[threading.Thread] = []
 
         def hang(observation: Observation) -> None:
-            time.sleep(hold)  # as one that waits for a disk or a lock
+            told_on.append(threading.current_thread())
+            if observation.failure is not None:  # quick at first, as one that waits for a disk only when it is full
+                assert go_on.wait(10.0)
 
-        world.mesh.sensing.observers.append(hang)
-        loop = asyncio.get_running_loop()
-        longest_s = 0.0
-        for _ in range(12):
-            begun = loop.time()
-            assert (await world.chat()).status_code == 200
-            longest_s = max(longest_s, loop.time() - begun)
-        assert world.mesh.sensing.observed < 12, "it never caught up, and nobody waited for it"
-        assert longest_s < hold
-        hold = 0.0
+        sensing.observers.append(hang)
+        async with asyncio.timeout(8.0):
+            for _ in range(6):
+                assert (await world.chat()).status_code == 200
+                await sensing.settle()
+            world.break_("alpha", "status", status=500)
+            for _ in range(6):
+                assert (await world.chat()).status_code == 200
+            await sensing.look()
+            assert (await sensing.report()).observed == sensing.observed >= 12
+        assert threading.main_thread() not in told_on
+        assert len(told_on) < sensing.observed, "it never caught up, and nobody waited for it"
+        go_on.set()
+        await sensing.settle()
+        assert len(told_on) == sensing.observed
+
+
+async def test_a_look_comes_also_where_attempts_come_faster_than_they_are_taken_in(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_world() as world:
+        sensing = world.mesh.sensing
+        observe, offer = sensing.sense.observe, world.mesh.plan.board.offers[0]
+        told = Outcome("", 0.0, True, offer.id, latency_ms=1.0)
+
+        def slow(observation: Observation) -> None:
+            observe(observation)
+            sensing.intake.reported(offer, Kind.CHAT, told)  # while this one was taken in
+
+        monkeypatch.setattr(sensing.sense, "observe", slow)
+        assert (await world.chat()).status_code == 200
+        async with asyncio.timeout(5.0):
+            await sensing.look()
+            assert (await sensing.report()).observed >= 1
+        assert (sensing.lost, len(sensing.intake)) == (0, 1)
+        monkeypatch.undo()
 
 
 async def test_a_full_queue_drops_and_counts(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:

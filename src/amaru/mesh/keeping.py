@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from amaru.config import Config
 from amaru.health.memory import Memory, MemorySettings
 from amaru.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from amaru.mesh.sensing import Sensing
 
 STATES_EVERY_S = 10.0
 """Between two writes of the states: a crash costs no more of what was learned."""
@@ -102,3 +106,26 @@ def keeper_of(config: Config, wall: Callable[[], float]) -> Keeper:
         files=health.retention_files, days=health.retention_days, history_days=health.history_days
     )
     return Keeper(config.health_path, settings, wall=wall)
+
+
+def load_states(sensing: Sensing, keeper: Keeper, now: float) -> None:
+    """Go on from what was remembered, as far as it can be used; the rest begins anew, and is said."""
+    parts = keeper.memory.parts
+    sensing.sense.patterns.remember(keeper.memory.patterns.values())
+    for note in (
+        *sensing.sense.load(parts),
+        *sensing.acting.load(parts.get("healer"), now),
+        *sensing.steadiness.load(parts.get("field"), parts.get("guardian")),
+    ):
+        log.warning("memory_not_used", reason=note)
+    keeper.end_all_but(sensing.sense.patterns.active, now)
+
+
+def hand_states(sensing: Sensing, memory: Memory) -> None:
+    """Hand over what is to be remembered of this moment."""
+    for part, state in sensing.sense.states().items():
+        memory.keep(part, state)
+    if sensing.steadiness.field is not None:
+        memory.keep("field", sensing.steadiness.field.state())
+    memory.keep("healer", sensing.acting.healer.state())
+    memory.keep("guardian", sensing.steadiness.guardian.state())

@@ -1,8 +1,8 @@
 """Sense, wired to the live mesh: what attempts showed is taken in after the answers, and never holds one up.
 
-``attempt_ended`` only queues. A task of its own takes what is queued, reduces it to figures and tells the observers, in
-short turns on the event loop while these are quick, beside it where they are not. About once a second it looks for
-patterns and ahead, has healings taken, and lowers the rank of offers that are about to fail; every
+``attempt_ended`` only queues. A task of its own takes in what is queued, as figures: in short turns on the event
+loop while that is quick, beside it where it is not. Others who observe are always told beside it. About once a second
+it looks for patterns and ahead, has healings taken, and lowers the rank of offers that are about to fail; every
 ``stability.every_s`` it steps the stability field. What it finds is remembered, and told to whoever listens.
 
 Whatever touches what is sensed has turns of its own, one after another, on the loop or beside it; a new plan waits for
@@ -32,8 +32,9 @@ from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.chronicle import Chronicle
 from amaru.mesh.feed import Feed
 from amaru.mesh.intake import Intake, Left
-from amaru.mesh.keeping import Keeper, keeper_of
+from amaru.mesh.keeping import Keeper, hand_states, keeper_of, load_states
 from amaru.mesh.levers import MeshLevers
+from amaru.mesh.onlookers import Onlookers
 from amaru.mesh.probing import Probing
 from amaru.mesh.sensing_metrics import SensingCollector
 from amaru.mesh.sessions import Session
@@ -86,11 +87,12 @@ class Sensing:
         self.probing = Probing(mesh, self.intake)
         self.feed = Feed()
         """What happened, for whoever listens."""
-        self.observers: list[Callable[[Observation], None]] = []
-        """Others who are told of every attempt, one after another, never at once."""
+        self.onlookers = Onlookers(self._lose)
+        self.observers = self.onlookers.observers
+        """Others who are told of every attempt, beside the loop, one after another and never at once."""
         self.observed = 0
         self.lost = 0
-        """Observations that an observer failed to take in, and attempts that could not be read."""
+        """Observations that an observer failed to take in or was too slow for, and attempts that could not be read."""
         self.latest: HealthReport | None = None
         """Of the last step; what metrics show."""
         self._mesh = mesh
@@ -108,7 +110,8 @@ class Sensing:
         self._look_at = self._step_at = self._snapshot_at = 0.0  # of the loop's clock
         self._seen_at_look = 0
         if self.enabled:
-            self._keeper = self._open_memory(mesh)
+            self._keeper = keeper_of(mesh.plan.config, mesh.wall)
+            load_states(self, self._keeper, mesh.wall())
             mesh.metrics.registry.register(SensingCollector(self))
         self.chronicle = Chronicle(self.feed, None if self._keeper is None else self._keeper.memory)
 
@@ -134,7 +137,7 @@ class Sensing:
             self.probing.served(kept.offer, self._mesh.wall())
             self._wake_later()
         except Exception as error:  # nothing here may become a request's
-            self._lose(error)
+            self._lose(1, error)
 
     def reported(self, offer: Offer, kind: Kind, outcome: Outcome) -> None:
         """Queue what a caller reported of work that it placed itself. Never raises."""
@@ -153,40 +156,51 @@ class Sensing:
         self._wake.set()
 
     async def settle(self) -> None:
-        """Take in all that is queued, now."""
+        """Take in all that is queued by now, and have all observers told of it."""
         await self._turns.run(self._settle)
+        await self.onlookers.settle()
 
     async def _settle(self) -> None:
-        while waiting := self.intake.take():
-            while waiting:
-                await self._aside.run(lambda: self._observe(waiting))
-                if self._aside.on_loop:
-                    await asyncio.sleep(0)
+        """Take in what is queued by now; what comes meanwhile waits, so that a look comes too."""
+        waiting = self.intake.take()
+        while waiting:
+            for observation in await self._aside.run(lambda: self._observe(waiting)):
+                self.onlookers.tell(observation)
+            self.onlookers.go_on()
+            if self._aside.on_loop:
+                await asyncio.sleep(0)
 
-    def _observe(self, waiting: deque[Left | Observation]) -> None:
-        """Take in what waits longest, for one turn."""
-        observers = (self.sense.observe, self.steadiness.observe, self.acting.observe, *self.observers)
+    def _observe(self, waiting: deque[Left | Observation]) -> list[Observation]:
+        """Take in what waits longest, for one turn; what that was."""
+        observers = (self.sense.observe, self.steadiness.observe, self.acting.observe)
+        seen: list[Observation] = []
         until = self._timer() + TURN_S
         while waiting:
             left = waiting.popleft()
             try:
                 observation = self.intake.reduce(left)
             except Exception as error:  # one must not take the others with it
-                self._lose(error)
+                self._lose(1, error)
                 continue
             self.observed += 1
+            seen.append(observation)
             for observer in observers:
                 try:
                     observer(observation)
                 except Exception as error:  # as above
-                    self._lose(error)
+                    self._lose(1, error)
             if self._timer() >= until:
-                return
+                break
+        return seen
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, count: int, error: Exception | None) -> None:
         if not self.lost:
-            log.error("observation_lost", error=type(error).__name__, exc_info=error)
-        self.lost += 1
+            log.error(
+                "observation_lost",
+                error="an observer is too slow" if error is None else type(error).__name__,
+                exc_info=error,
+            )
+        self.lost += count
 
     # ---- looking ------------------------------------------------------------------------------------------------
 
@@ -279,32 +293,6 @@ class Sensing:
 
         return await self._turns.run(triggered)
 
-    # ---- remembering --------------------------------------------------------------------------------------------
-
-    def _open_memory(self, mesh: Mesh) -> Keeper:
-        keeper = keeper_of(mesh.plan.config, mesh.wall)
-        memory = keeper.memory
-        self.sense.patterns.remember(memory.patterns.values())
-        for note in (
-            *self.sense.load(memory.parts),
-            *self.acting.load(memory.parts.get("healer"), mesh.wall()),
-            *self.steadiness.load(memory.parts.get("field"), memory.parts.get("guardian")),
-        ):
-            log.warning("memory_not_used", reason=note)
-        keeper.end_all_but(self.sense.patterns.active, mesh.wall())
-        return keeper
-
-    async def _keep_states(self, keeper: Keeper) -> None:
-        await self._turns.run(lambda: self._reporting.run(lambda: self._hand_states(keeper)))
-
-    def _hand_states(self, keeper: Keeper) -> None:
-        for part, state in self.sense.states().items():
-            keeper.memory.keep(part, state)
-        if self.steadiness.field is not None:
-            keeper.memory.keep("field", self.steadiness.field.state())
-        keeper.memory.keep("healer", self.acting.healer.state())
-        keeper.memory.keep("guardian", self.steadiness.guardian.state())
-
     # ---- living -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -325,7 +313,7 @@ class Sensing:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                await self.settle()
+                await self._turns.run(self._settle)
                 if loop.time() >= self._next_at():
                     self._look_at = loop.time() + LOOK_EVERY_S
                     self.probing.look(self._mesh.wall())
@@ -335,12 +323,15 @@ class Sensing:
                     await self.step()
                 await self._keep(loop.time())
             except Exception as error:  # the next look must come
-                self._lose(error)
+                self._lose(1, error)
 
     def _next_at(self) -> float:
         """When to look next: in a second, or sooner under traffic."""
         busy = self.observed - self._seen_at_look >= LOOK_AFTER_ATTEMPTS
         return min(self._look_at - (LOOK_EVERY_S - LOOK_SOONEST_S if busy else 0.0), self._step_at)
+
+    async def _keep_states(self, keeper: Keeper) -> None:
+        await self._turns.run(lambda: self._reporting.run(lambda: hand_states(self, keeper.memory)))
 
     async def _keep(self, now_s: float) -> None:
         keeper = self._keeper
@@ -391,9 +382,10 @@ class Sensing:
                     if self._keeper is not None:
                         self._export(self._keeper, await self.report())
                         await self._keep_states(self._keeper)
+                    await self.onlookers.settle()
             self._turns.close()  # where the time did not suffice, an observer hangs
         if self._keeper is not None:
             await self._keeper.aclose()
         self.feed.close()
-        for aside in (self._aside, self._looking, self._reporting):
-            aside.close()
+        for worker in (self._aside, self._looking, self._reporting, self.onlookers):
+            worker.close()
