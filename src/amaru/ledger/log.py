@@ -12,10 +12,10 @@ Two steps, so that many small appends cost one flush each and not one for every 
 1. *Commit*: the leaves are appended to the journal, and it is flushed (one ``fdatasync``; on an object store, one new
    object). From then on they stand at their index for ever. **An acknowledgement means this**: no crash of the process
    and no loss of power takes the leaves away or gives their index to others.
-2. *Publish*: tiles are made from all that was committed, then the checkpoint is signed and kept, then ``checkpoint`` is
-   replaced: each a file written beside and renamed, in this order and without a flush. From then on the leaves are
-   read and proven by anyone. A process that dies loses none of it. Where the power fails, the kernel may have written
-   any part of it or none, and recovery makes it again from the journal; Ed25519 signs the same bytes again.
+2. *Publish*: tiles are made from all that was committed, then a new checkpoint is signed and replaces ``checkpoint``,
+   then it is added to those kept: each a file written beside and renamed, in this order and without a flush. From then
+   on the leaves are read and proven by anyone. A process that dies loses none of it. Where the power fails, the kernel
+   may have written any part of it or none, and recovery makes it again from the journal; Ed25519 signs the same bytes.
 
 ``append`` does both. ``commit`` and ``publish`` are for who appends much (``writer``): the leaves of many callers share
 a flush, and a checkpoint is published some times a second.
@@ -46,15 +46,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from amaru.errors import LedgerCorrupt, LedgerError, ProofError
-from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
+from amaru.ledger.checkpoint import Checkpoint, read_checkpoint, verify_checkpoint
 from amaru.ledger.growth import Edge
 from amaru.ledger.journal import Frame, Mark
 from amaru.ledger.kept import KeptCheckpoints
 from amaru.ledger.merkle import EMPTY_ROOT
 from amaru.ledger.notes import MAX_NOTE_BYTES, NoteSigner, NoteVerifier
+from amaru.ledger.superseded import Superseded
 from amaru.ledger.tile_store import TileStore, open_store
-from amaru.ledger.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, Tile, decode_entries, edge_of, encode_entries
-from amaru.ledger.view import CHECKPOINT, TILES_CACHED, LogView, read_pruned
+from amaru.ledger.tiles import MAX_ENTRY_BYTES, decode_entries, encode_entries
+from amaru.ledger.view import CHECKPOINT, TILES_CACHED, LogView, Pruned, read_pruned
 from amaru.telemetry.logs import get_logger
 
 FRAME_BYTES = 8 * 1024 * 1024
@@ -62,7 +63,8 @@ FRAME_BYTES = 8 * 1024 * 1024
 PUBLISH_BYTES = 8 * 1024 * 1024
 """Committed leaves are in memory until they are published, which is done without being asked from here on."""
 MOST_PENDING_BYTES = 8 * PUBLISH_BYTES
-"""Where publishing keeps failing, commits are refused from here on."""
+MOST_JOURNALS = 8
+"""Where publishing or settling keeps failing, commits are refused from here on (times SETTLE_BYTES)."""
 SETTLE_BYTES = 32 * 1024 * 1024
 """Of journal, or of tiles not yet durable: what a recovery reads at most, and what is flushed in one go."""
 
@@ -109,9 +111,8 @@ class Log(LogView):
         self._pending_bytes = 0
         self._mark = Mark()
         self._kept = KeptCheckpoints()
-        self._latest: dict[str, str] = {}
-        self._base_folders: frozenset[str] = frozenset()
-        self._replaced: dict[str, None] = {}
+        self._unkept: bytes | None = None
+        self._superseded = Superseded(store)
         self._sound = False
         self._closed = False
 
@@ -175,15 +176,14 @@ class Log(LogView):
         with self._writing:
             self._require_sound()
             first = self.committed
-            for piece in _pieces(leaves):
-                if self._pending_bytes > MOST_PENDING_BYTES:
-                    raise LedgerError(
-                        f"{self.store.shown}: {len(self._pending):,} entries wait to be published already"
-                    )
-                self._journal.append(Frame(self.committed, encode_entries(piece), mark or self._mark))
+            pieces = list(_pieces(leaves))
+            for number, piece in enumerate(pieces, 1):
+                self._require_room()
+                new_mark = mark if mark is not None and number == len(pieces) else self._mark
+                self._journal.append(Frame(self.committed, encode_entries(piece), new_mark))
                 self._pending += piece
                 self._pending_bytes += sum(map(len, piece))
-                self._mark = mark or self._mark
+                self._mark = new_mark
                 self._make_room()
             return first
 
@@ -199,6 +199,7 @@ class Log(LogView):
         """Publish, make all tiles durable, and begin the journal anew. Raises LedgerError; commits stand."""
         with self._writing:
             self.publish()
+            self._keep()
             if not self._journal.size_bytes and not self.store.unsynced_bytes:
                 return
             try:
@@ -208,16 +209,12 @@ class Log(LogView):
                 raise
             self._journal.restart(Frame(self.size, self.checkpoint(), self._mark))
             self._settle_at = self._settle_bytes
-            self._based()
-            replaced, self._replaced = self._replaced, {}
-            for folder in replaced:
-                self.store.delete(folder)
+            self._superseded.based(self.size, self._kept.folder)
 
-    def _based(self) -> None:
-        """Note which partial files the journal's base stands on; there is a new one."""
-        tiles = [*edge_of(self._edge.frontier.size), Tile(ENTRIES, self._edge.frontier.size // TILE_WIDTH)]
-        self._base_folders = frozenset(f"{tile.full.path}.p" for tile in tiles) | {self._kept.folder}
-        self._latest.clear()
+    def note_pruned(self, pruned: Pruned) -> None:
+        """The entries before ``pruned.until`` are gone (``pruning``)."""
+        self._pruned = pruned
+        self._bundles.clear()
 
     def close(self) -> None:
         """Settle what can be settled, and let another writer in. What was committed stays in any case."""
@@ -240,6 +237,15 @@ class Log(LogView):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _require_room(self) -> None:
+        """Where publishing or settling keeps failing, memory and journal stay bounded."""
+        if self._pending_bytes > MOST_PENDING_BYTES or self._journal.size_bytes > MOST_JOURNALS * self._settle_bytes:
+            self._make_room()
+            raise LedgerError(
+                f"{self.store.shown}: {len(self._pending):,} entries wait to be published, and "
+                f"{self._journal.size_bytes:,} bytes of journal to be settled; is the disk full?"
+            )
+
     def _make_room(self) -> None:
         """Publish or settle where it is time to; a failure is put off, since the commit before it stands."""
         try:
@@ -252,42 +258,32 @@ class Log(LogView):
             _log.warning("ledger_publish_put_off", log=self.store.shown, reason=str(error))
 
     def _publish(self) -> None:
+        self._keep()
         edge = self._edge.copy()
         filled = edge.grow(self._pending, self._put)
         partials = edge.write_partials(self._edge.frontier.size, self._put)
         checkpoint = Checkpoint(self._origin, edge.frontier.size, edge.frontier.root())
         note = checkpoint.sign(self._signers)
-        kept = self._kept.add(self.store, note)
         self.store.write(CHECKPOINT, note)
-        self._outdated("kept", kept.path)
-        if kept.number > self._kept.number:
-            self._replace(self._kept.folder)
-        for tile in partials:
-            self._outdated(f"partial {tile.level}", tile.path)
-        for tile in filled:
-            self._replace(f"{tile.path}.p")
-        self._edge, self._kept, self._head = edge, kept, (checkpoint, note)
+        self._edge, self._head = edge, (checkpoint, note)
         self._pending, self._pending_bytes = [], 0
+        self._unkept = note
+        self._keep()
+        for tile in partials:
+            self._superseded.by_wider(f"level {tile.level}", tile.path)
+        for tile in filled:
+            self._superseded.by_full(f"{tile.path}.p")
 
-    def _put(self, tile: Tile, content: bytearray) -> None:
-        self.store.write(tile.path, content)
-
-    def _outdated(self, what: str, path: str) -> None:
-        """What was the latest partial file need not outlast a loss of power: the journal makes it anew."""
-        before = self._latest.get(what)
-        if before is not None and before != path:
-            self.store.forget(before)
-        self._latest[what] = path
-
-    def _replace(self, folder: str) -> None:
-        """The partial files in a folder have given way to a full one.
-
-        They go at once, but for those that a recovery from the journal's base would begin with.
-        """
-        if folder in self._base_folders:
-            self._replaced[folder] = None
-        else:
-            self.store.delete(folder)
+    def _keep(self) -> None:
+        """Add the last checkpoint published to those kept; it is tried again before the next one is published."""
+        if self._unkept is None:
+            return
+        kept = self._kept.add(self.store, self._unkept)
+        self._unkept = None
+        self._superseded.by_wider("checkpoints", kept.path)
+        if kept.number > self._kept.number:
+            self._superseded.by_full(self._kept.folder)
+        self._kept = kept
 
     # ---- recovery ---------------------------------------------------------------------------------------------------
 
@@ -306,7 +302,7 @@ class Log(LogView):
     def _recover(self) -> None:
         """Have everything as it was committed; see the top of this module."""
         frames = list(self._journal.recover())
-        published = self._published()
+        note, published = self._published()
         if not frames:
             if published is not None:
                 raise LedgerCorrupt(
@@ -322,8 +318,10 @@ class Log(LogView):
         self._pending = self._leaves_of(commits)
         self._pending_bytes = sum(map(len, self._pending))
         self._kept = KeptCheckpoints.load(self.store, since=base.payload)
-        self._based()
+        self._superseded.based(base.first, self._kept.folder)
         self._require_prefix(published)
+        if published is not None and published.size > self._last_kept_size():
+            self._unkept = note  # the process ended between publishing and this
         self._head = None
         self._publish()
         self._sound = True
@@ -353,13 +351,16 @@ class Log(LogView):
             leaves += decode_entries(frame.payload, where=f"{self.store.shown}/journal")
         return leaves
 
-    def _published(self) -> Checkpoint | None:
-        """What was last published; ``None`` where nothing was, or where a loss of power left no whole checkpoint."""
+    def _last_kept_size(self) -> int:
+        return read_checkpoint(self._kept.notes[-1]).size if self._kept.notes else -1
+
+    def _published(self) -> tuple[bytes, Checkpoint | None]:
+        """What was last published; ``None`` where nothing was, or where a loss of power left an empty file."""
         note = self.store.read(CHECKPOINT, most=MAX_NOTE_BYTES)
         if not note:
-            return None
+            return b"", None
         try:
-            return verify_checkpoint(note, self.verifiers, origin=self.origin)
+            return note, verify_checkpoint(note, self.verifiers, origin=self.origin)
         except ProofError as error:
             raise LedgerCorrupt(f"{self.store.shown}/{CHECKPOINT}: {error}") from None
 

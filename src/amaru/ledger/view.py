@@ -295,3 +295,7 @@ class _Recent(Generic[_Key, _Value]):
             self._values[key] = value
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
