@@ -19,7 +19,7 @@ from amaru.health.pattern_types import SIGNALS, PatternSettings
 bets = st.integers(min_value=0, max_value=k.N_BETS - 1)
 
 
-@given(bets, st.floats(min_value=k.LEAST_P0, max_value=0.9), st.floats(min_value=0.0, max_value=1.0))
+@given(bets, st.floats(min_value=k.least_p0(k.SHAPE), max_value=0.9), st.floats(min_value=0.0, max_value=1.0))
 def test_yes_or_no_bets_gain_nothing_at_any_usual_rate(bet: int, p0: float, part: float) -> None:
     p = part * p0
     mean = p * math.exp(k._bet(bet, True, 1.0, p0)) + (1.0 - p) * math.exp(k._bet(bet, True, 0.0, p0))

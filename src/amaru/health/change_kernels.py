@@ -19,9 +19,14 @@ observations a second there are and whenever one looks. ``A`` is set from the bu
 Observations that follow within ``SLOT_S`` of each other share one slot, whose ``L`` is their geometric mean (again an
 e-value, by Jensen's inequality): a thousand failures in one second are no more independent than two.
 
-What is usual is kept as sums decayed by event time, of a regression on the logarithm of tokens (for yes-or-no signals
-just the rate), robust because residuals are held within three standard deviations, and held still while an alarm is on
-or seems to be coming.
+What is usual is kept as sums decayed by event time, and held still while an alarm is on or seems to be coming. Of
+continuous signals it is a regression on the logarithm of tokens, robust because residuals are held within three
+standard deviations. Of yes-or-no signals it is a rate, to which each slot counts once, as it does as evidence, and only
+after ``LAG`` more: a burst of failures is usual only if what follows it is not as bad.
+
+A change is over when as much evidence says so: ``OVER`` is the likelihood ratio of what is usual against how ill the
+offer has been since (``ILL``), a cumulative sum over slots (Page 1954). After a hard failure a handful of successes are
+enough; after a few failures in a hundred, dozens are needed.
 """
 
 from __future__ import annotations
@@ -49,19 +54,22 @@ N_BETS = 4
     SLOT_W,  # seconds that it adds
     FAST,  # mean of z (or y) lately, by count
     FAST_N,  # observations behind it
-    BLOCK_AT,  # half a minute, whose mean wanders
+    BLOCK_AT,  # half a minute, whose mean wanders; yes-or-no: of slots that are not yet usual
     BLOCK_N,
     BLOCK_SUM,
     WANDER,  # variance of those means beyond what independent noise gives
     ALARM,  # when R first reached A; NaN: it has not
-    GOOD,  # observations as usual since the alarm, less several for each that was not
+    OVER,  # logarithm of the evidence that the change is over
+    OVER_BEFORE,  # that before the current slot
+    ILL,  # mean of slots since the alarm, until the last bad one
+    RUN,  # good slots since that one
     P0,  # upper bound of the usual rate, or μ, as of the last observation
     SD,  # of continuous signals, as of the last observation
     RAW,  # mean of the residual lately, in units of y, by count
     SEEN,  # observations, ever
     PEAK,  # the largest logarithm of R since the alarm
     BEFORE,  # N_BETS columns: R before the current slot
-) = range(25)
+) = range(28)
 NOW = BEFORE + N_BETS  # N_BETS columns: R
 N_COLUMNS = NOW + N_BETS
 
@@ -73,8 +81,12 @@ VARIANCE = 1.25
 """``v``: a little more than that of a standardised residual."""
 LEAST_MU, MOST_MU, MU, WANDERS = 0.25, 1.5, 0.2, 2.0
 """μ = MU + WANDERS · standard deviation of the wandering, within bounds."""
-LEAST_P0, RATE_FACTOR = 0.02, 2.5
-"""p0 is so many times the usual rate, at least the former."""
+RATE_FACTOR = 2.5
+"""p0 is so many times the usual rate, and at least ``least_p0``."""
+PRIOR = 20.0
+"""What is expected of an unknown offer counts as so many slots."""
+LAG = 10.0
+"""Slots, and ``BLOCK_S``, that pass before one counts as usual: by then a change would be suspected."""
 WARM = 40.0
 """Observations before continuous signals may alarm."""
 MOST_USUAL = 3000.0
@@ -82,20 +94,57 @@ MOST_USUAL = 3000.0
 FAST_GAIN = 0.15
 SUSPICION = 0.35
 """From this share of the way to an alarm on (in logarithms) nothing is learned about what is usual."""
+LEAST_ILL, MOST_ILL = 0.2, 0.85
+"""Share of the way from p0 to 1 that an illness is taken to be at least, and the largest rate it is taken to have."""
+LEAST_WORSE, MOST_WORSE = 0.75, 1.5
+"""The same of continuous signals, in standard deviations above μ."""
+ILL_GAIN, MOST_OVER = 0.05, 100.0
 MOST_R = 1e30
 LEAST_MS, MOST_MS, MOST_TOKENS = 0.1, 1e8, 1e9
 _LN2 = math.log(2.0)
 
 
 @inlined
+def share_of(k: int) -> float:
+    """Where between p0 and 1 the rate lies that bet ``k`` is on."""
+    return 0.06 if k == 0 else 0.2 if k == 1 else 0.5 if k == 2 else 0.9
+
+
+@inlined
 def _bet(k: int, binary: bool, value: float, p0: float) -> float:
     """Logarithm of the e-value of bet ``k`` on one observation; ``p0``: μ where not binary."""
     if binary:
-        share = 0.06 if k == 0 else 0.2 if k == 1 else 0.5 if k == 2 else 0.9
-        p1 = p0 + (1.0 - p0) * share
+        p1 = p0 + (1.0 - p0) * share_of(k)
         return math.log(p1 / p0) * value + math.log((1.0 - p1) / (1.0 - p0)) * (1.0 - value)
     rate = 0.3 if k == 0 else 0.6 if k == 1 else 1.0 if k == 2 else 1.6
     return rate * (value - p0) - 0.5 * rate * rate * VARIANCE
+
+
+@inlined
+def least_p0(s: int) -> float:
+    """The smallest rate that a yes-or-no signal's usual one is bounded by; half of it is expected beforehand.
+
+    Failures come in blips of seconds, and a new shape now and then. Bodies that cannot be read, or lack what every
+    answer has, are practically never seen in calm: three or four of them tell.
+    """
+    return 0.002 if s == SHAPE else 0.01 if s == ODD else 0.02
+
+
+@inlined
+def usual_rate(row: int, s: int, c: Floats) -> float:
+    """Of a yes-or-no signal."""
+    rate: float = (c[row, s, Y] + 0.5 * least_p0(s) * PRIOR) / (c[row, s, N] + PRIOR)
+    return rate
+
+
+@inlined
+def _for_its_end(row: int, s: int, mean: float, p0: float, c: Floats) -> float:
+    """Logarithm of the likelihood ratio of what is usual against the illness, on the mean of one slot."""
+    if s >= N_CONTINUOUS:
+        ill = max(min(c[row, s, ILL], MOST_ILL), p0 + LEAST_ILL * (1.0 - p0))
+        return mean * math.log(p0 / ill) + (1.0 - mean) * math.log((1.0 - p0) / (1.0 - ill))
+    worse: float = min(max(c[row, s, ILL] - p0, LEAST_WORSE), MOST_WORSE)
+    return -worse / VARIANCE * (mean - p0 - 0.5 * worse)
 
 
 @inlined
@@ -136,20 +185,64 @@ def _kept(row: int, s: int, elapsed_s: float, half_life_s: float, c: Floats) -> 
 
 
 @inlined
-def _learn(row: int, s: int, x: float, y: float, elapsed_s: float, half_life_s: float, c: Floats) -> None:
-    """Take ``y`` at ``x`` into what is usual."""
+def _forget(row: int, s: int, elapsed_s: float, half_life_s: float, more: float, c: Floats) -> None:
+    """Let what is usual fade, to no more than ``MOST_USUAL`` with ``more``."""
     kept = _kept(row, s, elapsed_s, half_life_s, c)
-    if c[row, s, N] * kept > MOST_USUAL:
-        kept *= MOST_USUAL / (c[row, s, N] * kept)
+    if c[row, s, N] * kept + more > MOST_USUAL:
+        kept = (MOST_USUAL - more) / c[row, s, N]
     for column in range(N, YY + 1):
         c[row, s, column] *= kept
+
+
+@inlined
+def _learn(row: int, s: int, x: float, y: float, c: Floats) -> None:
+    """Take ``y`` at ``x`` into what is usual, of a continuous signal."""
     c[row, s, N] += 1.0
+    c[row, s, X] += x
+    c[row, s, XX] += x * x
     c[row, s, Y] += y
-    if s < N_CONTINUOUS:
-        c[row, s, X] += x
-        c[row, s, XX] += x * x
-        c[row, s, XY] += x * y
-        c[row, s, YY] += y * y
+    c[row, s, XY] += x * y
+    c[row, s, YY] += y * y
+
+
+@inlined
+def _suspicious(row: int, s: int, least_rise: float, log_a: float, c: Floats) -> bool:
+    """A change that matters seems to be coming."""
+    total = 0.0
+    for k in range(N_BETS):
+        total += c[row, s, NOW + k]
+    return c[row, s, RAW] >= least_rise and total > 0.0 and math.log(total) >= SUSPICION * log_a
+
+
+@inlined
+def _close_slot(
+    row: int, s: int, at: float, elapsed_s: float, least_rise: float, log_a: float, half_life_s: float, c: Floats
+) -> None:
+    """What the slot that is over teaches: how ill the offer is while an alarm is on, else what is usual."""
+    if c[row, s, SLOT_N] == 0.0:
+        return
+    mean = c[row, s, SLOT_SUM] / c[row, s, SLOT_N]
+    if not math.isnan(c[row, s, ALARM]):
+        if _for_its_end(row, s, mean, c[row, s, P0], c) > 0.0:
+            c[row, s, RUN] += 1.0
+        else:  # the good ones before it belonged to the illness
+            c[row, s, ILL] *= math.pow(1.0 - ILL_GAIN, c[row, s, RUN])
+            c[row, s, ILL] += ILL_GAIN * (mean - c[row, s, ILL])
+            c[row, s, RUN] = 0.0
+    elif s >= N_CONTINUOUS:
+        if c[row, s, BLOCK_N] == 0.0:
+            c[row, s, BLOCK_AT] = c[row, s, SLOT_AT]
+        c[row, s, BLOCK_N] += 1.0
+        c[row, s, BLOCK_SUM] += mean
+        enough = c[row, s, BLOCK_N] >= LAG and abs(at - c[row, s, BLOCK_AT]) >= BLOCK_S
+        if enough and not _suspicious(row, s, least_rise, log_a, c):
+            more = min(c[row, s, BLOCK_N], MOST_USUAL)
+            _forget(row, s, elapsed_s, half_life_s, more, c)
+            c[row, s, N] += more
+            c[row, s, Y] += c[row, s, BLOCK_SUM] * more / c[row, s, BLOCK_N]
+            c[row, s, BLOCK_N] = c[row, s, BLOCK_SUM] = 0.0
+        else:
+            _forget(row, s, elapsed_s, half_life_s, 0.0, c)
 
 
 @inlined
@@ -163,10 +256,17 @@ def step(
     binary = s >= N_CONTINUOUS
     first = c[row, s, SEEN] == 0.0
     elapsed_s = 0.0 if first else max(at - c[row, s, AT], 0.0)
+    if first or abs(at - c[row, s, SLOT_AT]) >= SLOT_S:
+        _close_slot(row, s, at, max(at - c[row, s, SLOT_AT], 0.0), least_rise, log_a, half_life_s, c)
+        for k in range(N_BETS):
+            c[row, s, BEFORE + k] = c[row, s, NOW + k]
+        c[row, s, OVER_BEFORE] = c[row, s, OVER]
+        c[row, s, SLOT_AT] = at
+        c[row, s, SLOT_N] = c[row, s, SLOT_SUM] = 0.0
+        c[row, s, SLOT_W] = SLOT_S if first else min(elapsed_s, MOST_GAP_S)
     if binary:
-        kept = _kept(row, s, elapsed_s, half_life_s, c)
-        rate = (c[row, s, Y] * kept + 0.2) / (c[row, s, N] * kept + 20.0)
-        p0 = min(max(RATE_FACTOR * rate, LEAST_P0), 0.9)
+        rate = usual_rate(row, s, c)
+        p0 = min(max(RATE_FACTOR * rate, least_p0(s)), 0.9)
         sd, value, off, warm = 1.0, y, y - rate, True
     else:
         usual, sd = _usual(row, s, x, c)
@@ -186,43 +286,38 @@ def step(
     held = off if binary else min(max(off, -2.0 * MOST_Z * sd), 2.0 * MOST_Z * sd) if warm else 0.0
     c[row, s, RAW] += gain * (held - c[row, s, RAW])
     # ---- evidence
-    if first or abs(at - c[row, s, SLOT_AT]) >= SLOT_S:
-        for k in range(N_BETS):
-            c[row, s, BEFORE + k] = c[row, s, NOW + k]
-        c[row, s, SLOT_AT] = at
-        c[row, s, SLOT_N] = c[row, s, SLOT_SUM] = 0.0
-        c[row, s, SLOT_W] = SLOT_S if first else min(elapsed_s, MOST_GAP_S)
     c[row, s, SLOT_N] += 1.0
     c[row, s, SLOT_SUM] += value
     mean = c[row, s, SLOT_SUM] / c[row, s, SLOT_N]
-    total = 0.0
+    total, best = 0.0, 0
     for k in range(N_BETS):
         r = (c[row, s, BEFORE + k] + c[row, s, SLOT_W] / N_BETS) * math.exp(_bet(k, binary, mean, p0))
         c[row, s, NOW + k] = min(r, MOST_R) if warm else 0.0
         total += c[row, s, NOW + k]
-    matters = c[row, s, RAW] >= least_rise
+        if c[row, s, NOW + k] > c[row, s, NOW + best]:
+            best = k
     if math.isnan(c[row, s, ALARM]):
         if total > 0.0 and math.log(total) >= log_a:
-            if matters:
-                c[row, s, ALARM], c[row, s, PEAK], c[row, s, GOOD] = at, math.log(total), 0.0
+            if c[row, s, RAW] >= least_rise:
+                c[row, s, ALARM], c[row, s, PEAK] = at, math.log(total)
+                c[row, s, OVER] = c[row, s, OVER_BEFORE] = c[row, s, RUN] = 0.0
+                c[row, s, ILL] = p0 + (1.0 - p0) * share_of(best) if binary else max(mean, c[row, s, FAST])
+                if binary:
+                    c[row, s, BLOCK_N] = c[row, s, BLOCK_SUM] = 0.0
             else:  # a change that nobody minds: keep it at the threshold
                 for k in range(N_BETS):
                     c[row, s, NOW + k] *= math.exp(log_a) / total
     else:
         c[row, s, PEAK] = max(c[row, s, PEAK], math.log(max(total, 1e-300)))
-        # One bad one takes back several good ones, so that hardly anything but what is usual gets far.
-        back = c[row, s, GOOD] - (10.0 if binary else 4.0)
-        c[row, s, GOOD] = c[row, s, GOOD] + 1.0 if value < (0.5 if binary else 1.5) else max(back, 0.0)
+        over = c[row, s, OVER_BEFORE] + _for_its_end(row, s, mean, p0, c)
+        c[row, s, OVER] = min(max(over, 0.0), MOST_OVER)
     # ---- what is usual
-    suspicious = matters and total > 0.0 and math.log(total) >= SUSPICION * log_a
-    if (math.isnan(c[row, s, ALARM]) and not suspicious) or not warm:
-        if binary:
-            _learn(row, s, 0.0, y, elapsed_s, half_life_s, c)
-        else:
-            if warm:
-                _wander(row, s, at, value, c)
-                y = y - off + min(max(off, -MOST_Z * sd), MOST_Z * sd)
-            _learn(row, s, x, y, elapsed_s, half_life_s, c)
+    if not binary and (not warm or (math.isnan(c[row, s, ALARM]) and not _suspicious(row, s, least_rise, log_a, c))):
+        if warm:
+            _wander(row, s, at, value, c)
+            y = y - off + min(max(off, -MOST_Z * sd), MOST_Z * sd)
+        _forget(row, s, elapsed_s, half_life_s, 1.0, c)
+        _learn(row, s, x, y, c)
     c[row, s, AT] = at
     return value
 

@@ -173,7 +173,7 @@ class Changes:
             if verdict is Verdict.THROTTLED or (verdict is Verdict.NONE and not strange):
                 return _NAN
             suspect = failure is not None and is_suspect(failure)
-            shape, error = (1.0, 0.0) if suspect or strange else (0.0, 1.0)
+            shape, error = (1.0, 0.0) if suspect or strange else (_NAN, 1.0)
             if strange:
                 self._looks[row].status = status
             elif suspect:
@@ -190,8 +190,7 @@ class Changes:
 
     def rate(self, row: int, signal: int) -> float:
         """Usual rate of a yes-or-no signal."""
-        c = self._c[row, signal]
-        return float((c[k.Y] + 0.2) / (c[k.N] + 20.0))
+        return k.usual_rate(row, signal, self._c)
 
     def level(self, row: int, signal: int) -> float:
         """Mean of a signal lately: a share, or of times the rise in their logarithm."""
@@ -219,7 +218,7 @@ class Changes:
                 since=float(c[row, signal, k.ALARM]),
                 evidence=float(c[row, signal, k.PEAK]),
                 level=self.level(row, signal),
-                recovered=bool(c[row, signal, k.GOOD] >= self._settings.recovery_outcomes),
+                recovered=bool(c[row, signal, k.OVER] >= self._settings.recovery_evidence),
             )
             for row, signal in np.argwhere(~np.isnan(c[:, :, k.ALARM]))
         ]
@@ -229,7 +228,7 @@ class Changes:
         c = self._c[row, signal]
         c[k.ALARM] = _NAN
         c[k.BEFORE :] = 0.0
-        c[k.GOOD] = c[k.BLOCK_N] = c[k.BLOCK_SUM] = 0.0
+        c[k.OVER] = c[k.OVER_BEFORE] = c[k.BLOCK_N] = c[k.BLOCK_SUM] = 0.0
 
     def settle(self, row: int, signal: int) -> None:
         """What changed stays so: learn anew what is usual."""

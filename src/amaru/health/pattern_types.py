@@ -87,8 +87,9 @@ class PatternSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Half-life of what is usual."""
     least_slowdown: float = 1.5
     """Latency ratio below which nobody minds."""
-    recovery_outcomes: int = 20
-    """So many outcomes as usual end a pattern; one that is not takes several of them back."""
+    recovery_evidence: float = 9.0
+    """Natural logarithm of the likelihood ratio, of what is usual against the illness, that ends a pattern: five
+    outcomes as usual where all had failed, some thirty where three in ten had."""
     settle_s: float = 3600.0
     """A slowness or another shape that lasts so long is the new usual."""
     window_s: float = 10.0
