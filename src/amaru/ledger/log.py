@@ -259,10 +259,14 @@ class Log(LogView):
 
     def _publish(self) -> None:
         self._keep()
+
+        def put(tile: Tile, content: bytearray) -> None:
+            self.store.write(tile.path, content)
+
         edge = self._edge.copy()
-        filled = edge.grow(self._pending, self._put)
-        partials = edge.write_partials(self._edge.frontier.size, self._put)
-        checkpoint = Checkpoint(self._origin, edge.frontier.size, edge.frontier.root())
+        filled = edge.grow(self._pending, put)
+        partials = edge.write_partials(self._edge.frontier.size, put)
+        checkpoint = Checkpoint(self.origin or "", edge.frontier.size, edge.frontier.root())
         note = checkpoint.sign(self._signers)
         self.store.write(CHECKPOINT, note)
         self._edge, self._head = edge, (checkpoint, note)
@@ -286,11 +290,6 @@ class Log(LogView):
         self._kept = kept
 
     # ---- recovery ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _origin(self) -> str:
-        assert self.origin is not None
-        return self.origin
 
     def _require_sound(self) -> None:
         if self._closed:
