@@ -9,7 +9,9 @@ import pytest
 from levers_world import MakeLevers, make_levers
 
 from amaru.domain import FailureKind, Kind
+from amaru.mesh import levers
 from amaru.protocols.adapting import Adaptation, Rule
+from amaru.protocols.adapting_evidence import find_adaptation
 from amaru.routing.steering import UNSTEERED, Steering
 from amaru.simulation.faults import Fault
 from amaru.simulation.profiles import INSTANT, ProviderProfile
@@ -169,6 +171,32 @@ async def test_answers_are_read_by_an_adaptation(make_levers: MakeLevers) -> Non
         assert adapted is not None
         assert adapted.rewritten == 1
         assert world.levers.adapt("a/sim", None) == TEXT
+
+
+async def test_an_answer_is_looked_through_for_an_adaptation_once(
+    make_levers: MakeLevers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[bytes] = []
+
+    def find(kind: Kind, body: bytes, *, stream: bool) -> Adaptation | None:
+        looked.append(body)
+        return find_adaptation(kind, body, stream=stream)
+
+    monkeypatch.setattr(levers, "find_adaptation", find)
+    async with make_levers(("a",)) as world:
+        world.providers["a"].faults.add(Fault(kind="renamed_field", field="choices[].message.content", to="text"))
+        for asked in (1, 2):
+            await world.ask(words=f"For the {asked}. time.")
+            for _ in range(3):
+                assert world.levers.find_adaptation("a/sim") == TEXT
+            assert len(looked) == asked
+
+
+async def test_pools_are_those_of_the_plan_that_serves(make_levers: MakeLevers) -> None:
+    async with make_levers() as world:
+        assert world.levers.pools() == {"sim": ["a/sim", "b/sim"]}
+        world.mesh.reload(world.config(offers=world.settings["offers"][:1], aliases={"fast": ["sim"]}))
+        assert world.levers.pools() == {"sim": ["a/sim"], "fast": ["a/sim"]}
         assert world.levers.adapted("a/sim") is None
 
 

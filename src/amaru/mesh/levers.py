@@ -15,7 +15,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from amaru.domain import Offer
+from amaru.domain import Kind, Offer
 from amaru.protocols.adapting import Adaptation, Adapted
 from amaru.protocols.adapting_evidence import find_adaptation
 from amaru.providers.switched import SwitchedProvider
@@ -23,6 +23,10 @@ from amaru.routing.steering import Steering
 
 if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
+    from amaru.routing.board import Board
+
+Answer = tuple[Kind, bool, float]
+"""Its kind, whether it was streamed, and when it was kept: which of an offer's unreadable answers it is."""
 
 
 class MeshLevers:
@@ -34,6 +38,9 @@ class MeshLevers:
         """Providers that are not asked where they are configured."""
         self._adaptations: dict[str, Adaptation] = {}
         """By offer."""
+        self._pools: tuple[Board, dict[str, list[str]]] | None = None
+        self._found: dict[str, dict[Answer, Adaptation | None]] = {}
+        """By offer: what its latest unreadable answers gave, without them."""
 
     # ---- what there is ------------------------------------------------------------------------------------------
 
@@ -44,11 +51,13 @@ class MeshLevers:
     def pools(self) -> Mapping[str, Sequence[str]]:
         """Name of each resource and alias → ids of its offers."""
         board = self._mesh.plan.board
-        pools: dict[str, list[str]] = {}
-        for name in board.resources():
-            rows = board.pool(name)
-            pools[name] = [] if rows is None else [board.offers[row].id for row in rows.tolist()]
-        return pools
+        if self._pools is None or self._pools[0] is not board:
+            pools: dict[str, list[str]] = {}
+            for name in board.resources():
+                rows = board.pool(name)
+                pools[name] = [] if rows is None else [board.offers[row].id for row in rows.tolist()]
+            self._pools = board, pools
+        return self._pools[1]
 
     def kept_away(self, offer: str) -> bool:
         """Whether its breaker keeps requests away now, but for probes."""
@@ -96,9 +105,14 @@ class MeshLevers:
             provider = self._mesh.plan.provider_of(offer)
         except ValueError:
             return None
-        answers = provider.unread(offer)
-        found = [find_adaptation(answer.kind, answer.body, stream=answer.stream) for answer in answers]
-        adaptations = [adaptation for adaptation in found if adaptation is not None]
+        before, found = self._found.pop(offer, {}), dict[Answer, Adaptation | None]()
+        for answer in provider.unread(offer):
+            key = answer.kind, answer.stream, answer.at
+            known = key in before  # this is asked again and again while a trouble goes on
+            found[key] = before[key] if known else find_adaptation(answer.kind, answer.body, stream=answer.stream)
+        adaptations = [adaptation for adaptation in found.values() if adaptation is not None]
+        if found:
+            self._found[offer] = found
         if not adaptations:
             return None
         use = provider.adapted(offer)
@@ -140,6 +154,7 @@ class MeshLevers:
     def carry_on(self) -> None:
         """A reload may have opened a provider anew: ask it where it was asked, and read it as it was read."""
         plan = self._mesh.plan
+        self._found.clear()
         for provider, index in list(self._addresses.items()):
             if self.address(provider) != index:
                 with contextlib.suppress(ValueError):  # the provider is gone, or that address of it
