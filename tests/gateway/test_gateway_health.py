@@ -119,6 +119,30 @@ async def test_a_veto_is_shown_until_it_is_lifted(world: World) -> None:
     assert (await get(world, "/health/healings"))["vetoes"] == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/health/healings/veto", {"kind": "drian"}, "known: retry, non_stream, alternate,"),
+        ("/health/healings/lift", {"veto": {"pattern": "trouble"}}, "known: degradation, api_change, resonance"),
+        ("/health/healings/veto", {"kind": 5}, "got `int`"),
+        ("/health/healings/veto", None, "Name a kind, a provider or a pattern"),
+        ("/health/healings/pin", None, "missing required field `kind`"),
+    ],
+)
+async def test_an_order_that_is_none_is_refused_with_what_there_is(
+    world: World, path: str, body: Any, words: str
+) -> None:
+    answer = await world.client.post(path, content=b"" if body is None else json.dumps(body), headers=OPERATOR)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
+async def test_an_intervention_needs_no_body(world: World) -> None:
+    await world.chat()
+    answer = await world.client.post("/health/guardian/albedo", headers=OPERATOR)
+    assert (answer.status_code, answer.json()["by"]) == (200, "operator")
+
+
 async def test_a_pinned_drain_moves_traffic_and_lifting_it_brings_it_back(world: World) -> None:
     assert (await world.chat()).headers["x-amaru-provider"] == "alpha"
     answer = await order(world, "/health/healings/pin", kind="drain", offers=["alpha/sim"], by="ada", reason="a test")

@@ -22,7 +22,9 @@ from amaru.gateway.answers import credentials, json_answer
 from amaru.gateway.health_orders import HealingsOut, HistoryOut, LiftIn, PatternsOut, PinIn, TriggerIn, VetoIn
 from amaru.gateway.queries import MAX_PAGE, limit_of, query_of, seconds_of
 from amaru.health.healer import Healer
+from amaru.health.healing import HealingKind
 from amaru.health.healing_settings import Veto
+from amaru.health.pattern_types import PatternKind
 from amaru.mesh import Mesh
 from amaru.mesh.feed import Event, Listener
 from amaru.stability.guardian import Intervention
@@ -31,6 +33,7 @@ DAY_S = 86_400.0
 PULSE_S = 14.0
 """A comment is sent where nothing happened for so long: proxies close what is silent for a minute."""
 _PULSE = b": nothing new\n\n"
+_WORDS = {"kind": HealingKind, "pattern": PatternKind}
 T = TypeVar("T")
 _veto, _pin = msgspec.json.Decoder(VetoIn), msgspec.json.Decoder(PinIn)
 _lift, _trigger = msgspec.json.Decoder(LiftIn), msgspec.json.Decoder(TriggerIn)
@@ -147,7 +150,7 @@ class HealthApi:
         query_of(request, ())
         if not self._sensing.enabled:
             raise RequestError(409, "Health is switched off: health.enabled is false.", code="switched_off")
-        return decode(decoder, await request.body())
+        return _decoded(decoder, await request.body() or b"{}")
 
     def _check_provider(self, provider: str | None) -> None:
         known = set(self._sensing.sense.offers.values())
@@ -194,6 +197,18 @@ class HealthApi:
 
     def _require_operator(self, request: Request) -> None:
         self._access.require_operator(credentials(request)[0])
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """As ``decode``, with the words that there are where one is unknown."""
+    try:
+        return decode(decoder, body)
+    except RequestError as error:
+        words = _WORDS.get((error.param or "").rpartition(".")[2])
+        if words is None or "enum" not in error.message:
+            raise
+        known = f"{error.message}; known: {', '.join(words)}."
+        raise RequestError(error.status, known, param=error.param) from None
 
 
 def _as_veto(asked: VetoIn, now: float) -> Veto:

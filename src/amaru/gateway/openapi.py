@@ -317,6 +317,7 @@ def _operators_get(summary: str, operation: str, answer: str, parameters: list[J
 
 def _order(summary: str, operation: str, body: str, answer: str, examples: Json, *errors: int) -> Json:
     found = _typed(summary, operation, body, answer, examples, 403, 409, *errors)
+    found["requestBody"]["required"] = False  # without one, nothing is named
     return {**found, "tags": ["Health"], "security": OPERATOR}
 
 
