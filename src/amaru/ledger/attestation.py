@@ -110,7 +110,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def sign_envelope(payload: bytes, signers: Sequence[NoteSigner], *, payload_type: str = PAYLOAD_TYPE) -> Json:
-    """The envelope of ``payload`` as a JSON document, signed by all of ``signers``. Raises LedgerError: there is none."""
+    """The envelope of ``payload`` as a JSON document, signed by all ``signers``. Raises LedgerError: there is none."""
     if not signers:
         raise LedgerError("an attestation needs a signing key")
     signed = pae(payload_type, payload)

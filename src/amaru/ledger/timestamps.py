@@ -115,7 +115,7 @@ class Authority:
         AnchorError
             It cannot be reached, refuses, or what it sends is no time-stamp for this request.
         """
-        digest = _digest_of(data, "sha256")
+        digest = digest_of(data, "sha256")
         nonce = self._nonce()
         response = self._poster.post(request_for(digest, nonce), _QUERY, accept=_REPLY)
         try:
@@ -210,7 +210,7 @@ def verify_timestamp(response: bytes, data: Data, roots: Roots, *, at: datetime 
     _verify_signature(response, stamp, roots, stamp.time)
     if at is not None:
         _verify_signature(response, stamp, roots, at)
-    digest = _digest_of(data, stamp.hash)
+    digest = digest_of(data, stamp.hash)
     if digest != stamp.imprint:
         raise ProofError(
             f"the time-stamp is for other data, so it was swapped or the data was changed: it is over "
@@ -301,7 +301,16 @@ def _reason(said: str, stamp: TimeStamp, at: datetime) -> str:
     return "the time-stamp was changed: its signature does not fit what it says"
 
 
-def _digest_of(data: Data, hash: str) -> bytes:
+def digest_of(data: Data, hash: str) -> bytes:
+    """The digest of ``data`` by ``hash``: sha256, sha384 or sha512.
+
+    Raises
+    ------
+    LedgerError
+        The file cannot be read.
+    ProofError
+        Only another digest is at hand.
+    """
     if isinstance(data, bytes):
         return hashlib.new(hash, data).digest()
     if isinstance(data, Sha256):
