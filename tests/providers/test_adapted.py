@@ -227,6 +227,11 @@ async def test_an_answer_that_can_be_read_but_lacks_something_is_kept_too(body: 
     [
         ([part.replace(b'"content"', b'"text"') for part in (ROLE, HELLO, WORLD, STOP)], "delta.text read as content"),
         ([part.replace(b'"finish_reason"', b'"stop_reason"') for part in (ROLE, HELLO, STOP)], "stop_reason read as"),
+        # Longer than any sample: what is left out in its middle looks as what is kept.
+        (
+            [part.replace(b'"content"', b'"text"') for part in (ROLE, *[HELLO] * 500, STOP)],
+            "delta.text read as content",
+        ),
     ],
 )
 async def test_so_is_a_stream_without_a_word_or_without_an_end(parts: list[bytes], rule: str) -> None:
