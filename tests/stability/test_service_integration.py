@@ -92,6 +92,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         ({"PE": 0.1, "_guardian": {"intervention": "rubedo"}}, None),
         ({"PE": 0.1, "_guardian": "albedo"}, None),
         ({"PE": math.nan, "H": None, "Psi": "low"}, None),
+        ({"PE": 10**400, "H": True, "Psi": 0.1}, None),
         ({}, None),
     ],
 )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from amaru.errors import AmaruError
-from amaru.stability.client import Attempts, Call, FieldError, PsiClient
+from amaru.stability.client import Attempts, Call, FieldError, PsiClient, figure
 from amaru.stability.guardian import Guardian, GuardianSettings, Intervention
 
 LOCAL = "local"
@@ -130,7 +130,7 @@ class PsiField:
         """Nothing is taken over: the service has its own."""
 
     def _reading(self, answer: dict[str, Any]) -> Reading:  # Any: JSON
-        figures = {name: _finite(answer.get(name)) for name in FIGURES}
+        figures = {name: figure(answer.get(name)) for name in FIGURES}
         if all(math.isnan(figure) for figure in figures.values()):
             raise FieldError(f"its answer has none of the numbers {', '.join(FIGURES)}")
         guardian = answer.get("_guardian")
@@ -208,13 +208,3 @@ class LocalField:
             raise ValueError(f"a field's state of {saved.dimension} signals, where there are {self.dimension}")
         self.field.load(saved.field)
         self.guardian.load(saved.guardian)
-
-
-def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    try:
-        figure = float(value)
-    except OverflowError:
-        return math.nan
-    return figure if math.isfinite(figure) else math.nan

@@ -1,9 +1,8 @@
 """Answers that could not be read, or lack what every answer has, kept for whoever looks for their meaning.
 
 Of each offer the latest such answer of each kind, whole and streamed, is kept for ``KEPT_S``, in memory alone: it may
-hold text (law 4). A stream of another shape
-fails at its first event, long before its content: where nobody did so lately, the rest of it is read on for a moment,
-beside the request, which goes on elsewhere at once.
+hold text (law 4). A stream of another shape fails at its first event, long before its content: where nobody did so
+lately, the rest of it is read on for a moment, beside the request, which goes on elsewhere at once.
 """
 
 from __future__ import annotations

@@ -158,6 +158,17 @@ def base_of(url: str) -> str:
     return url.rstrip("/")
 
 
+def figure(value: object) -> float:
+    """A finite number of an answer, whatever else stands there: NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:  # an integer that is no float
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
 def http_call(limit_s: float = LIMIT_S, *, key: str | None = None) -> Call:
     """Calls over HTTP, each within ``limit_s`` from its beginning to the answer's last byte; ``key`` is a bearer's."""
     from pyreqwest.client import SyncClientBuilder

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from amaru.errors import StorageError
-from amaru.stability.client import DEFAULT_URL, Attempts, Call, FieldError, Json, PsiClient, http_call
+from amaru.stability.client import DEFAULT_URL, Attempts, Call, FieldError, Json, PsiClient, figure, http_call
 from amaru.stability.guardian import GuardianSettings, Intervention
 from amaru.telemetry.logs import get_logger
 
@@ -117,10 +117,10 @@ class PsiFieldIntegration:
         wants that restraint takes the guardian's word alone, ``metrics["_guardian"]["intervention"]``.
         """
         limits = self._limits
-        pe, h, psi = (_number(metrics.get(name)) for name in ("PE", "H", "Psi"))
-        if pe is not None and pe > limits.nigredo_pe:
+        pe, h, psi = (figure(metrics.get(name)) for name in ("PE", "H", "Psi"))  # NaN is beyond no limit
+        if pe > limits.nigredo_pe:
             return Intervention.NIGREDO
-        if h is not None and psi is not None and h >= limits.albedo_h and psi <= limits.albedo_psi:
+        if h >= limits.albedo_h and psi <= limits.albedo_psi:
             return Intervention.ALBEDO
         guardian = metrics.get("_guardian")
         asked = guardian.get("intervention") if isinstance(guardian, Mapping) else None
@@ -207,10 +207,6 @@ def _plain(value: object) -> object:
     if plain is None:
         raise TypeError(f"a training step's metrics hold a {type(value).__name__}, which JSON has no form for")
     return plain()
-
-
-def _number(value: object) -> float | None:
-    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 
 def _log(words: str) -> None:
