@@ -54,7 +54,7 @@ from amaru.ledger.merkle import EMPTY_ROOT
 from amaru.ledger.notes import MAX_NOTE_BYTES, NoteSigner, NoteVerifier
 from amaru.ledger.superseded import Superseded
 from amaru.ledger.tile_store import TileStore, open_store
-from amaru.ledger.tiles import MAX_ENTRY_BYTES, decode_entries, encode_entries
+from amaru.ledger.tiles import MAX_ENTRY_BYTES, Tile, decode_entries, encode_entries
 from amaru.ledger.view import CHECKPOINT, TILES_CACHED, LogView, Pruned, read_pruned
 from amaru.telemetry.logs import get_logger
 
@@ -100,7 +100,8 @@ class Log(LogView):
         if not signers:
             raise LedgerError(f"{store.shown}: a log needs a key to sign its checkpoints with")
         known = dict.fromkeys((*(signer.verifier for signer in signers), *verifiers))
-        super().__init__(store, known, origin=origin or signers[0].name, tiles_cached=tiles_cached)
+        self._name = origin or signers[0].name
+        super().__init__(store, known, origin=self._name, tiles_cached=tiles_cached)
         self._signers = tuple(signers)
         self._settle_bytes = settle_bytes
         self._settle_at = settle_bytes
@@ -266,7 +267,7 @@ class Log(LogView):
         edge = self._edge.copy()
         filled = edge.grow(self._pending, put)
         partials = edge.write_partials(self._edge.frontier.size, put)
-        checkpoint = Checkpoint(self.origin or "", edge.frontier.size, edge.frontier.root())
+        checkpoint = Checkpoint(self._name, edge.frontier.size, edge.frontier.root())
         note = checkpoint.sign(self._signers)
         self.store.write(CHECKPOINT, note)
         self._edge, self._head = edge, (checkpoint, note)
