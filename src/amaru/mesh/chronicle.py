@@ -15,6 +15,11 @@ from amaru.stability.field_settings import FieldReading
 from amaru.stability.guardian import InterventionRecord
 from amaru.telemetry.logs import get_logger
 
+RECENT_S = 30 * 86_400.0
+"""How far back a report looks for what comes again;"""
+ANEW_S = 60.0
+"""it does so anew after this long: of thousands of patterns that takes milliseconds."""
+
 log = get_logger("mesh")
 
 
@@ -27,12 +32,12 @@ class Chronicle:
         """By kind, as ``healings_taken``."""
         self.healings_taken: dict[str, int] = {}
         self._feed = feed
-        self._known: set[str] = set()  # that were counted
+        self._known: set[str] = set()  # that were counted, and go on
+        self._lately: tuple[float, list[Recurrence]] | None = None
 
     def pattern(self, pattern: InfrastructurePattern) -> None:
         """A pattern began, changed or ended."""
-        if pattern.id not in self._known:
-            self._known.add(pattern.id)
+        if self._is_new(pattern):
             _count(self.patterns_seen, pattern.kind.value)
         log.info("pattern", id=pattern.id, kind=pattern.kind.value, detail=pattern.detail, ended_at=pattern.ended_at)
         self._remember(pattern)
@@ -40,9 +45,8 @@ class Chronicle:
 
     def healing(self, healing: SelfHealingAction) -> bool:
         """A healing began, was measured or ended; whether it is one that was never told before."""
-        new = healing.applied and healing.id not in self._known
+        new = healing.applied and self._is_new(healing)
         if new:
-            self._known.add(healing.id)
             _count(self.healings_taken, healing.kind.value)
         log.info("healing", id=healing.id, kind=healing.kind.value, offers=healing.offers, ended=healing.ended or None)
         self._remember(healing)
@@ -71,6 +75,24 @@ class Chronicle:
     def recurring(self, since: float) -> list[Recurrence]:
         """What came more than once since then, Unix seconds."""
         return recurring(self.patterns(), since=since)
+
+    def lately(self, now: float) -> list[Recurrence]:
+        """The same of the last ``RECENT_S``, as of some moment within the last minute. May run on any thread."""
+        if self._lately is None or not 0.0 <= now - self._lately[0] < ANEW_S:
+            self._lately = now, self.recurring(now - RECENT_S)
+        return self._lately[1]
+
+    def _is_new(self, what: InfrastructurePattern | SelfHealingAction) -> bool:
+        """Whether it was never told of before, also not by the process before this one."""
+        memory = self.memory
+        new = what.id not in self._known
+        if memory is not None:
+            new = new and what.id not in memory.patterns and what.id not in memory.healings
+        if what.ended_at is None:
+            self._known.add(what.id)
+        else:  # it is told of no more
+            self._known.discard(what.id)
+        return new
 
     def _remember(self, what: InfrastructurePattern | SelfHealingAction) -> None:
         if self.memory is not None:

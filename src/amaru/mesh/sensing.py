@@ -56,8 +56,6 @@ LOOK_AFTER_ATTEMPTS = 16
 """Under traffic the next look comes after so many attempts, but not sooner than ``LOOK_SOONEST_S``: an offer that
 begins to answer nonsense costs few requests."""
 LOOK_SOONEST_S = 0.1
-RECENT_S = 30 * 86_400.0
-"""How far back a report looks for what comes again."""
 LAST_S = 5.0
 """How long the end may wait for what is still queued."""
 
@@ -252,13 +250,12 @@ class Sensing:
         now, mesh = self._mesh.wall(), self._mesh
         notes = [f"memory cannot be written: {self.memory_failure}"] if self.memory_failure else []
         healings = [one for one in self.acting.healer.active.values() if one.applied]
-        again = self.chronicle.recurring(now - RECENT_S)
         steered = steered_by_provider(mesh.plan.board)
         return await self._reporting.run(
             lambda: self.sense.report(
                 now,
                 healings=healings,
-                recurrences=again,
+                recurrences=self.chronicle.lately(now),
                 steered=steered,
                 stability=self.steadiness.reading,
                 observed=self.observed,
@@ -339,14 +336,16 @@ class Sensing:
             return
         if now_s >= self._snapshot_at:
             self._snapshot_at = now_s + self._mesh.plan.config.health.snapshot_every_s
-            self._export(keeper, self.latest or await self.report())
+            await self._turns.run(lambda: self._export(keeper))
         if keeper.states_due:
             await self._keep_states(keeper)
         keeper.write()
 
-    def _export(self, keeper: Keeper, report: HealthReport) -> None:
-        keeper.memory.export("infrastructure_state", report.at, report)
-        keeper.memory.export("session_analysis", self._session.began_at, self._session.analysis(report, keeper.memory))
+    async def _export(self, keeper: Keeper) -> None:
+        memory, report = keeper.memory, await self._report()
+        analysis = await self._reporting.run(lambda: self._session.analysis(report, memory))
+        memory.export("infrastructure_state", report.at, report)
+        memory.export("session_analysis", self._session.began_at, analysis)
 
     def reload(self) -> None:
         """The mesh has another plan, steered as the one before at once, and watched from the next turn on."""
@@ -379,9 +378,9 @@ class Sensing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_S):
                     await self.look()
-                    if self._keeper is not None:
-                        self._export(self._keeper, await self.report())
-                        await self._keep_states(self._keeper)
+                    if (keeper := self._keeper) is not None:
+                        await self._turns.run(lambda: self._export(keeper))
+                        await self._keep_states(keeper)
                     await self.onlookers.settle()
             self._turns.close()  # where the time did not suffice, an observer hangs
         if self._keeper is not None:
