@@ -46,7 +46,7 @@ accuracy = secs:1
 ordering = yes
 tsa_name = yes
 ess_cert_id_chain = no
-ess_cert_id_alg = sha256
+ess_cert_id_alg = {ess}
 """
 
 
@@ -61,6 +61,7 @@ class Authority:
         valid_until: datetime | None = None,
         stamping: bool = True,
         name: str = "throw-away",
+        ess: str = "sha256",
     ) -> None:
         self.folder = folder
         self.roots = folder / "roots.pem"
@@ -75,7 +76,7 @@ class Authority:
         self._make_chain(
             valid_from or now - timedelta(days=30), valid_until or now + timedelta(days=30), stamping, name
         )
-        (folder / "tsa.cnf").write_text(_CONFIG.format(folder=folder, policy=POLICY))
+        (folder / "tsa.cnf").write_text(_CONFIG.format(folder=folder, policy=POLICY, ess=ess))
         (folder / "serial").write_text("01\n")
 
     def reply(self, request: bytes) -> bytes:
@@ -105,15 +106,17 @@ class Authority:
             subject_key: rsa.RSAPrivateKey,
             issuer: x509.Name,
             issuer_key: rsa.RSAPrivateKey,
+            *,
             ca: bool,
+            like: x509.Certificate | None = None,
         ) -> x509.Certificate:
             builder = (
                 x509.CertificateBuilder()
                 .subject_name(subject)
                 .issuer_name(issuer)
                 .public_key(subject_key.public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(valid_from)
+                .serial_number(like.serial_number if like else x509.random_serial_number())
+                .not_valid_before(valid_from - timedelta(days=1) if like else valid_from)
                 .not_valid_after(valid_until)
                 .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             )
@@ -127,9 +130,12 @@ class Authority:
                 builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
             return builder.sign(issuer_key, hashes.SHA256())
 
-        root = certificate(root_name, root_key, root_name, root_key, True)
-        between = certificate(between_name, between_key, root_name, root_key, True)
-        own = certificate(own_name, key, between_name, between_key, False)
+        root = certificate(root_name, root_key, root_name, root_key, ca=True)
+        between = certificate(between_name, between_key, root_name, root_key, ca=True)
+        own = certificate(own_name, key, between_name, between_key, ca=False)
+        # The same once more, for the same key and under the same number, but other bytes.
+        twin = certificate(own_name, key, between_name, between_key, ca=False, like=own)
+        self.certificate, self.twin = (one.public_bytes(serialization.Encoding.DER) for one in (own, twin))
         for file, made in (("roots.pem", root), ("intermediate.pem", between), ("stamping.pem", own)):
             (self.folder / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
         (self.folder / "stamping.key").write_bytes(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
+import hashlib
 import subprocess
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +16,7 @@ from hypothesis import strategies as st
 
 from amaru.errors import LedgerError, ProofError
 from amaru.ledger import timestamps
-from amaru.ledger.der import with_sorted_certificates
-from amaru.ledger.posting import MAX_ANSWER_BYTES
+from amaru.ledger.der import signing_certificate_hash, with_sorted_certificates
 from amaru.ledger.timestamps import Sha256, parse_roots, read_roots, read_timestamp, request_for, verify_timestamp
 from amaru.ledger.troubles import AnchorError, Trouble
 
@@ -138,97 +135,6 @@ def test_a_refusal_gives_the_authoritys_reason(tsa: Authority) -> None:
         asking(tsa).stamp(DATA)
 
 
-@pytest.mark.parametrize(
-    ("status", "trouble"),
-    [
-        *((status, Trouble.AUTHENTICATION) for status in (401, 403, 407)),
-        *((status, Trouble.VALIDATION) for status in (301, 400, 404)),
-        *((status, Trouble.NETWORK) for status in (429, 500, 503)),
-    ],
-)
-def test_each_status_is_its_own_trouble(tsa: Authority, status: int, trouble: Trouble) -> None:
-    tsa.answer = lambda _: (status, b"the reason\x1b[31m\nin words")
-    with pytest.raises(AnchorError, match=rf"status {status} \(the reason \[31m in words\)") as caught:
-        asking(tsa).stamp(DATA)
-    assert caught.value.trouble is trouble
-
-
-@pytest.mark.parametrize("answer", [b"", b"<html>", b"\x30\x80", b"\x30\x84\xff\xff\xff\xff", bytes(2000)])
-def test_an_answer_that_is_no_stamp_is_refused(tsa: Authority, answer: bytes) -> None:
-    tsa.answer = lambda _: (200, answer)
-    with pytest.raises(AnchorError, match="no time-stamp response"):
-        asking(tsa).stamp(DATA)
-
-
-def test_answers_are_bounded_in_size_and_time(tsa: Authority) -> None:
-    tsa.answer = lambda _: (200, bytes(MAX_ANSWER_BYTES + 1))
-    with pytest.raises(AnchorError, match="an answer of more than 262,144 bytes"):
-        asking(tsa).stamp(DATA)
-    release = threading.Event()
-
-    def never(_: bytes) -> tuple[int, bytes]:
-        release.wait(30)
-        return 200, b""
-
-    tsa.answer = never
-    try:
-        with pytest.raises(AnchorError, match=r"gave no answer within 0.2 s") as caught:
-            asking(tsa, limit_s=0.2).stamp(DATA)
-    finally:
-        release.set()
-    assert caught.value.trouble is Trouble.NETWORK
-
-
-def test_an_authority_that_is_not_there_is_a_trouble_of_the_network(tsa: Authority) -> None:
-    with pytest.raises(AnchorError, match=r"127.0.0.1:9/ cannot be reached") as caught:
-        timestamps.Authority("http://127.0.0.1:9/", read_roots(tsa.roots)).stamp(DATA)
-    assert caught.value.trouble is Trouble.NETWORK
-
-
-@pytest.mark.parametrize("url", ["ftp://tsa.example.org/", "tsa.example.org", "http://", "http://[", "http://x:0/", ""])
-def test_what_is_no_url_is_refused(tsa: Authority, url: str) -> None:
-    with pytest.raises(AnchorError, match="cannot be posted to; write it like https://"):
-        timestamps.Authority(url, read_roots(tsa.roots))
-
-
-@pytest.mark.parametrize("url", ["https://me:s3cret@tsa.example.org/", "ftp://me:s3cret@tsa.example.org/"])
-def test_credentials_in_a_url_are_refused_and_not_repeated(tsa: Authority, url: str) -> None:
-    with pytest.raises(AnchorError, match=r"the URL of tsa.example.org") as caught:
-        timestamps.Authority(url, read_roots(tsa.roots))
-    assert "s3cret" not in str(caught.value)
-
-
-def test_headers_are_sent(tsa: Authority) -> None:
-    secret = base64.b64encode(b"me:secret").decode()
-    asking(tsa, headers={"authorization": f"Basic {secret}"}).stamp(DATA)
-    assert tsa.headers[-1]["authorization"] == f"Basic {secret}"
-
-
-def test_https_is_verified(tsa: Authority, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    names = [
-        "-subj",
-        "/CN=127.0.0.1",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ]
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", 2, *names)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with serving(Authority(tmp_path / "tsa"), tls=context) as secure:
-        assert secure.url.startswith("https://")
-        with pytest.raises(AnchorError, match="certificate"):
-            asking(secure).stamp(DATA)
-        assert not secure.requests
-        assert asking(secure, ca_file=certificate).stamp(DATA)
-    with pytest.raises(AnchorError, match=r"serial: holds no PEM certificates"):
-        asking(tsa, ca_file=tsa.folder / "serial")
-    with pytest.raises(AnchorError, match=r"nothing.pem: cannot be read"):
-        asking(tsa, ca_file=tmp_path / "nothing.pem")
-
-
 # -- verifying, beside openssl
 
 
@@ -306,25 +212,64 @@ def test_a_chain_that_was_not_yet_valid_does_not_hold(tmp_path: Path) -> None:
         verify_timestamp(response, DATA, read_roots(early.roots), at=None)
 
 
-def test_a_certificate_for_other_uses_cannot_stamp(tmp_path: Path) -> None:
-    real, coding = Authority(tmp_path / "real"), Authority(tmp_path / "coding", stamping=False)
-    with pytest.raises(subprocess.CalledProcessError):
-        coding.stamp(DATA)  # openssl refuses to sign; so the token is made by hand
-    cms = ["cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", "1.2.840.113549.1.9.16.1.4"]
-    info = tmp_path / "info.der"
-    (tmp_path / "real.tsr").write_bytes(real.stamp(DATA))
-    openssl("ts", "-reply", "-in", tmp_path / "real.tsr", "-token_out", "-out", tmp_path / "token.der")
-    openssl("cms", "-verify", "-noverify", "-inform", "DER", "-in", tmp_path / "token.der", "-binary", "-out", info)
-    signer = ["-signer", coding.folder / "stamping.pem", "-inkey", coding.folder / "stamping.key"]
-    forged = openssl(
-        *cms, "-in", info, *signer, "-certfile", coding.folder / "intermediate.pem", "-md", "sha256"
+def signed_by_hand(response: bytes, authority: Authority, folder: Path, *options: str) -> bytes:
+    """The statement of ``response`` once more, signed with the authority's key as openssl's own authority would not."""
+    stamped, token, info = (folder / name for name in ("stamped.tsr", "token.der", "info.der"))
+    stamped.write_bytes(response)
+    openssl("ts", "-reply", "-in", stamped, "-token_out", "-out", token)
+    openssl("cms", "-verify", "-noverify", "-inform", "DER", "-in", token, "-binary", "-out", info)
+    files = authority.folder
+    made = openssl(
+        *("cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", "1.2.840.113549.1.9.16.1.4"),
+        *("-in", info, "-signer", files / "stamping.pem", "-inkey", files / "stamping.key"),
+        *("-certfile", files / "intermediate.pem", "-md", "sha256", *options),
     ).stdout
-    status = bytes.fromhex("3003020100")
-    body = status + forged
-    response = b"\x30\x82" + len(body).to_bytes(2, "big") + body
-    assert not openssl_accepts(response, DATA, coding.roots, tmp_path)
+    body = bytes.fromhex("3003020100") + made  # granted
+    return b"\x30\x82" + len(body).to_bytes(2, "big") + body
+
+
+def test_a_certificate_for_other_uses_cannot_stamp(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    coding = Authority(tmp_path / "coding", stamping=False)
+    with pytest.raises(subprocess.CalledProcessError):
+        coding.stamp(DATA)
+    forged = signed_by_hand(token, coding, tmp_path, "-cades")
+    assert not openssl_accepts(forged, DATA, coding.roots, tmp_path)
     with pytest.raises(ProofError, match=r"do not vouch .*purpose|no time-stamping authority"):
-        verify_timestamp(response, DATA, read_roots(coding.roots), at=None)
+        verify_timestamp(forged, DATA, read_roots(coding.roots), at=None)
+
+
+def test_a_signature_must_name_its_certificate(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    by_hand = signed_by_hand(token, tsa, tmp_path, "-cades")
+    assert openssl_accepts(by_hand, DATA, tsa.roots, tmp_path)
+    assert verify_timestamp(by_hand, DATA, read_roots(tsa.roots), at=None)
+    nameless = signed_by_hand(token, tsa, tmp_path)
+    assert not openssl_accepts(nameless, DATA, tsa.roots, tmp_path)
+    with pytest.raises(ProofError, match="does not name its certificate"):
+        verify_timestamp(nameless, DATA, read_roots(tsa.roots), at=None)
+
+
+def test_another_certificate_for_the_same_key_is_named(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    """RFC 3161 section 2.4.2: the signature names the certificate, so that none can be put in its place."""
+    swapped = token.replace(tsa.certificate, tsa.twin)
+    assert len(swapped) == len(token)
+    assert swapped != token
+    assert not openssl_accepts(swapped, DATA, tsa.roots, tmp_path)
+    with pytest.raises(ProofError, match="not the one that its signature names: it was swapped"):
+        verify_timestamp(swapped, DATA, read_roots(tsa.roots), at=None)
+
+
+@pytest.mark.parametrize("hash", ["sha1", "sha256", "sha384", "sha512"])
+def test_each_hash_by_which_a_signature_may_name_its_certificate(tmp_path: Path, hash: str) -> None:
+    authority = Authority(tmp_path / hash, ess=hash)
+    response = authority.stamp(DATA)
+    assert openssl_accepts(response, DATA, authority.roots, tmp_path)
+    named = signing_certificate_hash(response)
+    assert named == (hash, hashlib.new(hash, authority.certificate).digest())
+    assert verify_timestamp(response, DATA, read_roots(authority.roots), at=None)
+    swapped = response.replace(authority.certificate, authority.twin)
+    assert not openssl_accepts(swapped, DATA, authority.roots, tmp_path)
+    with pytest.raises(ProofError, match="it was swapped"):
+        verify_timestamp(swapped, DATA, read_roots(authority.roots), at=None)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

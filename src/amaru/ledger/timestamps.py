@@ -17,10 +17,11 @@ from typing import Any, cast
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
-from rfc3161_client import TimeStampResponse, VerificationError, VerifierBuilder, decode_timestamp_response
+from cryptography.hazmat.primitives.serialization import Encoding
+from rfc3161_client import SignedData, TimeStampResponse, VerificationError, VerifierBuilder, decode_timestamp_response
 
 from amaru.errors import LedgerError, ProofError
-from amaru.ledger.der import with_sorted_certificates
+from amaru.ledger.der import signing_certificate_hash, with_sorted_certificates
 from amaru.ledger.posting import LIMIT_S, Poster
 from amaru.ledger.troubles import AnchorError, Trouble, in_one_line
 
@@ -159,25 +160,15 @@ def read_timestamp(response: bytes) -> TimeStamp:
             raise ProofError(
                 f"the time-stamp is over a hash that amaru does not take ({oid}), only SHA-256, -384 and -512"
             )
-        signers = list(signed.signer_infos)
-        if len(signers) != 1:
-            raise ProofError(f"the time-stamp has {len(signers)} signers, not one")
-        certificates = [x509.load_der_x509_certificate(der) for der in signed.certificates]
-        named = [
-            one
-            for one in certificates
-            if (one.issuer, one.serial_number) == (signers[0].issuer, signers[0].serial_number)
-        ]
-        if not named:
-            raise ProofError("the time-stamp does not hold the certificate of its signer; ask for one that does")
+        certificate = _signing_certificate(signed)
         return TimeStamp(
             info.gen_time,
             _HASHES[oid],
             info.message_imprint.message,
             info.serial_number,
             info.policy.dotted_string,
-            in_one_line(named[0].subject.rfc4514_string()),
-            named[0].fingerprint(SHA256()).hex(),
+            in_one_line(certificate.subject.rfc4514_string()),
+            certificate.fingerprint(SHA256()).hex(),
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise ProofError(f"the time-stamp is damaged: {in_one_line(str(error))}") from None
@@ -210,6 +201,7 @@ def verify_timestamp(response: bytes, data: Data, roots: Roots, *, at: datetime 
     _verify_signature(response, stamp, roots, stamp.time)
     if at is not None:
         _verify_signature(response, stamp, roots, at)
+    _verify_certificate(response)
     digest = digest_of(data, stamp.hash)
     if digest != stamp.imprint:
         raise ProofError(
@@ -279,6 +271,35 @@ def _verify_signature(response: bytes, stamp: TimeStamp, roots: Roots, at: datet
         VerifierBuilder(roots=list(roots)).build().verify(viewed, stamp.imprint)
     except (VerificationError, ValueError, TypeError, OverflowError) as error:
         raise ProofError(_reason(str(error), stamp, at)) from None
+
+
+def _signing_certificate(signed: SignedData) -> x509.Certificate:
+    """The certificate that the signature names by issuer and number. Raises ProofError; ValueError as the library."""
+    signers = list(signed.signer_infos)
+    if len(signers) != 1:
+        raise ProofError(f"the time-stamp has {len(signers)} signers, not one")
+    issuer, number = signers[0].issuer, signers[0].serial_number
+    certificates = [x509.load_der_x509_certificate(der) for der in signed.certificates]
+    named = [one for one in certificates if (one.issuer, one.serial_number) == (issuer, number)]
+    if len(named) > 1:
+        raise ProofError("the time-stamp holds two certificates of one issuer and number: one of them was put there")
+    if not named:
+        raise ProofError("the time-stamp does not hold the certificate of its signer; ask for one that does")
+    return named[0]
+
+
+def _verify_certificate(response: bytes) -> None:
+    """Verify that the certificate is the very one that the signer names under the signature."""
+    certificate = _signing_certificate(_parse(response).signed_data).public_bytes(Encoding.DER)
+    try:
+        named = signing_certificate_hash(response)
+    except ValueError as error:
+        raise ProofError(f"the time-stamp is damaged: {error}") from None
+    if named is None:
+        raise ProofError("the time-stamp's signature does not name its certificate, as RFC 3161 asks")
+    algorithm, digest = named
+    if hashlib.new(algorithm, certificate, usedforsecurity=algorithm != "sha1").digest() != digest:
+        raise ProofError("the time-stamp's certificate is not the one that its signature names: it was swapped")
 
 
 def _reason(said: str, stamp: TimeStamp, at: datetime) -> str:
