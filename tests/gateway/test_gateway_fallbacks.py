@@ -98,6 +98,33 @@ async def test_the_openai_client_reads_streams_of_another_shape(alone: World) ->
         assert [chunk async for chunk in await client.chat.completions.create(stream=True, **ask)][-1].usage is not None
 
 
+async def test_the_openai_client_reads_answers_out_of_an_envelope(alone: World) -> None:
+    alone.providers["alpha"].faults.add(Fault(kind="wrapped_answer", to="result"))
+    async with client_of(alone) as client:
+        for stream in (False, True):
+            with pytest.raises(openai.APIStatusError):
+                await client.chat.completions.create(model="sim", messages=HELLO, stream=stream)  # type: ignore[arg-type]
+            assert "result read as the whole answer" in learn(alone)
+        answer = await client.chat.completions.create(model="sim", messages=HELLO)  # type: ignore[arg-type]
+        openai.types.chat.ChatCompletion.model_validate(answer.model_dump())
+        async with client.chat.completions.stream(model="sim", messages=HELLO) as chunks:  # type: ignore[arg-type]
+            told = await chunks.get_final_completion()
+        assert told.choices[0].message.content == answer.choices[0].message.content
+
+
+async def test_the_openai_client_gets_a_stream_of_a_provider_that_sends_none(alone: World) -> None:
+    alone.providers["alpha"].faults.add(Fault(kind="unstreamed"))
+    async with client_of(alone) as client:
+        answer = await client.chat.completions.create(model="sim", messages=HELLO)  # type: ignore[arg-type]
+        async with client.chat.completions.stream(
+            model="sim", messages=HELLO, stream_options={"include_usage": True}  # type: ignore[arg-type]
+        ) as chunks:  # fmt: skip
+            told = await chunks.get_final_completion()
+    assert told.choices[0].message.content == answer.choices[0].message.content
+    assert told.usage == answer.usage
+    assert len(alone.providers["alpha"].received) == 2  # nothing was asked twice
+
+
 @pytest.mark.parametrize("hold", [False, True])
 async def test_a_stream_is_asked_whole_where_streams_break(alone: World, hold: bool) -> None:
     alone.break_("alpha", "cut", only="stream", at="mid")

@@ -65,6 +65,28 @@ async def test_any_field_can_be_null_or_missing(field: str, where: tuple[str | i
         assert await streamed(provider)
 
 
+async def test_an_answer_stands_in_an_envelope_whole_and_streamed() -> None:
+    async with SimulatedProvider() as provider:
+        good, chunks = await whole(provider), await streamed(provider)
+        provider.faults.add(Fault(kind="wrapped_answer", to="result"))
+        provider.faults.add(Fault(kind="renamed_field", field="choices", to="outputs"))
+        wrapped = await whole(provider)
+        assert wrapped.keys() == {"status", "result"}
+        assert wrapped["result"]["outputs"] == good["choices"]
+        events = await streamed(provider)
+        assert len(events) == len(chunks)
+        assert all(event["result"]["outputs"] for event in events)
+
+
+async def test_a_whole_answer_comes_where_a_stream_was_asked_for() -> None:
+    async with SimulatedProvider(faults=[Fault(kind="unstreamed", times=1)]) as provider:
+        assert (await post(provider)).json()["object"] == "chat.completion"  # which is none of the fault's
+        answer = await post(provider, stream=True)
+        assert answer.headers["content-type"].startswith("application/json")
+        assert answer.json()["object"] == "chat.completion"
+        assert await streamed(provider)
+
+
 async def test_several_fields_at_once_and_embeddings_too() -> None:
     faults = [Fault(kind="renamed_field", field="choices", to="outputs"), Fault(kind="missing_field", field="id")]
     faults.append(Fault(kind="renamed_field", field="data[].embedding", to="values"))
@@ -191,5 +213,7 @@ def test_a_fault_that_makes_no_sense_says_so(fields: dict[str, Any], words: str)
 
 def test_what_it_does_in_words() -> None:
     assert Fault(kind="renamed_field").describe() == "calls choices[].message.content text"
+    assert Fault(kind="wrapped_answer").describe() == "puts its answers into a field data"
+    assert Fault(kind="unstreamed").describe() == "answers whole where a stream is asked for"
     assert Fault(kind="slow", factor=4, ramp_s=30).describe() == "answers 4 times slower, more and more over 30 s"
     assert Fault(kind="status", status=410, version="v1").describe() == "answers 410 (server_error) under /v1"

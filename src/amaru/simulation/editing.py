@@ -36,21 +36,35 @@ def _reworded(choice: Choice, fault: Fault) -> Choice:
 
 def edited_body(body: bytes, edits: Iterable[Fault]) -> bytes:
     """A whole answer with other fields."""
-    faults = [fault for fault in edits if fault.kind in FIELD_EDITS]
+    faults = _of_fields(edits)
     return _edited(body, faults, stream=False) if faults else body
 
 
 def edited_event(event: bytes, edits: Iterable[Fault]) -> bytes:
     """An event of a stream with other fields; ``[DONE]`` has none."""
-    faults = [fault for fault in edits if fault.kind in FIELD_EDITS]
+    faults = _of_fields(edits)
     if not faults or not event.startswith(_DATA + b"{"):
         return event
     return _DATA + _edited(event.removeprefix(_DATA), faults, stream=True) + b"\n\n"
 
 
+def unstreamed(edits: Iterable[Fault]) -> bool:
+    """Whether a stream is answered as a whole."""
+    return any(fault.kind == "unstreamed" for fault in edits)
+
+
+def _of_fields(edits: Iterable[Fault]) -> list[Fault]:
+    """Those that change fields; envelopes last, since paths begin inside of them."""
+    faults = [fault for fault in edits if fault.kind in FIELD_EDITS or fault.kind == "wrapped_answer"]
+    return sorted(faults, key=lambda fault: fault.kind == "wrapped_answer")
+
+
 def _edited(data: bytes, faults: list[Fault], *, stream: bool) -> bytes:
     answer = msgspec.json.decode(data)
     for fault in faults:
+        if fault.kind == "wrapped_answer":
+            answer = {"status": "ok", fault.name: answer}
+            continue
         path = ["delta" if stream and name == "message" else name for name in fault.field.split(".")]
         _edit(answer, path, fault)
     return msgspec.json.encode(answer)
@@ -65,7 +79,7 @@ def _edit(value: Any, path: list[str], fault: Fault) -> None:  # Any: JSON
         for item in held if isinstance(held, list) else [held]:
             _edit(item, path[1:], fault)
     elif fault.kind == "renamed_field":
-        value[fault.to] = value.pop(name)
+        value[fault.name] = value.pop(name)
     elif fault.kind == "null_field":
         value[name] = None
     else:

@@ -22,7 +22,8 @@ A ``garbage`` or ``truncated_utf8`` event takes the place of an event, and the s
 is given.
 
 Faults of the answer itself break nothing on the wire: a renamed, null or missing field (``field``, a path such as
-``choices[].message.content``, in streams of each event's ``delta``), a text that repeats itself, or none.
+``choices[].message.content``, in streams of each event's ``delta``), an envelope around all of it, a whole answer in a
+stream's place, a text that repeats itself, or none.
 
 With ``ramp_s`` a fault comes slowly: from nothing, when it is switched on, to its full size.
 """
@@ -54,6 +55,8 @@ FaultKind = Literal[
     "renamed_field",  # `field` of the answer is called `to`
     "null_field",  # `field` of the answer is null
     "missing_field",  # `field` of the answer is not there
+    "wrapped_answer",  # the answer, or each event's part of it, stands in a field `to`, beside a status
+    "unstreamed",  # a whole answer where a stream was asked for
     "repeated_text",  # a few words over and over, whatever was asked
     "empty_text",  # a 200 without a word
     "price",  # another price, on the bill from now on
@@ -67,8 +70,8 @@ How = Literal["end", "close", "rst"]
 KINDS: tuple[str, ...] = get_args(FaultKind)
 FIELD_EDITS: tuple[FaultKind, ...] = ("renamed_field", "null_field", "missing_field")
 TEXT_EDITS: tuple[FaultKind, ...] = ("repeated_text", "empty_text")
-EDITS = (*FIELD_EDITS, *TEXT_EDITS)
-"""Kinds that change what an answer says and leave the connection alone."""
+EDITS = (*FIELD_EDITS, *TEXT_EDITS, "wrapped_answer", "unstreamed")
+"""Kinds that change what an answer says, or its shape, and leave the connection alone."""
 
 _IN_BODY: tuple[Point, ...] = ("first_byte", "mid", "last", "done")
 POINTS: dict[str, tuple[Point, ...]] = {
@@ -156,8 +159,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     capacity: int | None = None
     field: str = "choices[].message.content"
     """For the kinds that change a field: where it stands in a whole answer; in streams ``message`` is ``delta``."""
-    to: str = "text"
-    """For ``renamed_field``: its other name."""
+    to: str | None = None
+    """For ``renamed_field``: its other name, ``text`` by default; for ``wrapped_answer``: the field, ``data``."""
     error_shape: ErrorShape = "openai"
     """How an error is written: ``openai``, or as others do."""
     version: str | None = None
@@ -200,6 +203,11 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """Where it strikes."""
         return self.at or _DEFAULT_POINT.get(self.kind) or POINTS[self.kind][0]
 
+    @property
+    def name(self) -> str:
+        """What the field is called that it makes."""
+        return self.to or ("data" if self.kind == "wrapped_answer" else "text")
+
     def error(self) -> tuple[int, dict[str, object]]:
         """Its HTTP status, and OpenAI's error object."""
         if self.code in ERROR_CODES:
@@ -239,9 +247,11 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             "no_done": "ends streams without [DONE]",
             "truncated_utf8": "sends half a character",
             "keepalive_only": "sends keep-alives and nothing else",
-            "renamed_field": f"calls {self.field} {self.to}",
+            "renamed_field": f"calls {self.field} {self.name}",
             "null_field": f"sends null for {self.field}",
             "missing_field": f"leaves out {self.field}",
+            "wrapped_answer": f"puts its answers into a field {self.name}",
+            "unstreamed": "answers whole where a stream is asked for",
             "repeated_text": "repeats a few words over and over",
             "empty_text": "answers without a word",
         }

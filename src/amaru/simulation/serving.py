@@ -16,7 +16,7 @@ from amaru.simulation.answers import Choice, base64_floats, choices_for, embeddi
 from amaru.simulation.asks import Ask, size_of, understand, understand_embedding
 from amaru.simulation.billing import Bill, key_label
 from amaru.simulation.breaking import EVENT_STREAM, JSON, Broken, break_body, break_head, break_stream
-from amaru.simulation.editing import edited_body, edited_choices, edited_event
+from amaru.simulation.editing import edited_body, edited_choices, edited_event, unstreamed
 from amaru.simulation.faults import Fault, Point
 from amaru.simulation.profiles import ProviderProfile
 from amaru.simulation.prompt_cache import PromptCache
@@ -180,7 +180,8 @@ class Inference:
                 generation=generation,
             )
             try:
-                await (self._stream(request, job) if ask.stream else self._whole(request, job))
+                streams = ask.stream and not (plan is not None and unstreamed(plan.edits))
+                await (self._stream(request, job) if streams else self._whole(request, job))
             finally:
                 if job.began:
                     usage = job.usage

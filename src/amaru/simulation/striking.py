@@ -151,6 +151,6 @@ def _concerns(fault: Fault, model: str, stream: bool, version: str) -> bool:
         return False
     if fault.only is not None and (fault.only == "stream") is not stream:
         return False
-    if fault.kind in ("no_done", "error_in_stream") and not stream:
+    if fault.kind in ("no_done", "error_in_stream", "unstreamed") and not stream:
         return False
     return fault.model is None or fault.model == model
