@@ -47,7 +47,7 @@ def canonical(value: object) -> bytes:
 def require_canonical(data: bytes) -> Any:  # Any: whatever the text holds
     """The value of a canonical JSON text. Raises LedgerError for any other, and says at which byte it differs."""
     try:
-        value = msgspec.json.decode(data)
+        value = _numbers_as_read(msgspec.json.decode(data))
         again = canonical(value)
     except (msgspec.DecodeError, LedgerError, RecursionError, UnicodeError) as error:
         words = "nested too deep" if isinstance(error, RecursionError) else str(error)
@@ -56,6 +56,16 @@ def require_canonical(data: bytes) -> Any:  # Any: whatever the text holds
         at = next((i for i, (a, b) in enumerate(zip(again, data, strict=False)) if a != b), min(len(again), len(data)))
         raise LedgerError(f"not canonical JSON (RFC 8785): differs at byte {at}")
     return value
+
+
+def _numbers_as_read(value: Any) -> Any:  # Any: any JSON value, before and after
+    """Integers beyond 2^53 - 1 as ECMAScript reads them: RFC 8785 writes floats from 2^53 to 1e21 without a point."""
+    kind = type(value)
+    if kind is int and not -_MAX_INTEGER <= value <= _MAX_INTEGER:
+        return float(value) if abs(value) < 1e22 else value
+    if kind is dict:
+        return {key: _numbers_as_read(item) for key, item in value.items()}
+    return [_numbers_as_read(item) for item in value] if kind is list else value
 
 
 def _usual(value: Any) -> Any:  # Any: any JSON value, before and after
