@@ -88,6 +88,17 @@ def test_an_offer_that_was_idle_for_days_is_still_known() -> None:
     assert changes.row(0)[k.LATENCY, k.SD] == pytest.approx(0.3, abs=0.1)
 
 
+@pytest.mark.parametrize(("load_told", "named"), [(True, False), (False, True)])
+def test_an_offer_that_is_slower_only_because_it_is_asked_more_is_well(load_told: bool, named: bool) -> None:
+    changes = Changes(PatternSettings(), ["p/a"])
+    draws = np.random.default_rng(4)
+    for i in range(1200):
+        load = float(draws.uniform(0.8, 1.0) if i >= 900 else draws.uniform(0.1, 0.4))
+        latency_ms = float(1000.0 * (1.0 + load**2) * draws.lognormal(0.0, 0.3))
+        changes.observe(seen("p/a", float(i), latency_ms=latency_ms, load=load if load_told else 0.0), 0)
+    assert any(alarm.signal == k.LATENCY for alarm in changes.alarms()) is named
+
+
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(0.0, 1e9), st.booleans()), max_size=60))
 def test_figures_stay_finite_whatever_is_observed(attempts: list[tuple[float, float, bool]]) -> None:
     changes = Changes(PatternSettings(), ["p/a"])

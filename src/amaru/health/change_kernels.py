@@ -11,18 +11,20 @@ observations a second there are and whenever one looks. ``A`` is set from the bu
 
 - Yes-or-no signals (errors and so on): ``L`` is the likelihood ratio of a rate ``p1`` against ``p0``, which is an upper
   bound on what is usual; for every rate up to ``p0`` its mean is at most 1. A grid of ``p1``.
-- Continuous signals (log-latency and so on): ``z`` is the residual from what is usual for so many tokens, in standard
-  deviations, held within ``MOST_Z``; ``L = exp(λ(z-μ) - λ²v/2)``, of mean at most 1 where z is sub-Gaussian with mean
-  up to ``μ`` and variance up to ``v``. ``μ`` grows with how far the mean of half a minute usually wanders, so that load
-  and other slow noise are no change. A grid of ``λ``.
+- Continuous signals (log-latency and so on): ``z`` is the residual from what is usual for so many tokens at such a
+  load, in standard deviations, held within ``MOST_Z``; ``L = exp(λ(z-μ) - λ²v/2)``, of mean at most 1 where z is
+  sub-Gaussian with mean up to ``μ`` and variance up to ``v``. ``μ`` grows with how far the mean of half a minute
+  usually wanders, so that slow noise is no change. A grid of ``λ``.
 
 Observations that follow within ``SLOT_S`` of each other share one slot, whose ``L`` is their geometric mean (again an
 e-value, by Jensen's inequality): a thousand failures in one second are no more independent than two.
 
 What is usual is kept as sums decayed by event time, and held still while an alarm is on or seems to be coming. Of
 continuous signals it is a regression on the logarithm of tokens, robust because residuals are held within three
-standard deviations. Of yes-or-no signals it is a rate, to which each slot counts once, as it does as evidence, and only
-after ``LAG`` more: a burst of failures is usual only if what follows it is not as bad.
+standard deviations, and, of what that leaves, one on the square of the offer's load: where amaru itself sends more to
+an offer because others are ill, its answers take longer and it is well. Of yes-or-no signals it is a rate, to which
+each slot counts once, as it does as evidence, and only after ``LAG`` more: a burst of failures is usual only if what
+follows it is not as bad.
 
 A change is over when as much evidence says so: ``OVER`` is the likelihood ratio of what is usual against how ill the
 offer has been since (``ILL``), a cumulative sum over slots (Page 1954). After a hard failure a handful of successes are
@@ -47,6 +49,9 @@ N_BETS = 4
     Y,
     XY,
     YY,
+    W,  # decayed sums of load, of its squared distance from the mean, and of that distance times the residual
+    WW,
+    WR,
     AT,  # of the last observation
     SLOT_AT,  # when the current slot began
     SLOT_N,
@@ -69,7 +74,7 @@ N_BETS = 4
     SEEN,  # observations, ever
     PEAK,  # the largest logarithm of R since the alarm
     BEFORE,  # N_BETS columns: R before the current slot
-) = range(28)
+) = range(31)
 NOW = BEFORE + N_BETS  # N_BETS columns: R
 N_COLUMNS = NOW + N_BETS
 
@@ -89,6 +94,9 @@ LAG = 10.0
 """Slots, and ``BLOCK_S``, that pass before one counts as usual: by then a change would be suspected."""
 WARM = 40.0
 """Observations before continuous signals may alarm."""
+LOAD_SLOPE, LOAD_PRIOR = 0.5, 0.5
+"""By how much the logarithm of a time is expected to grow from no load to a full one, and how much of squared load seen
+that counts as: the variance of a residual over that of such slopes."""
 MOST_USUAL = 3000.0
 """Weight of what is usual, in observations."""
 FAST_GAIN = 0.15
@@ -163,6 +171,15 @@ def _usual(row: int, s: int, x: float, c: Floats) -> tuple[float, float]:
 
 
 @inlined
+def _by_load(row: int, s: int, load: float, c: Floats) -> float:
+    """What this load adds to what is usual at any. Never less for more; what is believed beforehand counts too."""
+    if c[row, s, N] <= 0.0:
+        return 0.0
+    slope: float = max((c[row, s, WR] + LOAD_PRIOR * LOAD_SLOPE) / (c[row, s, WW] + LOAD_PRIOR), 0.0)
+    return slope * (load * load - float(c[row, s, W] / c[row, s, N]))
+
+
+@inlined
 def _wander(row: int, s: int, at: float, z: float, c: Floats) -> None:
     """Half minutes: how far their means usually lie from 0, beyond what independent noise gives."""
     if abs(at - c[row, s, BLOCK_AT]) >= BLOCK_S:
@@ -190,14 +207,18 @@ def _forget(row: int, s: int, elapsed_s: float, half_life_s: float, more: float,
     kept = _kept(row, s, elapsed_s, half_life_s, c)
     if c[row, s, N] * kept + more > MOST_USUAL:
         kept = (MOST_USUAL - more) / c[row, s, N]
-    for column in range(N, YY + 1):
+    for column in range(N, WR + 1):
         c[row, s, column] *= kept
 
 
 @inlined
-def _learn(row: int, s: int, x: float, y: float, c: Floats) -> None:
-    """Take ``y`` at ``x`` into what is usual, of a continuous signal."""
+def _learn(row: int, s: int, x: float, load: float, y: float, r: float, c: Floats) -> None:
+    """Take ``y`` at ``x`` and a load into what is usual, of a continuous signal; ``r`` is what tokens leave of it."""
     c[row, s, N] += 1.0
+    c[row, s, W] += load * load
+    off = load * load - c[row, s, W] / c[row, s, N]
+    c[row, s, WW] += off * off
+    c[row, s, WR] += off * r
     c[row, s, X] += x
     c[row, s, XX] += x * x
     c[row, s, Y] += y
@@ -247,11 +268,21 @@ def _close_slot(
 
 @inlined
 def step(
-    row: int, s: int, at: float, x: float, y: float, least_rise: float, log_a: float, half_life_s: float, c: Floats
+    row: int,
+    s: int,
+    at: float,
+    x: float,
+    load: float,
+    y: float,
+    least_rise: float,
+    log_a: float,
+    half_life_s: float,
+    c: Floats,
 ) -> float:
     """Take one observation ``y`` of signal ``s`` into ``c[row]``, and return its z (or y).
 
-    ``least_rise``: how much ``y`` must have risen, in its own units, for a change to matter.
+    ``x`` and ``load`` explain continuous ones. ``least_rise``: how much ``y`` must have risen, in its own units, for a
+    change to matter.
     """
     binary = s >= N_CONTINUOUS
     first = c[row, s, SEEN] == 0.0
@@ -270,7 +301,8 @@ def step(
         sd, value, off, warm = 1.0, y, y - rate, True
     else:
         usual, sd = _usual(row, s, x, c)
-        off = y - usual
+        loaded = _by_load(row, s, load, c)
+        off = y - usual - loaded
         value = min(max(off / sd, -MOST_Z), MOST_Z)
         warm = c[row, s, SEEN] >= WARM
         p0 = MU + WANDERS * math.sqrt(max(c[row, s, WANDER], 0.0))
@@ -315,9 +347,10 @@ def step(
     if not binary and (not warm or (math.isnan(c[row, s, ALARM]) and not _suspicious(row, s, least_rise, log_a, c))):
         if warm:
             _wander(row, s, at, value, c)
-            y = y - off + min(max(off, -MOST_Z * sd), MOST_Z * sd)
+            off = min(max(off, -MOST_Z * sd), MOST_Z * sd)
+            y = usual + loaded + off
         _forget(row, s, elapsed_s, half_life_s, 1.0, c)
-        _learn(row, s, x, y, c)
+        _learn(row, s, x, load, y, off + loaded, c)
     c[row, s, AT] = at
     return value
 
@@ -334,43 +367,32 @@ def _log_tokens(tokens: float) -> float:
 
 
 @compiled(
-    "float64(int64, float64, float64, float64, float64, float64, float64, float64, float64, float64, float64,"
+    "float64(int64, float64, float64, float64, float64, float64, float64, float64, float64, float64, float64, float64,"
     " float64[::1], float64, float64, float64[:, :, ::1])"
 )
 def observe(
-    row: int,
-    at: float,
-    latency_ms: float,
-    output_tokens: float,
-    first_token_ms: float,
-    input_tokens: float,
-    repetition: float,
-    error: float,
-    odd: float,
-    shape: float,
-    novelty: float,
-    least_rise: Floats,
-    log_a: float,
-    half_life_s: float,
-    c: Floats,
-) -> float:
-    """Take in one attempt; NaN: it says nothing of that, and a time of 0 as well. The last four are 0 or 1.
+    row: int, at: float, latency_ms: float, output_tokens: float, first_token_ms: float, input_tokens: float,
+    load: float, repetition: float, error: float, odd: float, shape: float, novelty: float,
+    least_rise: Floats, log_a: float, half_life_s: float, c: Floats,
+) -> float:  # fmt: skip
+    """Take in one attempt; NaN: it says nothing of that, and a time of 0 as well. The last four are 0 or 1, and load is
+    the share of the offer's capacity that was taken.
 
     Returns how slow it was: the z of its latency or first token, whichever is larger; NaN where neither is known.
     """
     slow = math.nan
     for s in range(N_SIGNALS):
-        x = 0.0
+        x = w = 0.0
         if s == LATENCY:
-            x, y = _log_tokens(output_tokens), _log_ms(latency_ms)
+            x, w, y = _log_tokens(output_tokens), load, _log_ms(latency_ms)
         elif s == FIRST_TOKEN:
-            x, y = _log_tokens(input_tokens), _log_ms(first_token_ms)
+            x, w, y = _log_tokens(input_tokens), load, _log_ms(first_token_ms)
         elif s == REPETITION:
             y = min(max(repetition, 0.0), 1.0) if not math.isnan(repetition) else math.nan
         else:
             y = error if s == ERRORS else odd if s == ODD else shape if s == SHAPE else novelty
         if not math.isnan(y):
-            z = step(row, s, at, x, y, least_rise[s], log_a, half_life_s, c)
+            z = step(row, s, at, x, w, y, least_rise[s], log_a, half_life_s, c)
             if s in (LATENCY, FIRST_TOKEN) and not slow >= z:
                 slow = z
     return slow

@@ -181,8 +181,8 @@ class Changes:
         tokens = observation.output_tokens
         slow = k.observe(
             row, at, latency_ms, observation.output_chars / 4.0 if tokens is None else float(tokens), first_ms,
-            float(observation.input_tokens), repetition, error, odd, shape, novelty, self._least, self._log_a,
-            self._settings.usual_s, self._c,
+            float(observation.input_tokens), min(max(observation.load, 0.0), 1.0),
+            repetition, error, odd, shape, novelty, self._least, self._log_a, self._settings.usual_s, self._c,
         )  # fmt: skip
         if not ok:
             return _NAN if failure in BROKEN or strange else 1.0

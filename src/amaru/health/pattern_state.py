@@ -16,7 +16,7 @@ from amaru.health.changes import Changes
 from amaru.health.pattern_types import InfrastructurePattern
 from amaru.routing.kernels import Floats
 
-FORMAT = 1
+FORMAT = 2
 MAX_STATE_BYTES = 64 * 1024 * 1024
 _SHAPE = (k.N_SIGNALS, k.N_COLUMNS)
 

@@ -139,6 +139,7 @@ class Intake:
             input_tokens=request.input_tokens_estimate if usage is None else usage.input_tokens,
             output_tokens=None if usage is None or facts is None else usage.output_tokens,
             output_chars=0 if facts is None else facts.output_chars,
+            load=attempt.load,
             finish_reason=reasons[0] if reasons else None,
             sample=self._sample(left),
             probe=left.probe,
