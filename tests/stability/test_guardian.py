@@ -268,7 +268,7 @@ def test_the_effect_on_psi_is_noted() -> None:
 
 
 def test_records_are_bounded_and_totals_are_not() -> None:
-    one = guardian(least_history=100_000)
+    one = guardian(history=100_000, least_history=100_000)
     for _ in range(300):
         judged(one, SURPRISE, CALM)
     assert len(one.records) == 200

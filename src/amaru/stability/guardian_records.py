@@ -49,7 +49,7 @@ class GuardianSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     history: Annotated[int, msgspec.Meta(ge=10, le=100_000)] = 1000
     """Readings that percentiles are taken of."""
     least_history: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
-    """With fewer readings, the static thresholds stand alone."""
+    """With fewer readings, the static thresholds stand alone; at most ``history``."""
     warm_up_steps: Annotated[int, msgspec.Meta(ge=0)] = 20
     """Readings before the first intervention: the field itself must have seen something."""
     cooldown_steps: Annotated[int, msgspec.Meta(ge=0)] = 20
@@ -62,6 +62,12 @@ class GuardianSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """``albedo`` may come again once ``H`` or Ψ has been on the calm side of its threshold by so much."""
     effect_steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
     """Readings after which an intervention's effect on Ψ is noted."""
+
+    def __post_init__(self) -> None:
+        if self.least_history > self.history:
+            raise ValueError(
+                f"least_history: {self.least_history} readings are never there with a history of {self.history}"
+            )
 
 
 class InterventionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,8 +81,9 @@ def read_init(body: bytes) -> Init:
     if "dimension" not in given:
         raise RequestError(400, 'dimension: is missing; send {"dimension": 16}, say', param="dimension")
     _refuse_unknown(given, (*FieldSettings.__struct_fields__, *_OWN), "")
-    if isinstance(given.get("weights"), dict):
-        _refuse_unknown(given["weights"], FieldWeights.__struct_fields__, "weights.")
+    for name, type in (("weights", FieldWeights), ("guardian", GuardianSettings)):
+        if isinstance(given.get(name), dict):
+            _refuse_unknown(given[name], type.__struct_fields__, f"{name}.")
     if given.get("kind", "rewards") not in ("rewards", "latencies"):
         raise RequestError(400, "kind: is neither 'rewards' nor 'latencies'", param="kind")
     settings = {name: value for name, value in given.items() if name not in _OWN}
@@ -108,7 +109,8 @@ def refused(error: Exception) -> RequestError:
     place = found[1] if found else ""
     words = _PLACE.sub("", words)
     if not isinstance(error, msgspec.ValidationError):
-        hint = "; NaN and Infinity are no JSON: send null for a value that is missing"
+        odd = "invalid character" in words
+        hint = "; NaN and Infinity are no JSON: send null for a value that is missing" if odd else ""
         return RequestError(400, f"The body is no JSON: {words}{hint}")
     if not place:  # told in words of its own, or a field that is missing
         missing = re.search(r"required field `(\w+)`|unknown field `(\w+)`", words)
