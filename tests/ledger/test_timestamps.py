@@ -272,15 +272,18 @@ def test_each_hash_by_which_a_signature_may_name_its_certificate(tmp_path: Path,
         verify_timestamp(swapped, DATA, read_roots(authority.roots), at=None)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_no_flipped_bit_is_accepted_that_openssl_refuses(
-    tsa: Authority, token: bytes, tmp_path: Path, where: float, bit: int
-) -> None:
-    changed = bytearray(token)
-    changed[int(where * len(token))] ^= 1 << bit
-    if accepts(bytes(changed), DATA, tsa.roots, at=datetime.now(UTC)):
-        assert openssl_accepts(bytes(changed), DATA, tsa.roots, tmp_path)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+def test_no_byte_can_be_changed_that_openssl_would_not_let_pass(tsa: Authority, token: bytes, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    passed = 0
+    for place in range(len(token)):
+        changed = bytearray(token)
+        changed[place] ^= 1 << place % 8
+        if accepts(bytes(changed), DATA, tsa.roots, at=now):
+            assert openssl_accepts(bytes(changed), DATA, tsa.roots, tmp_path), f"byte {place}"
+            passed += 1
+    assert passed < 40  # in certificates that the chain does not need, and in the status, which nobody signs
 
 
 def test_a_changed_time_or_imprint_is_named(tsa: Authority, token: bytes, tmp_path: Path) -> None:
