@@ -41,12 +41,17 @@ class Unread(Struct, frozen=True, gc=False):
 class UnreadAnswers:
     """The latest unread answers of the offers of one provider."""
 
-    __slots__ = ("_kept", "_listened_at", "_listening")
+    __slots__ = ("_forgetting", "_kept", "_listened_at", "_listening")
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[tuple[Kind, bool], Unread]] = {}
         self._listened_at: dict[str, float] = {}
         self._listening: set[asyncio.Task[None]] = set()
+        self._forgetting: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Answers of all offers that are kept at this moment."""
+        return sum(map(len, self._kept.values()))
 
     def of(self, offer: str) -> tuple[Unread, ...]:
         """The latest of that offer, one of each kind, whole and streamed; without what is too old."""
@@ -59,8 +64,23 @@ class UnreadAnswers:
     def keep(self, offer: str, kind: Kind, body: bytes, *, stream: bool = False) -> None:
         """Keep a whole answer, or all the events of a stream, where they are few enough."""
         if 0 < len(body) <= MAX_UNREAD_BYTES:
-            at = asyncio.get_running_loop().time()
-            self._kept.setdefault(offer, {})[kind, stream] = Unread(kind, stream, at, body)
+            loop = asyncio.get_running_loop()
+            self._kept.setdefault(offer, {})[kind, stream] = Unread(kind, stream, loop.time(), body)
+            if self._forgetting is None:
+                self._forgetting = loop.call_later(KEPT_S, self._forget)
+
+    def _forget(self) -> None:
+        """Let go of what is too old, whether anybody asks for it or not; come again for the oldest of the rest."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - KEPT_S
+        for offer, kept in list(self._kept.items()):
+            left = {key: answer for key, answer in kept.items() if answer.at > since}
+            if left:
+                self._kept[offer] = left
+            else:
+                del self._kept[offer]
+        oldest = min((answer.at for kept in self._kept.values() for answer in kept.values()), default=None)
+        self._forgetting = None if oldest is None else loop.call_at(oldest + KEPT_S, self._forget)
 
     def listen(self, offer: str, kind: Kind, response: HttpResponse, begun: bytes) -> bool:
         """Read on in a stream that began with ``begun``, and close it; False: not now, and it is still to be closed."""
@@ -68,7 +88,8 @@ class UnreadAnswers:
         now = loop.time()
         if now - self._listened_at.get(offer, -LISTEN_EVERY_S) < LISTEN_EVERY_S:
             return False
-        self._listened_at[offer] = now
+        recent = {other: at for other, at in self._listened_at.items() if now - at < LISTEN_EVERY_S}
+        self._listened_at = {**recent, offer: now}
         response.set_deadline(now + LISTEN_S, FailureKind.STREAM_STALLED, "listened long enough")
         task = loop.create_task(self._listen(offer, kind, response, begun))
         self._listening.add(task)
