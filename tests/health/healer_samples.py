@@ -28,6 +28,7 @@ class FakeLevers:
         self.of_provider = alternates or {}
         self.flying: dict[str, float] = {}
         self.broken: set[str] = set()
+        self.recovered: dict[str, int] = {}
         self.set_offers(*offers)
 
     def set_offers(self, *offers: str) -> None:
@@ -59,6 +60,9 @@ class FakeLevers:
 
     def kept_away(self, offer: str) -> bool:
         return offer in self.broken
+
+    def recoveries(self, offer: str) -> int:
+        return self.recovered.get(offer, 0)
 
     def in_flight(self, offer: str) -> float:
         return self.flying.get(offer, 0.0)

@@ -13,7 +13,7 @@ from amaru.health.healing_settings import Veto
 from amaru.health.observation import Sample
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.protocols.adapting import Adaptation, Rule
-from amaru.routing.steering import UNSTEERED, Steering
+from amaru.routing.steering import Steering
 
 RULES = Adaptation((Rule(Kind.CHAT, False, "choices[].message.content", "text"),))
 
@@ -86,34 +86,6 @@ def test_after_a_recovery_the_offer_comes_back_step_by_step() -> None:
     assert one.active == {}
 
 
-def test_when_its_time_is_up_an_offer_of_which_nobody_knows_is_tried_with_few_requests_at_once() -> None:
-    levers = mesh()
-    one, _, action = drained_by(levers)
-    assert action.until is not None
-    one.look([], action.until)
-    steps = []
-    for second in range(20):
-        one.look([], action.until + second)
-        assert not levers.steered["a/m"].drained
-        steps.append(levers.steered["a/m"].concurrency)
-    assert sorted({step for step in steps if step is not None}) == [1.0, 2.0, 4.0]
-    assert levers.all_steered() == {}
-
-
-def test_an_offer_that_fails_while_it_is_tried_is_healed_again_for_twice_as_long() -> None:
-    levers = mesh()
-    one, _, first = drained_by(levers)
-    assert first.until is not None
-    one.look([], first.until)
-    traffic(one, first.until + 5.0, first.until + 6.0, a=1.0)
-    news = one.look([], first.until + 6.0)
-    again = next(action for action in news if action.kind is HealingKind.DRAIN and action.ended_at is None)
-    assert any(action.ended == "it is ill still" for action in news)
-    assert again.until is not None
-    assert again.until - again.at == 2.0 * (first.until - first.at)
-    assert levers.steered["a/m"].drained
-
-
 def test_a_slow_offer_is_held_against_what_was_usual_before_it_is_healed_again() -> None:
     for ms, again in ((100.0, False), (300.0, True)):
         levers = mesh()
@@ -131,11 +103,13 @@ def test_a_slow_offer_is_held_against_what_was_usual_before_it_is_healed_again()
         assert (levers.all_steered() != {}) is again, ms
 
 
-def test_a_trouble_that_nobody_sees_any_more_is_not_healed_without_new_evidence() -> None:
+def test_a_trouble_whose_offer_was_shown_to_be_well_is_not_healed_without_new_evidence() -> None:
     levers = mesh()
     one, _, action = drained_by(levers)
     assert action.until is not None
-    for second in range(60):
+    one.look([], action.until)
+    traffic(one, action.until + 1.0, action.until + 3.0, a=0.0)
+    for second in range(3, 60):
         one.look([], action.until + second)
     assert levers.all_steered() == {}
     traffic(one, action.until + 60.0, action.until + 65.0, a=0.8)
@@ -492,16 +466,17 @@ def test_another_model_of_the_alias_goes_first() -> None:
     assert set(levers.all_steered()) == {"a/m", "b/m"}
 
 
-def test_waits_end_sooner_in_proportion_to_what_was_usual() -> None:
-    levers = mesh()
-    one = healer(levers)
-    only(one, "timeouts")
-    for tick in range(200):
-        one.observe(seen("a/m", AT - 200.0 + tick * 0.9, ms=2_000.0, first_token_ms=400.0))
-    (action,) = one.look([pattern("a/m", cause="latency")], AT)
-    assert action.kind is HealingKind.TIMEOUTS
-    assert levers.steered["a/m"].first_token_ms == pytest.approx(1_200.0)
-    assert levers.steered["a/m"].idle_ms == 2_000.0
+def test_waits_end_sooner_where_there_are_streams_to_wait_for_and_another_offer() -> None:
+    for stream in (True, False):
+        levers = mesh()
+        one = healer(levers)
+        only(one, "timeouts")
+        for tick in range(200):
+            one.observe(seen("a/m", AT - 200.0 + tick * 0.9, ms=2_000.0, first_token_ms=400.0, stream=stream))
+        (action,) = one.look([pattern("a/m", cause="latency")], AT)
+        assert (action.kind is HealingKind.TIMEOUTS) is stream
+        if stream:
+            assert levers.steered["a/m"] == Steering(patience=0.5)
 
 
 def test_an_adaptive_limit_falls_with_failures_and_slowness_and_rises_again() -> None:
@@ -511,25 +486,31 @@ def test_an_adaptive_limit_falls_with_failures_and_slowness_and_rises_again() ->
     only(one, "concurrency")
     traffic(one, AT - 100.0, AT - 30.0, a=0.0)
     one.look([pattern("a/m")], AT)
-    assert levers.steered["a/m"].concurrency == 40.0
+    assert levers.steered["a/m"].at_once == 40.0
     for tick in range(20):
         one.observe(seen("a/m", AT + tick / 10.0, ok=False))
     one.look([], AT + 2.0)
-    least = levers.steered["a/m"].concurrency
-    assert least is not None
-    assert least < 10.0
+    least = levers.steered["a/m"].at_once
+    assert least == 20.0  # half of what it served
     for tick in range(40):
         one.observe(seen("a/m", AT + 3.0 + tick / 10.0))
     one.look([], AT + 7.0)
-    most = levers.steered["a/m"].concurrency
+    most = levers.steered["a/m"].at_once
     assert most is not None
     assert most > least
     for tick in range(60):
         one.observe(seen("a/m", AT + 8.0 + tick / 10.0, ms=2_000.0))
     one.look([], AT + 14.0)
-    slow = levers.steered["a/m"].concurrency
+    slow = levers.steered["a/m"].at_once
     assert slow is not None
     assert slow < most
+
+
+def test_requests_at_once_are_limited_only_where_others_can_serve_them() -> None:
+    one = healer(FakeLevers("a/m"))
+    only(one, "concurrency")
+    one.look([pattern("a/m")], AT)
+    assert HealingKind.CONCURRENCY not in kinds(one.actions())
 
 
 def test_a_predicted_failure_is_laid_over_the_offer_and_taken_away() -> None:
@@ -548,26 +529,45 @@ def test_a_predicted_failure_is_laid_over_the_offer_and_taken_away() -> None:
     assert levers.all_steered() == {}
 
 
-def test_what_was_foreseen_fades_while_nobody_asks_the_offer_and_the_router_may_take_it_away() -> None:
+def test_what_was_foreseen_fades_while_nobody_asks_the_offer_which_is_on_trial_then() -> None:
     levers = mesh()
     one = healer(levers)
     one.observe(seen("a/m", AT, ok=False))
     one.foresee("a/m", 0.8)
+    assert levers.all_steered() == {"a/m": Steering(risk=0.8)}
     one.look([], AT + 5.0)
-    assert levers.steered["a/m"].risk == pytest.approx(0.4)
+    assert levers.all_steered() == {"a/m": Steering(risk=0.4, at_once=1.0)}
     one.look([], AT + 60.0)
-    assert levers.all_steered() == {}
+    assert levers.all_steered() == {"a/m": Steering(at_once=1.0)}
     one.observe(seen("a/m", AT + 61.0, ok=False))
     one.look([], AT + 61.0)
-    assert levers.steered["a/m"].risk == pytest.approx(0.8)
-    levers.steer("a/m", UNSTEERED)  # a probe found it well
-    one.observe(seen("a/m", AT + 62.0))
-    one.look([], AT + 62.0)
-    one.foresee("a/m", 0.7)
+    assert levers.steered["a/m"] == Steering(risk=0.8, at_once=1.0)
+    one.foresee("a/m", 0.0)  # silence alone ends no trial
+    one.look([], AT + 63.0)
+    assert levers.steered["a/m"] == Steering(at_once=1.0)
+    for tick in range(15):
+        one.observe(seen("a/m", AT + 64.0 + tick))
+    one.look([], AT + 79.0)
     assert levers.all_steered() == {}
+
+
+def test_a_probe_that_finds_an_offer_well_ends_what_was_foreseen_but_not_what_is_foreseen_beyond() -> None:
+    levers = mesh()
+    one = healer(levers)
+    one.observe(seen("a/m", AT, ok=False))
+    one.foresee("a/m", 0.5)
+    one.look([], AT)
+    levers.recovered["a/m"] = 1
+    one.observe(seen("a/m", AT + 1.0))
+    one.look([], AT + 1.0)
+    assert levers.steered["a/m"].risk == 0.0
+    one.foresee("a/m", 0.4)
+    assert levers.steered["a/m"].risk == 0.0
+    one.foresee("a/m", 0.7)  # it flaps: worse is to come
+    assert levers.steered["a/m"].risk == 0.7
     one.foresee("a/m", 0.0)
-    one.foresee("a/m", 0.5)  # another failure is foreseen
-    assert levers.steered["a/m"].risk == 0.5
+    one.foresee("a/m", 0.3)  # another failure is foreseen
+    assert levers.steered["a/m"].risk == 0.3
 
 
 def test_a_restart_goes_on_with_what_was_learned_forbidden_and_under_way() -> None:

@@ -35,6 +35,7 @@ steerings = st.builds(
     risk=shares,
     at_once=st.none() | st.floats(1.0, 9.0),
     concurrency=st.none() | st.floats(1.0, 9.0),
+    patience=st.floats(0.01, 1.0),
     first_token_ms=st.none() | st.floats(1.0, 1e5),
     idle_ms=st.none() | st.floats(1.0, 1e5),
     breaker_failures=st.none() | st.integers(1, 9),
@@ -242,7 +243,7 @@ def test_the_breaker_takes_the_steering_and_gives_it_back() -> None:
     assert on._states[0].breaker.settings == configured
 
 
-def test_a_probe_that_finds_the_offer_well_takes_away_what_was_foreseen() -> None:
+def test_a_probe_that_finds_the_offer_well_is_told_to_whoever_foresaw_its_fall() -> None:
     on = board(offer("a"), offer("b"))
     on.steer(0, Steering(risk=0.9, weight=0.5))
     fail_until_open(on)
@@ -250,8 +251,8 @@ def test_a_probe_that_finds_the_offer_well_takes_away_what_was_foreseen() -> Non
     later = NOW + 60.0
     run(on, None, later)
     assert not on.kept_away(0)
-    assert on.steering(0) == Steering(weight=0.5)
-    assert on.live[int(on.static[0, k.SLOT]), k.CARE] == 0.5
+    assert (on.recoveries(0), on.recoveries(1)) == (1, 0)
+    assert on.steering(0) == Steering(risk=0.9, weight=0.5)  # what it makes of that is its own
 
 
 def test_limits_on_waiting_take_the_steering_within_the_configured_ones() -> None:

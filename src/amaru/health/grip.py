@@ -34,6 +34,7 @@ _STRICTEST: dict[str, Callable[[Any], Any]] = {  # Any: values of a field, of it
     "risk": max,
     "at_once": min,
     "concurrency": min,
+    "patience": min,
     "first_token_ms": min,
     "idle_ms": min,
     "breaker_failures": min,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -20,14 +19,12 @@ import msgspec
 from amaru.health.bandit import Bandit
 from amaru.health.healer_state import Kept, packed, unpacked
 from amaru.health.healing import HealingKind, Levers, SelfHealingAction
-from amaru.health.healing_choice import MANY, Choice, action_of
-from amaru.health.healing_effects import SLOT_S, Tallies
-from amaru.health.healing_runs import Running, Runs, eased
+from amaru.health.healing_choice import Choice, action_of
+from amaru.health.healing_effects import Tallies
+from amaru.health.healing_returns import Returns
+from amaru.health.healing_runs import Running, Runs
 from amaru.health.healing_settings import (
-    KEEPING_OUT,
     MASKING,
-    RESTORING,
-    TRYING,
     HealerSettings,
     Mode,
     Veto,
@@ -35,9 +32,9 @@ from amaru.health.healing_settings import (
 from amaru.health.moves import ORDERED, Move, Moves
 from amaru.health.observation import Observation
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.health.trial import MANY
 from amaru.routing.steering import UNSTEERED, Steering
 
-KEPT_ACTIONS = 500
 MADE_WORSE = -0.1
 """Effect below which a healing ends at once."""
 MEASURE_EVERY_S = 5.0
@@ -65,9 +62,8 @@ class Healer:
         self._levers = levers
         self._runs = Runs(levers)
         self._patterns: dict[str, InfrastructurePattern] = {}
-        self._history: deque[SelfHealingAction] = deque(maxlen=KEPT_ACTIONS)
-        self._news: dict[str, SelfHealingAction] = {}
         self._choice = Choice(settings, Bandit(rng), self._moves, self._tallies, self._runs)
+        self._returns = Returns(settings, self._moves, self._choice, self._runs, self._patterns)
 
     # ---- what is told -------------------------------------------------------------------------------------------
 
@@ -75,6 +71,7 @@ class Healer:
         """Take in an attempt: effects are measured by them, adaptive limits follow them."""
         self._tallies.observe(observation)
         self._runs.observe(observation)
+        self._choice.observe(observation)
 
     def foresee(self, offer: str, probability: float) -> None:
         """A failure of the offer within a minute is so probable: its score counts for the rest, from now on."""
@@ -104,12 +101,11 @@ class Healer:
             for pattern in list(self._patterns.values()):
                 begun = self._choice.of(pattern, now, applied=self.settings.mode == "act")
                 if begun is not None:
-                    usual = {offer: self._tallies.usual_ms(offer, pattern.at - SLOT_S) for offer in begun.offers}
-                    self._tell(self._runs.begin(begun, usual))
+                    self._returns.take_over(begun, now)
+                    self._runs.begin(begun, {one: self._choice.usual(pattern.id, one) for one in begun.offers})
         self._runs.follow_limits()
-        self._runs.fade_risks(self._tallies.last_at, now)
-        news, self._news = list(self._news.values()), {}
-        return news
+        self._runs.fade_risks(self._tallies.last_at, lambda offer: self._tallies.usual((offer,), now), now)
+        return self._runs.news()
 
     def _told(
         self, told: Iterable[InfrastructurePattern], going_on: Mapping[str, InfrastructurePattern] | None
@@ -129,6 +125,8 @@ class Healer:
         for gone in over:
             self._patterns.pop(gone, None)
             self._choice.over(gone)
+        if over:
+            self._choice.keep_only({*self._patterns, *(one.action.pattern for one in self._runs.by_id.values())})
         return over
 
     # ---- healings under way -------------------------------------------------------------------------------------
@@ -136,7 +134,7 @@ class Healer:
     def _attend(self, running: Running, now: float, over: set[str]) -> None:
         action = running.action
         if action.kind is HealingKind.RESTORE:
-            self._bring_back(running, now)
+            self._returns.attend(running, now)
             return
         if not running.measured and now >= max(running.measure_at, action.at + self.settings.settle_s):
             running.measure_at = now + MEASURE_EVERY_S
@@ -146,39 +144,9 @@ class Healer:
         if action.until is None:
             return
         if action.pattern in over and action.kind not in MASKING:
-            self._end_kindly(running, now, "the trouble is over", tries=False)
+            self._returns.begin(running, now, "the trouble is over", recovered=True)
         elif now >= action.until and not self._is_needed(running, now):
-            self._end_kindly(running, now, "its time is up", tries=True)
-
-    def _end_kindly(self, running: Running, now: float, why: str, *, tries: bool) -> None:
-        """End it; what was kept out comes back step by step."""
-        action = running.action
-        if action.applied and action.kind in KEEPING_OUT:
-            steps = TRYING if tries else RESTORING
-            offers = tuple(offer for offer in action.offers if offer in self._moves.offers)
-            lasts_s = len(steps) * self.settings.step_s
-            reason = f"after {action.kind}: {why}"
-            back = action_of(HealingKind.RESTORE, action.pattern, offers, now, lasts_s, reason=reason)
-            move = Move(eased(offers, steps, 0, tries=tries))
-            after = Running(back, move, running.about, running.provider, lasts_s, measured=True, tries=tries)
-            self._tell(self._runs.begin(after))  # before the other ends, so that the offer is never back all at once
-        self._end(running, now, why)
-
-    def _bring_back(self, running: Running, now: float) -> None:
-        action, about = running.action, running.about
-        steps = TRYING if running.tries else RESTORING
-        step = int((now - action.at) // self.settings.step_s)
-        goes_on = about is not None and about.id in self._patterns
-        if goes_on and about is not None and self._choice.is_ill(about, action.at, now):
-            self._end(running, now, "it is ill still")
-        elif step >= len(steps):
-            if goes_on and about is not None:
-                self._choice.tried[about.id] = now
-            self._end(running, now, "it is back")
-        else:
-            layers = eased(action.offers, steps, step, tries=running.tries)
-            if layers != running.move.layers:
-                self._runs.relay(running, layers)
+            self._returns.begin(running, now, "its time is up")
 
     def _is_needed(self, running: Running, now: float) -> bool:
         """An adaptation without which answers cannot be read yet goes on for as long again."""
@@ -194,7 +162,7 @@ class Healer:
         running.rewritten = rewritten
         running.duration_s = min(2.0 * running.duration_s, self.settings.most_s)
         running.action = msgspec.structs.replace(running.action, until=now + running.duration_s)
-        self._tell(running.action)
+        self._runs.tell(running.action)
         return True
 
     def _measure(self, running: Running, now: float) -> None:
@@ -220,10 +188,13 @@ class Healer:
             return
         effect = seen.effect - nothing
         running.action = msgspec.structs.replace(action, effect=effect)
-        self._tell(running.action)
+        self._runs.tell(running.action)
         if action.until is not None and action.kind is not HealingKind.NOTHING and (in_vain or effect < MADE_WORSE):
-            self._choice.cool(action, now + settings.cooldown_s)
-            self._end(running, now, "it made things worse" if effect < MADE_WORSE else "it did not help")
+            self._choice.cool(action, now, now + settings.cooldown_s)
+            if effect < MADE_WORSE:
+                self._runs.end(running, now, "it made things worse")
+            else:
+                self._returns.begin(running, now, "it did not help", in_vain=True)
 
     def _keep_within_bounds(self, now: float) -> None:
         """A reload can leave a resource with fewer offers than when some of them were drained."""
@@ -231,16 +202,7 @@ class Healer:
             drained = self._moves.drained()
             pools = [pool for pool in self._moves.pools.values() if set(pool).intersection(running.offers)]
             if not all(self._moves.within(pool, drained) for pool in pools):
-                self._end(running, now, "too few other offers are left")
-
-    def _end(self, running: Running, now: float, why: str) -> None:
-        action = self._runs.end(running, now, why)
-        self._choice.ended(running, now)
-        self._history.append(action)
-        self._tell(action)
-
-    def _tell(self, action: SelfHealingAction) -> None:
-        self._news[action.id] = action
+                self._runs.end(running, now, "too few other offers are left")
 
     # ---- people -------------------------------------------------------------------------------------------------
 
@@ -252,7 +214,7 @@ class Healer:
             kind = about.kind if about is not None else ""
             providers = tuple(self._moves.providers(action.offers))
             if action.until is not None and veto.forbids(action.kind, providers, kind):
-                self._end(running, now, f"vetoed by {veto.by}")
+                self._runs.end(running, now, f"vetoed by {veto.by}")
 
     def lift(self, veto: Veto) -> None:
         """Allow again. Raises ValueError where there is no such veto."""
@@ -303,10 +265,8 @@ class Healer:
         if kind is HealingKind.NOTHING:
             for running in list(self._runs.by_id.values()):
                 if running.action.until is not None and set(running.offers) & set(wanted):
-                    self._end(running, now, f"left alone by {by}")
-        pinned = self._runs.begin(Running(action, move, None, "", math.inf))
-        self._tell(pinned)
-        return pinned
+                    self._runs.end(running, now, f"left alone by {by}")
+        return self._runs.begin(Running(action, move, None, "", math.inf))
 
     def _order(self, kind: HealingKind, offers: tuple[str, ...], now: float) -> InfrastructurePattern:
         """What a person sees in the offers, as a pattern."""
@@ -329,7 +289,7 @@ class Healer:
         running = self._runs.by_id.get(action)
         if running is None or running.action.until is not None:
             raise ValueError(f"there is no pinned healing {action!r}")
-        self._end(running, now, "unpinned")
+        self._runs.end(running, now, "unpinned")
         return running.action
 
     def set_mode(self, mode: Mode, now: float) -> None:
@@ -338,7 +298,7 @@ class Healer:
         for running in list(self._runs.by_id.values()):
             applied = running.action.applied
             if running.action.until is not None and (mode == "off" or applied is (mode == "advise")):
-                self._end(running, now, f"switched to {mode}")
+                self._runs.end(running, now, f"switched to {mode}")
 
     # ---- what there is ------------------------------------------------------------------------------------------
 
@@ -359,14 +319,14 @@ class Healer:
 
     def actions(self) -> list[SelfHealingAction]:
         """All that are under way, and the last that were, newest first."""
-        return sorted((*self.active.values(), *self._history), key=lambda action: action.at, reverse=True)
+        return sorted((*self.active.values(), *self._runs.history), key=lambda action: action.at, reverse=True)
 
     # ---- restarts -----------------------------------------------------------------------------------------------
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""
         running = [one for one in self._runs.by_id.values() if one.action.applied]
-        return packed(Kept(self.bandit.state(), self.vetoes, running, list(self._history)))
+        return packed(Kept(self.bandit.state(), self.vetoes, running, list(self._runs.history)))
 
     def load(self, state: bytes, now: float) -> None:
         """Go on from a ``state``: what was learned and forbidden, and the healings whose time is not up.
@@ -379,14 +339,14 @@ class Healer:
         kept = unpacked(state)
         self.bandit.load(kept.arms)
         self._choice.vetoes = kept.vetoes
-        self._history.extend(kept.history)
+        self._runs.history.extend(kept.history)
         self._moves.read()
         for running in kept.running:
             until = running.action.until
             is_over = until is not None and (until <= now or self.settings.mode != "act")
             if running.action.kind is HealingKind.RESTORE or is_over:
                 ended = msgspec.structs.replace(running.action, ended_at=now, ended="amaru was started anew")
-                self._history.append(msgspec.structs.replace(ended, reverted=True))
+                self._runs.history.append(msgspec.structs.replace(ended, reverted=True))
                 continue
             running.move = self._moves.still_possible(running.move)
             running.rewritten, running.adaptations = 0, {}

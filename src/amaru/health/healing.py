@@ -91,6 +91,9 @@ class Levers(Protocol):
     def kept_away(self, offer: str) -> bool:
         """Whether its breaker keeps requests away now, but for probes."""
 
+    def recoveries(self, offer: str) -> int:
+        """How often a probe has found it well after its breaker had opened."""
+
     def in_flight(self, offer: str) -> float:
         """Requests, or GPU-hours, under way there now."""
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import msgspec
 
 from amaru.health.bandit import Bandit
 from amaru.health.healing import HealingKind, SelfHealingAction
-from amaru.health.healing_effects import BEFORE_S, SLOT_S, Sums, Tallies
+from amaru.health.healing_effects import BEFORE_S, Sums, Tallies
 from amaru.health.healing_runs import Running, Runs
 from amaru.health.healing_settings import KEEPING_OUT, MASKING, HealerSettings, Veto, duration_s
 from amaru.health.moves import Move, Moves
+from amaru.health.observation import Observation
 from amaru.health.pattern_types import InfrastructurePattern
+from amaru.health.trial import MANY, Trial
 
-STILL_ILL = 0.7
-"""Mean worth of an attempt below which an offer that comes back is ill still,"""
-STILL_SLOW = 0.4
-"""and log-latency beyond the usual one."""
-FEW, MANY = 5.0, 30.0
-"""Attempts that show so; and attempts after which a trouble that such figures do not show, and that has not ended, goes
-on."""
-_SHOWS = ("latency", "errors")
-"""Causes that they do show."""
+_HIDDEN = ("coherence", "shape", "status")
+"""Causes that what an attempt is worth need not show."""
 SOON_S = 300.0
 """A healing that is begun so soon after the last one of its kind lasts longer."""
-MOST_PAST = 10_000
 
 
 class Choice:
@@ -40,18 +36,16 @@ class Choice:
     def __init__(self, settings: HealerSettings, bandit: Bandit, moves: Moves, tallies: Tallies, runs: Runs) -> None:
         self.bandit = bandit
         self.vetoes: list[Veto] = []
-        self.tried: dict[str, float] = {}
-        """Pattern → when its offers were back as configured, while it had not ended."""
         self._settings = settings
         self._moves = moves
         self._tallies = tallies
         self._runs = runs
         self._cools: dict[tuple[HealingKind, str], float] = {}
         """Kind and offer → instant until which it is not taken again."""
-        self._past: dict[tuple[HealingKind, str], tuple[float, float]] = {}
-        """Kind and offer → when it ended last, and how long it was to last."""
-        self._usual: dict[str, Sums] = {}
-        """By pattern: what was usual at its offers before it was seen."""
+        self._usual: dict[tuple[str, str], Sums] = {}
+        """By pattern and offer: what was usual there before it was seen."""
+        self._back: dict[tuple[str, str], Trial] = {}
+        """By pattern and offer: what its attempts show since it is back as configured, while the pattern goes on."""
         self._watched: set[str] = set()
         """Patterns of which it was seen what nothing brings."""
 
@@ -59,15 +53,16 @@ class Choice:
         """The healing to begin for the pattern now; ``None``: none."""
         if pattern.confidence < self._settings.least_confidence:
             return None
-        if any(running.action.pattern == pattern.id for running in self._runs.by_id.values()):
+        if any(self._is_held(running, pattern) for running in self._runs.by_id.values()):
             return None
-        if not self._goes_on(pattern, now):
-            return None
+        for offer in pattern.offers:
+            self._remember_usual(pattern, offer)
+        pattern = msgspec.structs.replace(
+            pattern, offers=tuple(offer for offer in pattern.offers if self._goes_on(pattern, offer))
+        )
         moves = self._possible(pattern, now)
         if not moves or (set(moves) == {HealingKind.NOTHING} and all(map(self._moves.kept_away, pattern.offers))):
             return None
-        if pattern.id not in self._usual:
-            self._usual[pattern.id] = self._tallies.between(pattern.offers, 0.0, pattern.at - BEFORE_S[1])
         provider = pattern.providers[0] if len(pattern.providers) == 1 else pattern.cause
         kind = self.bandit.choose(pattern.kind, pattern.cause, provider, moves, pattern.suggested)
         if kind is HealingKind.NOTHING:
@@ -79,48 +74,72 @@ class Choice:
         action = action_of(kind, pattern.id, offers, now, lasts_s, reason=reason, applied=applied)
         return Running(action, move if applied else Move(), pattern, provider, lasts_s)
 
+    def again(self, before: Running, offers: tuple[str, ...], now: float) -> Running | None:
+        """The healing that kept these offers out, once more and for longer; ``None``: it may not, or cannot."""
+        about, kind = before.about, before.action.kind
+        if about is None:
+            return None
+        about = msgspec.structs.replace(about, offers=offers)
+        if kind in MASKING:  # what suggested it cannot be seen under it
+            move = self._moves.still_possible(before.move) if self._may(kind, about, now) else None
+        else:
+            move = self._possible(about, now).get(kind)
+        if move is None:
+            return None
+        offers = move.offers or offers
+        lasts_s = self._lasts_s(kind, offers, now)
+        action = action_of(kind, about.id, offers, now, lasts_s, reason=f"ill still; {before.action.reason}")
+        return Running(action, move, before.about, before.provider, lasts_s)
+
+    def observe(self, observation: Observation) -> None:
+        """Take in an attempt: offers that are back may be ill still."""
+        for (_, offer), trial in list(self._back.items()):
+            if offer == observation.offer:
+                trial.observe(observation)
+
+    def is_back(self, pattern: str, offer: str, now: float) -> None:
+        """An offer of the pattern, which goes on, has shown that it is well."""
+        self._back[pattern, offer] = Trial(now, self.usual(pattern, offer))
+
+    def usual(self, pattern: str, offer: str) -> Sums:
+        """What was usual there before the pattern was seen."""
+        return self._usual.get((pattern, offer)) or Sums()
+
     def over(self, pattern: str) -> None:
         """The pattern of that id has ended."""
-        self.tried.pop(pattern, None)
-        self._usual.pop(pattern, None)
         self._watched.discard(pattern)
+        for key in [key for key in self._back if key[0] == pattern]:
+            del self._back[key]
 
-    def cool(self, action: SelfHealingAction, until: float) -> None:
+    def keep_only(self, patterns: Collection[str]) -> None:
+        """Forget what was usual before all others."""
+        for key in [key for key in self._usual if key[0] not in patterns]:
+            del self._usual[key]
+
+    def _remember_usual(self, pattern: InfrastructurePattern, offer: str) -> None:
+        if (pattern.id, offer) not in self._usual:
+            self._usual[pattern.id, offer] = self._tallies.between((offer,), 0.0, pattern.at - BEFORE_S[1])
+
+    def cool(self, action: SelfHealingAction, now: float, until: float) -> None:
         """Do not take that healing again for its offers until then."""
+        self._cools = {key: at for key, at in self._cools.items() if at > now}
         for offer in action.offers:
             self._cools[action.kind, offer] = until
 
-    def ended(self, running: Running, now: float) -> None:
-        """Remember when it was, and how long it was to last."""
-        for offer in running.offers:
-            self._past.pop((running.action.kind, offer), None)  # newest last
-            self._past[running.action.kind, offer] = now, running.duration_s
-        while len(self._past) > MOST_PAST:
-            del self._past[next(iter(self._past))]
-        self._cools = {key: until for key, until in self._cools.items() if until > now}
+    @staticmethod
+    def _is_held(running: Running, pattern: InfrastructurePattern) -> bool:
+        """It is seen to already, but for what comes back in vain: that may be helped besides."""
+        return running.action.pattern == pattern.id and not running.in_vain
 
-    def _goes_on(self, pattern: InfrastructurePattern, now: float) -> bool:
-        """After its offers were tried and too little was seen, a trouble goes on where their attempts say so."""
-        tried_at = self.tried.get(pattern.id)
-        if tried_at is None:
+    def _goes_on(self, pattern: InfrastructurePattern, offer: str) -> bool:
+        """An offer that has shown that it is well is healed again where its attempts say so."""
+        trial = self._back.get((pattern.id, offer))
+        if trial is None:
             return True
-        ill = self.is_ill(pattern, tried_at, now)
-        if ill:
-            del self.tried[pattern.id]
-        return ill
-
-    def is_ill(self, pattern: InfrastructurePattern, since: float, now: float) -> bool:
-        """Whether the attempts at its offers since then show the trouble."""
-        seen = self._tallies.between(pattern.offers, since, now + SLOT_S)
-        if seen.attempts < FEW:
-            return False
-        if seen.worth < STILL_ILL * seen.attempts:
+        if trial.is_ill or (is_hidden(pattern.cause) and trial.attempts >= MANY):
+            del self._back[pattern.id, offer]
             return True
-        usual = self._usual.get(pattern.id)
-        known = usual is not None and min(seen.answers, usual.answers) >= FEW
-        if usual is not None and known and seen.log_ms / seen.answers - usual.log_ms / usual.answers > STILL_SLOW:
-            return True
-        return pattern.cause not in _SHOWS and seen.attempts >= MANY
+        return False
 
     def _possible(self, pattern: InfrastructurePattern, now: float) -> dict[HealingKind, Move]:
         """What may be done about a pattern now, and what each would change."""
@@ -134,11 +153,7 @@ class Choice:
                     busy[provider] = busy.get(provider, 0) + 1
         moves: dict[HealingKind, Move] = {}
         for kind in HealingKind:
-            if any(veto.forbids(kind, pattern.providers, pattern.kind) for veto in self.vetoes):
-                continue
-            if any(self._cools.get((kind, offer), -math.inf) > now for offer in pattern.offers):
-                continue
-            if kind is HealingKind.NOTHING and pattern.id in self._watched:
+            if not self._may(kind, pattern, now) or (kind is HealingKind.NOTHING and pattern.id in self._watched):
                 continue
             move = self._moves.move(kind, pattern)
             if move is None or (kind in MASKING and self._is_masked(kind, pattern)):
@@ -148,6 +163,12 @@ class Choice:
             if free or kind is HealingKind.NOTHING:
                 moves[kind] = move
         return moves
+
+    def _may(self, kind: HealingKind, pattern: InfrastructurePattern, now: float) -> bool:
+        """Nobody forbade it, and it was not tried in vain of late."""
+        return not any(veto.forbids(kind, pattern.providers, pattern.kind) for veto in self.vetoes) and not any(
+            self._cools.get((kind, offer), -math.inf) > now for offer in pattern.offers
+        )
 
     def _is_masked(self, kind: HealingKind, pattern: InfrastructurePattern) -> bool:
         """Such a healing is under way there already."""
@@ -161,10 +182,15 @@ class Choice:
         lasts_s = duration_s(kind, self._settings)
         most_s = self._settings.most_drain_s if kind in KEEPING_OUT else self._settings.most_s
         for offer in offers:
-            ended_at, lasted_s = self._past.get((kind, offer), (-math.inf, 0.0))
+            ended_at, lasted_s = self._runs.last(kind, offer)
             if kind is not HealingKind.NOTHING and now - ended_at < max(2.0 * lasted_s, SOON_S):
                 lasts_s = max(lasts_s, min(2.0 * lasted_s, most_s))
         return lasts_s
+
+
+def is_hidden(cause: str) -> bool:
+    """Whether what an attempt is worth may not show such a trouble: only its end does."""
+    return cause.startswith(_HIDDEN)
 
 
 def action_of(

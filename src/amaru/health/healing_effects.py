@@ -1,8 +1,10 @@
 """What users got from each offer lately, in time slots: what the effect of a healing is measured by.
 
 An attempt is worth 1 where it brought an answer, 0 where it failed or the answer was empty, lacked fields or said the
-same over and over, and half where it was throttled (another offer can be asked at once). The effect of a healing is the
-change of the mean worth over all offers of the pools that it concerns, and a third of the change of log-latency.
+same over and over, and half where it was throttled (another offer can be asked at once). It counts in the slot in which
+it began: what was under way when a healing began is none of its doing. The effect of a healing is the change of the
+mean worth over all offers of the pools that it concerns, and a third of the change of log-latency, of first tokens and
+of whole answers each against their own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ USUAL_S = 120.0
 """The time before that one, in which all was as usual."""
 LEAST_ATTEMPTS = 8.0
 """Of a window that says anything."""
+LEAST_KNOWN = 3.0
+"""Latencies of one kind whose mean says anything."""
 LATENCY_SHARE = 0.3
 """Of the effect that one unit of log-latency (a factor of 2.7) counts as."""
 MOST_REPEATED = 0.6
@@ -42,9 +46,12 @@ class Sums(msgspec.Struct):
     attempts: float = 0.0
     worth: float = 0.0
     answers: float = 0.0
-    """Those with a latency."""
+    """Whole answers with a latency,"""
     log_ms: float = 0.0
-    """Of the first token, of whole answers that of the answer."""
+    """and the sum of its logarithms."""
+    first_tokens: float = 0.0
+    """The same of the first tokens of streams."""
+    log_first_ms: float = 0.0
     streams: float = 0.0
 
     def add(self, other: Sums) -> None:
@@ -53,7 +60,24 @@ class Sums(msgspec.Struct):
         self.worth += other.worth
         self.answers += other.answers
         self.log_ms += other.log_ms
+        self.first_tokens += other.first_tokens
+        self.log_first_ms += other.log_first_ms
         self.streams += other.streams
+
+    def mean_log_ms(self, stream: bool, least: float) -> float | None:
+        """Of the first tokens of streams, or of whole answers; ``None``: there were fewer than ``least``."""
+        count, total = (self.first_tokens, self.log_first_ms) if stream else (self.answers, self.log_ms)
+        return total / count if count >= least else None
+
+    def slower_than(self, before: Sums, least: float) -> float | None:
+        """Log-latency more than before, like with like; ``None``: there are fewer than ``least`` of either kind."""
+        weight = total = 0.0
+        for stream, count in ((False, self.answers), (True, self.first_tokens)):
+            now, usual = self.mean_log_ms(stream, least), before.mean_log_ms(stream, least)
+            if now is not None and usual is not None:
+                weight += count
+                total += count * (now - usual)
+        return total / weight if weight else None
 
 
 class Change(NamedTuple):
@@ -78,10 +102,10 @@ class Tallies:
 
     def observe(self, observation: Observation) -> None:
         """Take in what one attempt showed; the caller's own faults say nothing."""
-        verdict = verdict_on(observation.ok, observation.failure)
-        if verdict is Verdict.NONE or not math.isfinite(observation.at):
+        worth = worth_of(observation)
+        if worth is None:
             return
-        number = int(observation.at // SLOT_S)
+        number = int(began_at(observation) // SLOT_S)
         slots = self._slots.get(observation.offer)
         if slots is None:
             if len(self._slots) >= MOST_OFFERS:
@@ -96,16 +120,17 @@ class Tallies:
             sums = Sums()
             slots[place] = number, sums
         sums.attempts += 1.0
+        sums.worth += worth
         sums.streams += observation.stream
-        if verdict is Verdict.THROTTLED:
-            sums.worth += 0.5
-        if verdict is not Verdict.SUCCESS:
+        log_ms = log_ms_of(observation)
+        if log_ms is None:
             return
-        sums.worth += _is_an_answer(observation)
-        latency_ms = observation.latency_ms if observation.first_token_ms is None else observation.first_token_ms
-        if 0.0 < latency_ms < math.inf:
+        if observation.first_token_ms is None:
             sums.answers += 1.0
-            sums.log_ms += math.log(latency_ms)
+            sums.log_ms += log_ms
+        else:
+            sums.first_tokens += 1.0
+            sums.log_first_ms += log_ms
 
     def between(self, offers: Iterable[str], since: float, until: float) -> Sums:
         """Sums of all slots that begin in [since, until)."""
@@ -119,6 +144,14 @@ class Tallies:
                     held, sums = slots[number % SLOTS]
                     if held == number:
                         total.add(sums)
+        return total
+
+    def latest(self, offers: Iterable[str]) -> Sums:
+        """Sums of all that is known."""
+        total = Sums()
+        for offer in offers:
+            for _, sums in self._slots.get(offer, ()):
+                total.add(sums)
         return total
 
     def usual(self, offers: Collection[str], at: float) -> Sums:
@@ -140,11 +173,6 @@ class Tallies:
         """When its last attempt ended."""
         return self._last_at.get(offer)
 
-    def usual_ms(self, offer: str, until: float, *, since: float = 0.0) -> float | None:
-        """Geometric mean latency up to ``until``, as far back as is known; ``None``: too little is."""
-        sums = self.between((offer,), since, until)
-        return math.exp(sums.log_ms / sums.answers) if sums.answers >= LEAST_ATTEMPTS else None
-
     def keep_only(self, offers: Iterable[str]) -> None:
         """Forget all others."""
         known = set(offers)
@@ -155,17 +183,34 @@ class Tallies:
             self._last_at.pop(gone, None)
 
 
-def _is_an_answer(observation: Observation) -> bool:
+def worth_of(observation: Observation) -> float | None:
+    """What an attempt was worth, 0 to 1; ``None``: nothing can be said, as where the caller was at fault."""
+    verdict = verdict_on(observation.ok, observation.failure)
+    if verdict is Verdict.NONE or not math.isfinite(observation.at):
+        return None
+    if verdict is not Verdict.SUCCESS:
+        return 0.5 if verdict is Verdict.THROTTLED else 0.0
     sample = observation.sample
-    return sample is None or not (sample.empty or sample.missing or sample.repetition > MOST_REPEATED)
+    return float(sample is None or not (sample.empty or sample.missing or sample.repetition > MOST_REPEATED))
+
+
+def began_at(observation: Observation) -> float:
+    """When the attempt began, in Unix seconds."""
+    latency_ms = observation.latency_ms
+    return observation.at - latency_ms / 1e3 if 0.0 < latency_ms < math.inf else observation.at
+
+
+def log_ms_of(observation: Observation) -> float | None:
+    """Logarithm of the wait for its first token, or for its whole answer; ``None``: it had none."""
+    ms = observation.latency_ms if observation.first_token_ms is None else observation.first_token_ms
+    return math.log(ms) if observation.ok and 0.0 < ms < math.inf else None
 
 
 def _is_well(now: Sums, usual: Sums) -> bool:
     if now.worth < WELL * now.attempts:
         return False
-    if usual.answers < LEAST_ATTEMPTS or now.answers == 0.0:
-        return True
-    return now.log_ms / now.answers - usual.log_ms / usual.answers < SLOWER
+    slower = now.slower_than(usual, LEAST_KNOWN)
+    return slower is None or slower < SLOWER
 
 
 def change(before: Sums, after: Sums) -> float | None:
@@ -173,7 +218,7 @@ def change(before: Sums, after: Sums) -> float | None:
     if before.attempts < LEAST_ATTEMPTS or after.attempts < LEAST_ATTEMPTS:
         return None
     gained = after.worth / after.attempts - before.worth / before.attempts
-    if before.answers > 0.0 and after.answers > 0.0:
-        faster = before.log_ms / before.answers - after.log_ms / after.answers
-        gained += LATENCY_SHARE * min(max(faster, -1.0), 1.0)
+    slower = after.slower_than(before, LEAST_KNOWN)
+    if slower is not None:
+        gained -= LATENCY_SHARE * min(max(slower, -1.0), 1.0)
     return min(max(gained, -1.0), 1.0)

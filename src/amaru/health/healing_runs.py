@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from amaru.health.concurrency import ConcurrencyLimit
 from amaru.health.grip import Grip, in_words, touched
 from amaru.health.healing import HealingKind, Levers, SelfHealingAction
-from amaru.health.healing_effects import Sums
+from amaru.health.healing_effects import Sums, log_ms_of, worth_of
 from amaru.health.moves import Move
-from amaru.health.observation import Observation, Verdict, verdict_on
+from amaru.health.observation import Observation
 from amaru.health.pattern_types import InfrastructurePattern
+from amaru.health.trial import Trial
 from amaru.protocols.adapting import Adaptation
-from amaru.routing.steering import UNSTEERED, Steering
+from amaru.routing.steering import Steering
 
+KEPT_ACTIONS = 500
+MOST_PAST = 10_000
 LEAST_RISK = 0.05
 """A failure that is predicted to be rarer is not held against an offer."""
 RISK_STEP = 0.02
 """Smaller changes of a risk are not followed."""
 RISK_HALF_LIFE_S = 5.0
-"""In which it halves while an offer serves nobody."""
+"""In which it halves while an offer serves nobody. It is on trial then, so that not everybody asks it at once."""
+RISK_TRIAL_S = 300.0
+"""Without an attempt for so long after nothing is foreseen any more, the trial is over."""
 
 
 class Running(msgspec.Struct):
@@ -40,8 +47,10 @@ class Running(msgspec.Struct):
     """When it is looked at next."""
     usual: Sums | None = None
     """What was usual in its pools, once it was read."""
-    tries: bool = False
-    """A step-by-step return of an offer of which nobody knows whether it is well."""
+    after: Running | None = None
+    """Of a return of offers of which nobody knows whether they are well: what had kept them out."""
+    in_vain: bool = False
+    """They were ill still, and could not be kept out again."""
     rewritten: int = 0
     """Answers that its adaptation had changed when it was last looked at."""
     address: int = 0
@@ -60,20 +69,45 @@ class Runs:
 
     def __init__(self, levers: Levers) -> None:
         self.by_id: dict[str, Running] = {}
+        self.history: deque[SelfHealingAction] = deque(maxlen=KEPT_ACTIONS)
+        """Those that have ended."""
+        self._news: dict[str, SelfHealingAction] = {}
+        self._past: dict[tuple[HealingKind, str], tuple[float, float]] = {}
         self._levers = levers
         self._grip = Grip(levers)
         self._foreseen: dict[str, float] = {}
         self._risks: dict[str, float] = {}
         """What of it is held against each offer."""
+        self._recoveries: dict[str, int] = {}
+        """Of the offers with a risk: how often the router had found them well."""
+        self._come_and_gone: dict[str, float] = {}
+        """What was foreseen when it found them well after a fall; only more than that counts again."""
+        self._on_trial: dict[str, Trial] = {}
+        """Offers of which a failure was foreseen, and that nobody asked then."""
         self._limits: dict[tuple[str, str], ConcurrencyLimit] = {}
+        self._trials: dict[tuple[str, str], Trial] = {}
+        """By return and offer."""
 
     def of(self, *kinds: HealingKind) -> list[Running]:
         """Those of these kinds."""
         return [running for running in self.by_id.values() if running.action.kind in kinds]
 
+    def tell(self, action: SelfHealingAction) -> None:
+        """It is another than it was."""
+        self._news[action.id] = action
+
+    def news(self) -> list[SelfHealingAction]:
+        """What began, changed or ended since this was asked last."""
+        news, self._news = list(self._news.values()), {}
+        return news
+
+    def last(self, kind: HealingKind, offer: str) -> tuple[float, float]:
+        """When the last of that kind ended there, and how long it was to last; -inf, 0 where there was none."""
+        return self._past.get((kind, offer), (-math.inf, 0.0))
+
     # ---- beginning and ending -----------------------------------------------------------------------------------
 
-    def begin(self, running: Running, usual_ms: dict[str, float | None] | None = None) -> SelfHealingAction:
+    def begin(self, running: Running, usual: Mapping[str, Sums] | None = None) -> SelfHealingAction:
         """Pull what it moves; the action, with what that changed."""
         levers, move, changed = self._levers, running.move, dict[str, str]()
         if move.address is not None:
@@ -92,10 +126,11 @@ class Runs:
                 changed.update({f"{offer} {name}": words for name, words in in_words(was, now).items()})
         if running.action.kind is HealingKind.CONCURRENCY:
             for offer, layer in move.layers.items():
-                begins = layer.concurrency or 1.0
-                limit = ConcurrencyLimit(begins, (usual_ms or {}).get(offer))
+                begins = layer.at_once or 1.0
+                limit = ConcurrencyLimit(begins, (usual or {}).get(offer))
                 self._limits[running.action.id, offer] = limit
         running.action = msgspec.structs.replace(running.action, changed=changed)
+        self.tell(running.action)
         return running.action
 
     def end(self, running: Running, now: float, why: str) -> SelfHealingAction:
@@ -115,9 +150,17 @@ class Runs:
                 reverted = reverted and levers.steering(offer) is None
         if move.address is not None:
             reverted = self._put_back_address(running, *move.address) and reverted
-        for offer in move.layers:
+        for offer in running.offers:
             self._limits.pop((running.action.id, offer), None)
+            self._trials.pop((running.action.id, offer), None)
         running.action = msgspec.structs.replace(running.action, ended_at=now, ended=why, reverted=reverted)
+        for offer in running.offers:
+            self._past.pop((running.action.kind, offer), None)  # newest last
+            self._past[running.action.kind, offer] = now, running.duration_s
+        while len(self._past) > MOST_PAST:
+            del self._past[next(iter(self._past))]
+        self.history.append(running.action)
+        self.tell(running.action)
         return running.action
 
     def _put_back_address(self, running: Running, provider: str, index: int) -> bool:
@@ -141,8 +184,10 @@ class Runs:
         """Lay over these offers exactly what is under way."""
         for offer in offers:
             layers = [one.move.layers[offer] for one in self.by_id.values() if offer in one.move.layers]
-            if (risk := self._risks.get(offer, 0.0)) > 0.0:
-                layers.append(Steering(risk=risk))
+            trial = self._on_trial.get(offer)
+            risk, at_once = self._risks.get(offer, 0.0), None if trial is None else trial.at_once
+            if risk > 0.0 or at_once is not None:
+                layers.append(Steering(risk=risk, at_once=at_once))
             self._grip.lay(offer, layers)
 
     def lay_all(self) -> None:
@@ -156,17 +201,31 @@ class Runs:
         if risk >= LEAST_RISK:
             self._foreseen[offer] = min(risk, 1.0)
         else:
-            self._foreseen.pop(offer, None)
+            for held in (self._foreseen, self._recoveries, self._come_and_gone):
+                held.pop(offer, None)
         self._hold_against(offer, self._foreseen.get(offer, 0.0))
 
-    def fade_risks(self, last_at: Callable[[str], float | None], now: float) -> None:
-        """What was foreseen is forgotten while nobody asks the offer: it cannot show that it is well."""
+    def fade_risks(self, last_at: Callable[[str], float | None], usual: Callable[[str], Sums], now: float) -> None:
+        """What was foreseen is forgotten while nobody asks the offer, which cannot show that it is well; so it is on
+        trial from then on."""
         for offer, risk in self._foreseen.items():
-            idle_s = now - (last_at(offer) or now)
-            self._hold_against(offer, risk * 0.5 ** (max(idle_s, 0.0) / RISK_HALF_LIFE_S))
+            recoveries = self._levers.recoveries(offer)
+            if recoveries != self._recoveries.get(offer, recoveries):
+                self._come_and_gone[offer] = risk
+            self._recoveries[offer] = recoveries
+            idle_s = max(now - (last_at(offer) or now), 0.0)
+            held = risk * 0.5 ** (idle_s / RISK_HALF_LIFE_S)
+            if held <= risk - RISK_STEP and offer not in self._on_trial:
+                self._on_trial[offer] = Trial(now, usual(offer))
+            self._hold_against(offer, held)
+        for offer, trial in list(self._on_trial.items()):
+            asked_at = max(last_at(offer) or trial.at, trial.at)
+            if offer not in self._foreseen and (trial.is_well or now - asked_at >= RISK_TRIAL_S):
+                del self._on_trial[offer]
+            self.lay((offer,))
 
     def _hold_against(self, offer: str, risk: float) -> None:
-        risk = risk if risk >= LEAST_RISK else 0.0
+        risk = risk if risk >= max(LEAST_RISK, self._come_and_gone.get(offer, 0.0) + RISK_STEP) else 0.0
         before = self._risks.get(offer, 0.0)
         if risk == before or (risk > 0.0 and abs(risk - before) < RISK_STEP):
             return
@@ -176,19 +235,55 @@ class Runs:
             del self._risks[offer]
         self.lay((offer,))
 
+    # ---- trials -------------------------------------------------------------------------------------------------
+
+    def try_out(self, running: Running, usual: Mapping[str, Sums], now: float) -> None:
+        """Put the offers of a return on trial, from the beginning."""
+        for offer in running.offers:
+            self._trials[running.action.id, offer] = Trial(now, usual[offer])
+
+    def trials_of(self, running: Running) -> dict[str, Trial]:
+        """By offer: the trials of a return."""
+        return {offer: self._trials[running.action.id, offer] for offer in running.offers}
+
+    def narrow(self, running: Running, offers: tuple[str, ...]) -> None:
+        """From now on it is about these of its offers only."""
+        before = running.move.layers
+        for gone in set(running.offers).difference(offers):
+            self._trials.pop((running.action.id, gone), None)
+        running.action = msgspec.structs.replace(running.action, offers=offers)
+        self.relay(running, {offer: before[offer] for offer in offers})
+        self.lay(before)
+
+    def follow_trials(self, running: Running, *, most: float | None = None) -> None:
+        """Let its offers serve as many requests at once as their trials allow by now, and no more than ``most``."""
+        layers = {}
+        for offer, trial in self.trials_of(running).items():
+            at_once = trial.at_once
+            layers[offer] = Steering(at_once=most if at_once is None else at_once)
+        if layers != running.move.layers:
+            self.relay(running, layers)
+
     # ---- adaptive limits ----------------------------------------------------------------------------------------
 
     def observe(self, observation: Observation) -> None:
-        """Let the adaptive limit of the offer, where it has one, take in an attempt."""
+        """Let the offer's trials, and its adaptive limit where it has one, take in an attempt."""
+        on_trial = self._on_trial.get(observation.offer)
+        if on_trial is not None:
+            on_trial.observe(observation)
+            if on_trial.is_ill:
+                on_trial.begin_again(observation.at)
+        for (_, offer), trial in list(self._trials.items()):
+            if offer == observation.offer:
+                trial.observe(observation)
         for (_, offer), limit in list(self._limits.items()):  # a person may order one at this moment
             if offer != observation.offer:
                 continue
-            verdict = verdict_on(observation.ok, observation.failure)
-            if verdict is Verdict.SUCCESS:
-                first_ms = observation.first_token_ms
-                latency_ms = observation.latency_ms if first_ms is None else first_ms
-                limit.answered(latency_ms, self._levers.in_flight(offer) + 1.0)
-            elif verdict is not Verdict.NONE:
+            log_ms = log_ms_of(observation)
+            if log_ms is not None:
+                stream = observation.first_token_ms is not None
+                limit.answered(log_ms, stream, self._levers.in_flight(offer) + 1.0)
+            elif worth_of(observation) is not None:
                 limit.failed()
 
     def follow_limits(self) -> None:
@@ -197,14 +292,6 @@ class Runs:
             layers = {}
             for offer, layer in running.move.layers.items():
                 limit = self._limits.get((running.action.id, offer))
-                layers[offer] = layer if limit is None else Steering(concurrency=float(int(limit.limit)))
+                layers[offer] = layer if limit is None else Steering(at_once=float(int(limit.limit)))
             if layers != running.move.layers:
                 self.relay(running, layers)
-
-
-def eased(offers: Iterable[str], steps: tuple[float, ...], step: int, *, tries: bool) -> dict[str, Steering]:
-    """The layers of an offer's return at its n-th step; behind the last one, nothing."""
-    if step >= len(steps):
-        return dict.fromkeys(offers, UNSTEERED)
-    layer = Steering(concurrency=steps[step]) if tries else Steering(weight=steps[step])
-    return dict.fromkeys(offers, layer)

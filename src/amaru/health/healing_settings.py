@@ -71,10 +71,10 @@ MASKING = frozenset((HealingKind.ADAPT, HealingKind.ALTERNATE, HealingKind.NON_S
 """Under these the offer looks well whether or not its trouble is over, so a recovery does not end them."""
 KEEPING_OUT = frozenset((HealingKind.DRAIN, HealingKind.WEIGHT, HealingKind.OTHER_MODEL))
 """These keep traffic away, so the offer comes back step by step."""
+COMING_BACK = KEEPING_OUT | {HealingKind.ALTERNATE, HealingKind.NON_STREAM}
+"""After these nobody knows whether the offer is well, so it is put on trial."""
 RESTORING = (0.5, 0.75)
 """Weights by which an offer comes back that was seen to have recovered."""
-TRYING = (1.0, 2.0, 4.0)
-"""Requests at once by which an offer comes back of which nobody knows."""
 
 
 def duration_s(kind: HealingKind, settings: HealerSettings) -> float:

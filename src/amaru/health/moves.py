@@ -11,7 +11,7 @@ import msgspec
 
 from amaru.domain import Kind, Offer
 from amaru.health.healing import HealingKind, Levers
-from amaru.health.healing_effects import SLOT_S, SLOTS, Tallies
+from amaru.health.healing_effects import Tallies
 from amaru.health.healing_settings import MASKING, HealerSettings
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.protocols.adapting import Adaptation
@@ -19,19 +19,13 @@ from amaru.routing.steering import UNSTEERED, Steering
 
 BREAKER_FAILURES = 3
 COOL_DOWN_S = 10.0
-PATIENCE = 3.0
-"""A first token may take so many times as long as usual before the wait ends,"""
-PATIENCE_NOW = 2.0
-"""and so many times as long as it takes now."""
-LEAST_FIRST_TOKEN_MS, MOST_FIRST_TOKEN_MS = 250.0, 30_000.0
-LEAST_IDLE_MS = 2_000.0
+PATIENCE = 0.5
+"""Share of the learned limits on waits for first tokens and inside streams that a hurried offer is granted."""
 LEAST_CONCURRENCY = 4.0
 """An adaptive limit begins no lower."""
 OTHER_MODEL_WEIGHT = 0.1
 ORDERED = ""
 """Id of the pattern that stands for a person's order."""
-BEFORE_S = 10.0
-"""What was usual is read up to this long before a pattern was seen."""
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -145,18 +139,22 @@ class Moves:
             case HealingKind.OTHER_MODEL:
                 return _all(self._of_these_models(offers), Steering(weight=OTHER_MODEL_WEIGHT))
             case HealingKind.TIMEOUTS:
-                return self._timeouts(offers, pattern.at)
+                hurried = self._with_others(offers) if self._mostly_streams(offers) else ()
+                return _all(hurried, Steering(patience=PATIENCE))
             case HealingKind.CONCURRENCY:
                 return self._concurrency(offers)
             case HealingKind.NON_STREAM:
-                sums = self._tallies.between(offers, pattern.at - SLOT_S * SLOTS, pattern.at + SLOT_S * SLOTS)
-                mostly = sums.attempts > 0.0 and sums.streams >= 0.5 * sums.attempts
-                return _all(offers, Steering(non_stream=True)) if mostly else None
+                streamed = offers if self._mostly_streams(offers) else ()
+                return _all(streamed, Steering(non_stream=True))
             case HealingKind.ALTERNATE:
                 return self._alternate(pattern)
             case HealingKind.ADAPT:
                 return self._adapt(offers, pattern)
         return None
+
+    def _mostly_streams(self, offers: tuple[str, ...]) -> bool:
+        sums = self._tallies.latest(offers)
+        return sums.attempts > 0.0 and sums.streams >= 0.5 * sums.attempts
 
     def _with_others(self, offers: tuple[str, ...]) -> tuple[str, ...]:
         """Those of ``offers`` for which another could serve that is neither among them nor drained."""
@@ -172,22 +170,10 @@ class Moves:
                 return tuple(one for one, offer in self.offers.items() if offer.resource in models)
         return ()
 
-    def _timeouts(self, offers: tuple[str, ...], at: float) -> Move | None:
-        layers = {}
-        for offer in self._with_others(offers):
-            usual_ms = self._tallies.usual_ms(offer, at - BEFORE_S)
-            now_ms = self._tallies.usual_ms(offer, at + BEFORE_S, since=at - SLOT_S)
-            if usual_ms is not None:
-                # Where all answers are slower now, cutting them off would only turn slow answers into failures.
-                wait_ms = max(PATIENCE * usual_ms, PATIENCE_NOW * (now_ms or usual_ms))
-                first_token_ms = min(max(wait_ms, LEAST_FIRST_TOKEN_MS), MOST_FIRST_TOKEN_MS)
-                layers[offer] = Steering(first_token_ms=first_token_ms, idle_ms=max(first_token_ms, LEAST_IDLE_MS))
-        return Move(layers) if layers else None
-
     def _concurrency(self, offers: tuple[str, ...]) -> Move | None:
         layers = {
-            offer: Steering(concurrency=max(self._levers.in_flight(offer), LEAST_CONCURRENCY))
-            for offer in offers
+            offer: Steering(at_once=max(self._levers.in_flight(offer), LEAST_CONCURRENCY))
+            for offer in self._with_others(offers)
             if Kind.GPU_JOB not in self.offers[offer].kinds  # jobs are counted in hours
         }
         return Move(layers) if layers else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from amaru.domain import GLOBAL_REGION, Offer
-from amaru.health.features import COHERENCE, SINCE_SUCCESS_S
+from amaru.health.features import COHERENCE
 from amaru.health.observation import Observation
 from amaru.health.pattern_types import InfrastructurePattern, PatternSettings, Traits
 from amaru.health.patterns import Patterns
@@ -20,8 +20,6 @@ Predictor = Callable[[Floats], float]
 
 DOUBTFUL = 0.4
 """Coherence below which an offer's answers are doubted."""
-DOUBT_S = 10.0
-"""Half-life of that doubt while nothing is heard of the offer: then it is asked again, now and then."""
 
 _SIZE = re.compile(r"\d+(\.\d+)?([bmkt]|x\d+b?)?")
 _VERSION = re.compile(r"v?(\d+)(\.\d+)*[a-z]?")
@@ -122,12 +120,12 @@ class Sense:
 
 
 def doubt_of(features: Floats) -> float:
-    """How far an offer's answers are doubted, 0 to 1: its lost coherence, faded while nothing is heard of it.
+    """How far an offer's answers are doubted, 0 to 1: its lost coherence.
 
     Answers without errors that make no sense are worth no more than failures, and no pattern need be told to see it.
     """
     coherence = float(features[COHERENCE])
-    return 0.0 if coherence >= DOUBTFUL else (1.0 - coherence) * 0.5 ** (float(features[SINCE_SUCCESS_S]) / DOUBT_S)
+    return 0.0 if coherence >= DOUBTFUL else 1.0 - coherence
 
 
 def traits_of(offer: Offer, labels: Mapping[str, str]) -> Traits:

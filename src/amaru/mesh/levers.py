@@ -65,6 +65,12 @@ class MeshLevers:
         row = board.row_of.get(offer)
         return row is not None and board.kept_away(row)
 
+    def recoveries(self, offer: str) -> int:
+        """How often a probe has found it well after its breaker had opened."""
+        board = self._mesh.plan.board
+        row = board.row_of.get(offer)
+        return 0 if row is None else board.recoveries(row)
+
     def in_flight(self, offer: str) -> float:
         """Requests, or GPU-hours, under way there now."""
         board = self._mesh.plan.board

@@ -62,6 +62,8 @@ def steering_in_words(steering: Steering) -> list[str]:
         said.append(f"{steering.at_once:.0f} at once, and what no other can take")
     if steering.concurrency is not None:
         said.append(f"at most {steering.concurrency:.0f} at once")
+    if steering.patience < 1.0:
+        said.append(f"waits cut to {steering.patience:.0%} of what was learned")
     if steering.first_token_ms is not None:
         said.append(f"first token within {steering.first_token_ms:.0f} ms")
     if steering.idle_ms is not None:

@@ -227,6 +227,10 @@ class Board:
         """Whether its breaker keeps requests away, but for probes."""
         return self._states[row].breaker.state is not State.CLOSED
 
+    def recoveries(self, row: int) -> int:
+        """How often a probe has found it well after it had been given up on: what was foreseen came and went."""
+        return self._states[row].recoveries
+
     def probe_due(self, row: int, now_s: float) -> bool:
         """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
 
@@ -271,7 +275,12 @@ class Board:
         state = self._states[row]
         limits_s = state.first_token.most_s, state.idle.most_s
         if self._adaptive[row]:
-            limits_s = state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
+            share = state.steering.patience
+            if share == 1.0:
+                limits_s = state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
+            else:
+                first_token_s = state.first_token.hurried_s(share, input_tokens, now_s)
+                limits_s = first_token_s, state.idle.hurried_s(share, 0, now_s)
         return limits_s if state.steering is UNSTEERED else _steered_s(state, limits_s)
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:

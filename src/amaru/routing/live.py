@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import cast
 
-import msgspec
 import numpy as np
 
 from amaru.domain import FailureKind
@@ -92,7 +91,7 @@ class LiveState:
 
     __slots__ = (
         "__weakref__", "_admitted", "_configured", "_fell_midway", "_rng", "_throttled_at", "_throttles", "base",
-        "breaker", "first_token", "idle", "prefill_refused", "slab", "slot", "steering",
+        "breaker", "first_token", "idle", "prefill_refused", "recoveries", "slab", "slot", "steering",
     )  # fmt: skip
 
     def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> None:
@@ -104,6 +103,8 @@ class LiveState:
         self.idle = Patience(patience.least_idle_s, patience.idle_s)
         self.prefill_refused = False
         """It was asked to continue an assistant message, and would not."""
+        self.recoveries = 0
+        """How often a probe found it well after it had been given up on."""
         self.slot = slab.place(self)
         self.base = self.slot * k.N_LIVE
         self._rng = rng
@@ -229,8 +230,7 @@ class LiveState:
             cells, base = self.slab.cells, self.base
             cells[base + k.SUCCESS_WEIGHT] = 0.0
             cells[base + k.FIRST_TOKEN_AT] = cells[base + k.ANSWER_AT] = now_s  # what nobody could renew has not faded
-            if self.steering.risk > 0.0:  # what was foreseen has come and gone
-                self.steer(msgspec.structs.replace(self.steering, risk=0.0))
+            self.recoveries += 1
         self._mirror_breaker()
         self.slab.notify()
 

@@ -147,6 +147,14 @@ class Patience:
             return self.most_s
         return limit_s if limit_s < self.most_s else self.most_s
 
+    def hurried_s(self, share: float, tokens: int, now_s: float) -> float:
+        """That share of ``limit_s``, but never less than twice the longest wait in memory."""
+        waits, factor = self._nearest(tokens.bit_length(), now_s)
+        limit_s = self.limit_s(tokens, now_s)
+        if waits is None:
+            return limit_s
+        return min(max(share * limit_s, BACK_OFF * factor * waits.longest_s, self.floor_s), limit_s)
+
     @property
     def backed_off_at(self) -> float:
         """Instant of the last back-off that still holds; -inf where there is none."""
@@ -186,13 +194,18 @@ class Patience:
             self.backed_off_until = now_s + BACKED_OFF_S
 
     def _learned_s(self, bits: int, now_s: float) -> float:
-        """The limit without back-off and upper bound; +inf where too little is known.
+        """The limit without back-off and upper bound; +inf where too little is known."""
+        waits, factor = self._nearest(bits, now_s)
+        return math.inf if waits is None else max(factor * waits.limit_s, self.floor_s)
 
-        It is that of the prompt's own size; else of the nearest smaller one, in proportion; else of the nearest larger.
+    def _nearest(self, bits: int, now_s: float) -> tuple[Waits | None, float]:
+        """The waits that tell most of prompts of that size, and by what they are to be multiplied.
+
+        They are those of the size itself; else of the nearest smaller one, in proportion; else of the nearest larger.
         """
         own = min(max(bits, _SMALLEST_BITS), _LARGEST_BITS)
         for other in (*range(own, _SMALLEST_BITS - 1, -1), *range(own + 1, _LARGEST_BITS + 1)):
             waits = self._by_bits[other]
             if now_s < waits.until:
-                return max(math.ldexp(waits.limit_s, max(own - other, 0)), self.floor_s)
-        return math.inf
+                return waits, math.ldexp(1.0, max(own - other, 0))
+        return None, 1.0

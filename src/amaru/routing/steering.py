@@ -26,10 +26,12 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     weight: float = 1.0
     """In [0, 1]: its score counts so much."""
     risk: float = 0.0
-    """In [0, 1]: probability that a request to it fails soon; its score counts for the rest. The router takes it away
-    where a probe finds the offer well after its breaker had opened: what was foreseen has come and gone."""
+    """In [0, 1]: probability that a request to it fails soon; its score counts for the rest."""
     concurrency: float | None = None
     """Requests (or GPU-hours) at once, at least 1; the lower of it and the configured capacity holds."""
+    patience: float = 1.0
+    """In (0, 1]: share of the limits on waits that are learned from its answers, but twice the longest of its recent
+    waits at least."""
     first_token_ms: float | None = None
     """Longest wait for a stream's first token while another offer could take over, within the configured one; else it
     is learned from the offer's answers."""
@@ -47,7 +49,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Its answers are decoded by an adaptation."""
 
     def __post_init__(self) -> None:
-        for name, share in (("weight", self.weight), ("risk", self.risk)):
+        for name, share in (("weight", self.weight), ("risk", self.risk), ("patience", self.patience)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"the {name} of a steering is between 0 and 1, not {share}")
         for name, figure in (
@@ -58,6 +60,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             if figure is not None and not figure >= 1.0:
                 raise ValueError(f"the {name} of a steering is at least 1, not {figure}")
         for name, limit in (
+            ("patience", self.patience),
             ("first_token_ms", self.first_token_ms),
             ("idle_ms", self.idle_ms),
             ("cool_down_s", self.cool_down_s),
