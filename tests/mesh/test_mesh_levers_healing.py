@@ -70,7 +70,7 @@ async def test_an_offer_that_is_tried_serves_so_many_requests_at_once(make_lever
         healer.look([], action.until)
         steering = world.levers.steering("a/sim")
         assert steering is not None
-        assert steering.concurrency == 1.0
+        assert steering.at_once == 1.0
         assert await world.served(3) == {"a": 3}
 
 

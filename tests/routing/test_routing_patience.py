@@ -292,3 +292,24 @@ def test_the_limit_is_above_every_recent_wait(wait_s: float, tokens: int) -> Non
     for second in range(60):
         patience.answered(wait_s, tokens, float(second))
     assert patience.limit_s(tokens, 60.0) >= 3.9 * wait_s
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.0, 1.5), st.floats(0.01, 1.0), st.integers(0, 2**31))
+def test_a_hurried_wait_is_within_the_learned_one_and_never_below_twice_the_longest(
+    sigma: float, share: float, seed: int
+) -> None:
+    rng, patience = random.Random(seed), Patience(0.05, 300.0)
+    longest = 0.0
+    for number in range(100):
+        wait = rng.lognormvariate(-1.0, sigma)
+        patience.answered(wait, 100, number * 0.1)
+        longest = max(longest, wait)
+    usual, hurried = patience.limit_s(100, 10.0), patience.hurried_s(share, 100, 10.0)
+    assert hurried <= usual
+    assert hurried >= min(1.7 * longest, usual)  # the longest fades a little with each answer
+    assert hurried <= max(share * usual, 2.01 * longest, 0.05)
+
+
+def test_where_nothing_is_known_nobody_is_hurried() -> None:
+    assert Patience(2.0, 30.0).hurried_s(0.5, 100, 10.0) == 30.0

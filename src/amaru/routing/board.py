@@ -21,7 +21,7 @@ from amaru.routing.breaker import BreakerSettings, State
 from amaru.routing.limits import BURST_S, interval_s
 from amaru.routing.live import Admission, LiveState, Slab
 from amaru.routing.patience import PatienceSettings
-from amaru.routing.steering import UNSTEERED, Steering
+from amaru.routing.steering import Steering
 
 KIND_BITS: dict[Kind, int] = {kind: 1 << place for place, kind in enumerate(Kind)}
 LEAST_SUCCESS = 0.2
@@ -272,16 +272,7 @@ class Board:
 
         The first grows with the prompt. Neither exceeds the configured limit, and without adaptive limits they are it.
         """
-        state = self._states[row]
-        limits_s = state.first_token.most_s, state.idle.most_s
-        if self._adaptive[row]:
-            share = state.steering.patience
-            if share == 1.0:
-                limits_s = state.first_token.limit_s(input_tokens, now_s), state.idle.limit_s(0, now_s)
-            else:
-                first_token_s = state.first_token.hurried_s(share, input_tokens, now_s)
-                limits_s = first_token_s, state.idle.hurried_s(share, 0, now_s)
-        return limits_s if state.steering is UNSTEERED else _steered_s(state, limits_s)
+        return self._states[row].limits_s(self._adaptive[row], input_tokens, now_s)
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:
         """Seconds until the first of ``rows`` lets a request of ``tokens`` in by itself; 0: now.
@@ -355,14 +346,6 @@ class Board:
         row[k.BURST_S] = max(BURST_S, row[k.REQUEST_INTERVAL_S])
         row[k.SLOT] = slot
         return row
-
-
-def _steered_s(state: LiveState, limits_s: tuple[float, float]) -> tuple[float, float]:
-    first_token_ms, idle_ms = state.steering.first_token_ms, state.steering.idle_ms
-    return (
-        limits_s[0] if first_token_ms is None else min(first_token_ms * 1e-3, state.first_token.most_s),
-        limits_s[1] if idle_ms is None else min(idle_ms * 1e-3, state.idle.most_s),
-    )
 
 
 def _carried(

@@ -271,6 +271,21 @@ class LiveState:
         limit = self.slab.cells[self.base + k.LIMIT]
         return limit if limit < offer[k.CAPACITY] else offer[k.CAPACITY]
 
+    def limits_s(self, adaptive: bool, input_tokens: int, now_s: float) -> tuple[float, float]:
+        """See ``Board.limits_s``."""
+        steering, first_token, idle = self.steering, self.first_token, self.idle
+        first_token_s, idle_s = first_token.most_s, idle.most_s
+        if adaptive and steering.patience < 1.0:
+            first_token_s = first_token.hurried_s(steering.patience, input_tokens, now_s)
+            idle_s = idle.hurried_s(steering.patience, 0, now_s)
+        elif adaptive:
+            first_token_s, idle_s = first_token.limit_s(input_tokens, now_s), idle.limit_s(0, now_s)
+        if steering.first_token_ms is not None:
+            first_token_s = min(steering.first_token_ms * 1e-3, first_token.most_s)
+        if steering.idle_ms is not None:
+            idle_s = min(steering.idle_ms * 1e-3, idle.most_s)
+        return first_token_s, idle_s
+
     def estimate(self, column: int, now_s: float) -> tuple[float, float]:
         """Value and remaining weight in [0, 1] of the average ``FIRST_TOKEN``, ``ANSWER`` or ``SUCCESS``."""
         cells, at = self.slab.cells, self.base + column
