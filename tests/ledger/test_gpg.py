@@ -227,3 +227,14 @@ def test_every_flipped_bit_of_a_signature_is_refused(home: GpgHome, gpg: Gpg, al
 def test_random_bytes_are_no_signature(gpg: Gpg, noise: bytes) -> None:
     with pytest.raises(ProofError):
         gpg.verify(DATA, noise)
+
+
+def test_a_signing_subkey_speaks_for_its_primary_key() -> None:
+    with gpg_home() as home:
+        primary = home.make_key("Carol <carol@example.org>")
+        home.run("--pinentry-mode", "loopback", "--passphrase", "", "--quick-add-key", primary, "ed25519", "sign")
+        gpg = Gpg(home.folder)
+        signed = gpg.sign(DATA, "carol@example.org")
+        assert signed.fingerprint != primary
+        with with_public_keys([gpg.public_key(signed.fingerprint)]) as stranger:
+            assert stranger.verify(DATA, signed.signature).fingerprint == primary

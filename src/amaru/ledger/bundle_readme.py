@@ -26,9 +26,10 @@ _INCLUSION = """\
 --------------------------------
 
 check.py is short, and needs nothing but Python: read it first, or write your own. It hashes the receipt up to the root
-of the tree, and takes the checkpoint apart for the next step.
+of the tree, and takes the checkpoint apart for the next step. The second one prints the receipt's id, its leaf hash.
 
     python3 check.py
+    (printf '\\0'; cat entry.json) | openssl dgst -sha256
 
 2. The checkpoint is signed by the log
 --------------------------------------
@@ -44,11 +45,11 @@ _SIGNED = """\
 {number}. {subject} is signed with GPG
 ---------------------------------------
 
-Whose key it is, you must know from elsewhere: compare the fingerprint.
+Whose key it is, you must know from elsewhere: compare the fingerprint.{stands_for}
 
     mkdir -p -m 700 gpg-home
-    gpg --homedir gpg-home --batch --import {key}
-    gpg --homedir gpg-home --batch --verify {signature} {file}
+    gpg --homedir gpg-home --batch --no-autostart --import {key}
+    gpg --homedir gpg-home --batch --no-autostart --verify {signature} {file}
 """
 
 _STAMPED = """\
@@ -82,17 +83,19 @@ happened was logged.
 
 _SUBJECTS = {"checkpoint": "The checkpoint", "entry": "The receipt", "artifact": "The artifact"}
 _FILES = {"checkpoint": "checkpoint", "entry": "entry.json", "artifact": "ARTIFACT"}
+_STANDS_FOR = " ARTIFACT stands for the file, which is not in here."
 
 
 def readme(members: Mapping[str, bytes], digest: bytes | None) -> str:
     """The text for a bundle of these members; ``digest`` is the artifact's SHA-256, where the receipt names one."""
     sections = [_ABOUT, _INCLUSION]
     number = 3
-    for name in sorted(members):
+    for name in sorted(members, key=lambda name: (name.count("/"), "artifact" in name, name)):
         folder, _, file = name.partition("/")
         on = file.split(".")[0]
         if name.endswith(".asc"):
             where = {"signature": name, "key": f"{name[:-4]}.key", "file": _FILES[on]}
+            where["stands_for"] = _STANDS_FOR if on == "artifact" else ""
             sections.append(_SIGNED.format(number=number, subject=_SUBJECTS[on], **where))
         elif folder == "timestamps":
             data = f"-digest {digest.hex()}" if on == "artifact" and digest else f"-data {_FILES[on]}"

@@ -43,7 +43,7 @@ class SecretKey(msgspec.Struct, frozen=True):
 
 
 class Signed(msgspec.Struct, frozen=True):
-    """A signature made: ASCII-armoured; by the key with this fingerprint; at this instant."""
+    """A signature made: ASCII-armoured; by the key, or subkey, with this fingerprint; at this instant."""
 
     signature: bytes
     fingerprint: str
