@@ -1,14 +1,15 @@
 """What attempts leave behind for health: queued as they end, and reduced to figures after the answers.
 
-Text stays in the queue, for milliseconds, and leaves it as figures only (law 4). When the queue is full, what comes is
-dropped and counted (law 9).
+Of answers that are sampled, text stays in the queue for milliseconds, and leaves it as figures only (law 4). When it is
+full of attempts, what comes is dropped and counted; when it is full of text, what comes is not sampled (law 9).
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+
+import msgspec
 
 from amaru.domain import Attempt, Kind, Offer, Outcome
 from amaru.health.observation import Observation, Sample
@@ -19,6 +20,8 @@ from amaru.providers.base import Facts, StreamReply, WholeReply
 
 MAX_WAITING = 4096
 """Attempts that wait to be looked at; more are dropped, and counted."""
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""Of requests and answers that wait to be sampled; beyond it, attempts wait without theirs."""
 MOST_PER_S = 200.0
 """Attempts of one offer that are taken in per second. Of more, so many are, as they come: whether one is does not hang
 on how it ended, so shares and quantiles stay what they are, and seeing more of them would only cost."""
@@ -31,17 +34,29 @@ Buckets = dict[str, tuple[float, float]]
 """By offer: tokens left, and as of when."""
 
 
-class Left(NamedTuple):
+class Sampled(msgspec.Struct, frozen=True, gc=False):
+    """An answer that is looked at more closely, with what was asked."""
+
+    request: OpenAIRequest
+    texts: list[str]
+    data: bytes
+    whole: bool
+
+
+class Left(msgspec.Struct, frozen=True, gc=False):
     """What one attempt left behind."""
 
     attempt: Attempt
     at: float
     """When it ended, in Unix seconds."""
-    request: OpenAIRequest
-    facts: Facts | None
-    sampled: bool
-    data: bytes
-    whole: bool
+    kind: Kind
+    stream: bool
+    input_tokens: int
+    """As they were estimated."""
+    output_chars: int | None
+    """``None``: no answer came."""
+    finish_reason: str | None
+    sampled: Sampled | None
     probe: bool
 
 
@@ -67,6 +82,7 @@ class Intake:
         self._salt = salt
         self._wall = wall
         self._waiting: collections.deque[Left | Observation] = collections.deque()
+        self._waiting_bytes = 0  # of what is to be sampled
         self._samples: Buckets = {}
         self._attempts: Buckets = {}
 
@@ -85,17 +101,28 @@ class Intake:
         if not _draw(self._attempts, attempt.offer, at, MOST_PER_S, MOST_PER_S):
             self.skipped += 1
             return
+        kind, stream, input_tokens = request.kind, request.stream, request.input_tokens_estimate
         if reply is None:
-            waiting.append(Left(attempt, at, request, None, False, b"", False, probe))
+            waiting.append(Left(attempt, at, kind, stream, input_tokens, None, None, None, probe))
             return
-        data, whole, facts = b"", False, reply.facts
-        sampled = attempt.failure is None and (
-            facts.output_chars == 0
+        facts, sampled = reply.facts, None
+        chars, reasons = facts.output_chars, facts.finish_reasons
+        if attempt.failure is None and (
+            chars == 0
             or (self.samples_per_s > 0.0 and _draw(self._samples, attempt.offer, at, self.samples_per_s, SAMPLE_BURST))
-        )
-        if sampled:
-            data, whole = reply.sample()
-        waiting.append(Left(attempt, at, request, facts, sampled, data, whole, probe))
+        ):
+            sampled = self._sampled(request, facts, reply)
+        reason = reasons[0] if reasons else None
+        waiting.append(Left(attempt, at, kind, stream, input_tokens, chars, reason, sampled, probe))
+
+    def _sampled(self, request: OpenAIRequest, facts: Facts, reply: WholeReply | StreamReply) -> Sampled | None:
+        """What is to be sampled of it; ``None``: there is no room."""
+        data, whole = reply.sample()
+        held_bytes = sum(map(len, request.fields.values())) + facts.output_chars + len(data)
+        if self._waiting_bytes + held_bytes > MAX_WAITING_BYTES:
+            return None
+        self._waiting_bytes += held_bytes
+        return Sampled(request, facts.output_text, data, whole)
 
     def reported(self, offer: Offer, kind: Kind, outcome: Outcome) -> None:
         """A caller told what became of work that it placed itself."""
@@ -116,16 +143,20 @@ class Intake:
 
     def take(self) -> collections.deque[Left | Observation]:
         """All that waits, out of the queue; what waited longest comes first."""
-        waiting, self._waiting = self._waiting, collections.deque()
+        waiting, self._waiting, self._waiting_bytes = self._waiting, collections.deque(), 0
         return waiting
+
+    def keep(self, offers: Collection[str]) -> None:
+        """Forget how much is taken in of all other offers: the configuration changed."""
+        for buckets in (self._samples, self._attempts):
+            for gone in buckets.keys() - set(offers):
+                del buckets[gone]
 
     def reduce(self, left: Left | Observation) -> Observation:
         """The figures of what was left behind, with no text in them. May run on any thread."""
         if isinstance(left, Observation):
             return left
-        attempt, request, facts = left.attempt, left.request, left.facts
-        usage = attempt.usage
-        reasons = facts.finish_reasons if facts is not None else ()
+        attempt, usage, chars = left.attempt, left.attempt.usage, left.output_chars
         return Observation(
             offer=attempt.offer,
             provider=attempt.provider,
@@ -133,33 +164,29 @@ class Intake:
             ok=attempt.failure is None,
             failure=attempt.failure,
             status=attempt.status,
-            stream=request.stream,
+            stream=left.stream,
             latency_ms=attempt.latency_ms,
             first_token_ms=attempt.first_token_ms,
-            input_tokens=request.input_tokens_estimate if usage is None else usage.input_tokens,
-            output_tokens=None if usage is None or facts is None else usage.output_tokens,
-            output_chars=0 if facts is None else facts.output_chars,
+            input_tokens=left.input_tokens if usage is None else usage.input_tokens,
+            output_tokens=None if usage is None or chars is None else usage.output_tokens,
+            output_chars=chars or 0,
             load=attempt.load,
-            finish_reason=reasons[0] if reasons else None,
-            sample=self._sample(left),
+            finish_reason=left.finish_reason,
+            sample=None if left.sampled is None else self._sample(left, left.sampled),
             probe=left.probe,
-            kind=request.kind,
+            kind=left.kind,
         )
 
-    def _sample(self, left: Left) -> Sample | None:
-        request, facts = left.request, left.facts
-        if not left.sampled or facts is None:
-            return None
-        prompt = prompt_of(request)
-        texts = None if request.kind is Kind.EMBEDDING else facts.output_text
+    def _sample(self, left: Left, sampled: Sampled) -> Sample:
+        prompt = prompt_of(sampled.request)
         return sample_of(
-            request.kind,
-            left.data,
-            texts,
+            left.kind,
+            sampled.data,
+            None if left.kind is Kind.EMBEDDING else sampled.texts,
             self._salt,
             hash_of(prompt, self._salt) if isinstance(prompt, str) else 0,
-            stream=request.stream,
-            whole=left.whole,
+            stream=left.stream,
+            whole=sampled.whole,
         )
 
 

@@ -359,6 +359,7 @@ class Sensing:
             return
         self._outdated, mesh = False, self._mesh
         self.sense.set_offers(traits_of_plan(mesh.plan))
+        self.intake.keep(self.sense.offers)
         self.intake.samples_per_s = mesh.plan.config.health.samples_per_s
         fresh = self._new_steadiness(mesh)
         if fresh.providers != self.steadiness.providers:
