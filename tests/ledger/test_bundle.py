@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import zipfile
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 
 import msgspec
 import pytest
-from authority import Authority, needs_openssl, openssl_accepts
+from authority import Authority, needs_openssl
 from bundle_world import ARTIFACT, INDEX, ORIGIN, World, deployment, other_leaf
 from gpg_home import needs_gpg
 
@@ -143,103 +137,6 @@ def test_a_rotated_key_is_one_of_several(made: World, tmp_path: Path) -> None:
         pieces = Contents(entry=made.entry, proof=prove(log, 0), verifiers=(old.verifier, new.verifier))
         for key in (old, new):
             assert verify_proof(export_proof(pieces), Trust(verifiers=(key.verifier,)), now=NOW).trusted
-
-
-# ---- without us -----------------------------------------------------------------------------------------------------
-
-
-def test_it_verifies_in_a_clean_environment(made: World, bundle: bytes, tmp_path: Path) -> None:
-    """Another process, in an empty folder, without amaru's data, a home or the network's settings."""
-    (tmp_path / "receipt.proof").write_bytes(bundle)
-    (tmp_path / "trust.txt").write_text(made.trust)
-    code = (
-        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from amaru.ledger.bundle import verify_proof; from amaru.ledger.trust import read_trust\n"
-        "bundle, trust = Path('receipt.proof').read_bytes(), read_trust(Path('trust.txt'))\n"
-        "report = verify_proof(bundle, trust, now=datetime.now(UTC))\n"
-        "print(report.ok, report.trusted, sum(finding.trusted for finding in report.findings))"
-    )
-    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "nowhere")}
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
-    )
-    assert (done.stdout, done.stderr) == ("True True 6\n", "")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["receipt.proof", "trust.txt"]
-
-
-def test_the_readmes_commands_check_it_without_amaru(made: World, bundle: bytes, tmp_path: Path) -> None:
-    zipfile.ZipFile(BytesIO(bundle)).extractall(tmp_path)
-    (tmp_path / "ARTIFACT").write_bytes(ARTIFACT)
-    text = (tmp_path / "README.txt").read_text("ascii")
-    commands = [line[4:] for line in text.splitlines() if line.startswith("    ")]
-    tools = tmp_path / "tools"  # nothing but these can be called
-    tools.mkdir()
-    for tool in ("sh", "cat", "mkdir", "openssl", "gpg"):
-        os.symlink(shutil.which(tool) or tool, tools / tool)
-    os.symlink(sys._base_executable, tools / "python3")  # type: ignore[attr-defined]  # without our site-packages
-    script = "\n".join(["set -e", *commands])
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert not [file for file in (tmp_path / "gpg-home").iterdir() if file.is_socket()]  # no agent is left behind
-    assert leaf_hash(made.entry).hex() in done.stdout
-    assert f"entry.json is number {INDEX} of the 300 entries of {ORIGIN}" in done.stdout
-    assert done.stdout.count("Signature Verified Successfully") == 1
-    assert done.stderr.count("Good signature from") == 2
-    assert done.stderr.count("Verification: OK") + done.stdout.count("Verification: OK") == 3
-    assert '"predicateType":"https://amaru.dev/attestation/deployment/v1"' in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "words"),
-    [
-        ("entry.json", b"1.4.2", b"1.4.3", "does not stand in that tree"),
-        ("entry.tlog-proof", b"index 137", b"index 136", "does not stand in that tree"),
-        ("entry.tlog-proof", b"index 137", b"index 300", "no such entry"),
-        ("checkpoint", b"\n300\n", b"\n301\n", "not the one of the proof"),
-    ],
-)
-def test_the_script_in_it_names_what_was_changed(
-    bundle: bytes, tmp_path: Path, file: str, old: bytes, new: bytes, words: str
-) -> None:
-    zipfile.ZipFile(BytesIO(bundle)).extractall(tmp_path)
-    assert old in (tmp_path / file).read_bytes()
-    (tmp_path / file).write_bytes((tmp_path / file).read_bytes().replace(old, new))
-    done = subprocess.run([sys.executable, "-I", "check.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert words in done.stderr
-
-
-def test_the_script_agrees_with_the_algebra_for_every_entry_of_many_trees(tmp_path: Path, made: World) -> None:
-    from amaru.ledger.bundle_check import root_of
-
-    for size in (*range(1, 18), 31, 64, 65):
-        with Log.open(str(tmp_path / str(size)), [made.signer]) as log:
-            log.append([other_leaf(number) for number in range(size)])
-            for index in range(size):
-                assert root_of(other_leaf(index), index, size, list(log.inclusion(index).path)) == log.head.root
-
-
-def test_the_script_finds_proofs_too_long_and_too_short(made: World) -> None:
-    from amaru.ledger.bundle_check import root_of
-
-    path = list(made.log.inclusion(INDEX).path)
-    for wrong, words in ((path[:-1], "too short"), ([*path, path[0]], "too long")):
-        with pytest.raises(SystemExit, match=words):
-            root_of(made.entry, INDEX, 300, wrong)
-
-
-def test_its_pieces_are_those_that_gpg_and_openssl_take(made: World, bundle: bytes, tmp_path: Path) -> None:
-    archive = zipfile.ZipFile(BytesIO(bundle))
-    checkpoint = archive.read("checkpoint")
-    assert made.home.accepts(checkpoint, archive.read("signatures/checkpoint.1.asc"))
-    assert not made.home.accepts(checkpoint + b"\n", archive.read("signatures/checkpoint.1.asc"))
-    (tmp_path / "roots.pem").write_bytes(archive.read("certificates.pem"))
-    for piece, data in (("checkpoint.1", checkpoint), ("entry.2", made.entry), ("artifact.3", ARTIFACT)):
-        stamp = archive.read(f"timestamps/{piece}.tsr")
-        assert openssl_accepts(stamp, data, tmp_path / "roots.pem", tmp_path)
-        assert not openssl_accepts(stamp, data + b"\n", tmp_path / "roots.pem", tmp_path)
 
 
 # ---- ways to cheat --------------------------------------------------------------------------------------------------
