@@ -232,10 +232,9 @@ def test_the_last_offers_of_a_resource_are_never_drained() -> None:
     levers = FakeLevers("a/m", "b/m", "c/only")
     one = healer(levers)
     only(one, "drain")
-    one.look([pattern("a/m"), pattern("b/m"), pattern("c/only")], AT)
-    drained = [offer for offer, steering in levers.steered.items() if steering.drained]
-    assert len(drained) == 1
-    assert drained[0] in ("a/m", "b/m")
+    for ill in ("a/m", "b/m", "c/only"):
+        one.look([pattern(ill)], AT)
+    assert [offer for offer, steering in levers.steered.items() if steering.drained] == ["a/m"]
 
 
 def test_offers_that_a_person_drained_count() -> None:
@@ -245,6 +244,26 @@ def test_offers_that_a_person_drained_count() -> None:
     only(one, "drain")
     one.look([pattern("a/m")], AT)
     assert not levers.steered["a/m"].drained
+
+
+def test_nobody_is_kept_out_where_nobody_well_and_free_is_left() -> None:
+    for trouble in ("broken", "full", "ill", "on trial"):
+        levers = FakeLevers("a/m", "b/m")
+        one = healer(levers)
+        told = [pattern("a/m", impact=Impact.CRITICAL)]
+        if trouble == "broken":
+            levers.broken = {"b/m"}
+        elif trouble == "full":
+            levers.served = [msgspec.structs.replace(offer, capacity=4.0) for offer in levers.served]
+            levers.flying["b/m"] = 4.0
+        elif trouble == "ill":
+            told.append(pattern("b/m", cause="latency"))
+        else:
+            levers.steer("b/m", Steering(at_once=1.0))
+        for kind in ("drain", "weight", "concurrency", "retry"):
+            only(one, kind)
+        one.look(told, AT)
+        assert {action.kind for action in one.actions()} <= {HealingKind.NOTHING}, trouble
 
 
 def test_a_reload_that_leaves_too_few_others_ends_a_drain() -> None:

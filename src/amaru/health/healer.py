@@ -90,7 +90,7 @@ class Healer:
         that were never told (before a restart) are taken up.
         """
         over = self._told(told, going_on)
-        self._moves.read()
+        self._moves.read({offer for pattern in self._patterns.values() for offer in self._choice.ill_of(pattern)})
         self._tallies.keep_only(self._moves.offers)
         self._runs.lay_all()
         for running in list(self._runs.by_id.values()):

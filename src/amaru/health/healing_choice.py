@@ -101,6 +101,10 @@ class Choice:
         """An offer of the pattern, which goes on, has shown that it is well."""
         self._back[pattern, offer] = Trial(now, self.usual(pattern, offer))
 
+    def ill_of(self, pattern: InfrastructurePattern) -> list[str]:
+        """Offers of a pattern that have not shown that they are well."""
+        return [offer for offer in pattern.offers if (pattern.id, offer) not in self._back]
+
     def usual(self, pattern: str, offer: str) -> Sums:
         """What was usual there before the pattern was seen."""
         return self._usual.get((pattern, offer)) or Sums()

@@ -5,6 +5,7 @@ Nothing is pulled here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -59,10 +60,12 @@ class Moves:
         self._tallies = tallies
         self.offers: dict[str, Offer] = {}
         self.pools: Mapping[str, Sequence[str]] = {}
+        self._ill: Collection[str] = ()
         self.read()
 
-    def read(self) -> None:
-        """Read anew which offers there are."""
+    def read(self, ill: Collection[str] = ()) -> None:
+        """Read anew which offers there are; of which of them a pattern goes on."""
+        self._ill = ill
         self.offers = {offer.id: offer for offer in self._levers.offers()}
         self.pools = self._levers.pools()
 
@@ -104,10 +107,21 @@ class Moves:
         for offer in offers:
             if offer in out or offer not in self.offers:
                 continue
-            if all(self.within(pool, {*out, offer}) for pool in self.pools.values() if offer in pool):
+            if all(self.within(pool, {*out, offer}) for pool in self._pools_of(offer)):
                 out.add(offer)
                 more.append(offer)
         return tuple(more)
+
+    def _pools_of(self, offer: str) -> list[Sequence[str]]:
+        return [pool for pool in self.pools.values() if offer in pool]
+
+    def _can_take_over(self, offer: str) -> bool:
+        """It is known of no trouble, and has a place free."""
+        steering = self._levers.steering(offer)
+        if steering is None or steering.drained_from < math.inf or offer in self._ill or self.kept_away(offer):
+            return False
+        capacity = self.offers[offer].capacity
+        return capacity is None or self._levers.in_flight(offer) < capacity
 
     def within(self, pool: Sequence[str], drained: Collection[str]) -> bool:
         """Whether so much of a pool may be drained."""
@@ -129,20 +143,21 @@ class Moves:
                 return Move()
             case HealingKind.RETRY:
                 steering = Steering(retry_again=False, breaker_failures=BREAKER_FAILURES, cool_down_s=COOL_DOWN_S)
-                return _all(self._with_others(offers), steering)
+                return _all(self._with_others(offers, pattern), steering)
             case HealingKind.WEIGHT:
-                return _all(self._with_others(offers), Steering(weight=self.settings.weight))
+                return _all(self._with_others(offers, pattern), Steering(weight=self.settings.weight))
             case HealingKind.DRAIN:
                 if pattern.impact not in (Impact.MAJOR, Impact.CRITICAL):
                     return None
-                return _all(self.drainable(offers, self.drained()), Steering(drained=True))
+                drainable = self.drainable(self._with_others(offers, pattern, everywhere=True), self.drained())
+                return _all(drainable, Steering(drained=True))
             case HealingKind.OTHER_MODEL:
                 return _all(self._of_these_models(offers), Steering(weight=OTHER_MODEL_WEIGHT))
             case HealingKind.TIMEOUTS:
-                hurried = self._with_others(offers) if self._mostly_streams(offers) else ()
+                hurried = self._with_others(offers, pattern) if self._mostly_streams(offers) else ()
                 return _all(hurried, Steering(patience=PATIENCE))
             case HealingKind.CONCURRENCY:
-                return self._concurrency(offers)
+                return self._concurrency(self._with_others(offers, pattern))
             case HealingKind.NON_STREAM:
                 streamed = offers if self._mostly_streams(offers) else ()
                 return _all(streamed, Steering(non_stream=True))
@@ -156,10 +171,17 @@ class Moves:
         sums = self._tallies.latest(offers)
         return sums.attempts > 0.0 and sums.streams >= 0.5 * sums.attempts
 
-    def _with_others(self, offers: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of ``offers`` for which another could serve that is neither among them nor drained."""
-        others = set(self.offers).difference(offers, self.drained())
-        return tuple(one for one in offers if any(one in pool and others & set(pool) for pool in self.pools.values()))
+    def _with_others(
+        self, offers: tuple[str, ...], pattern: InfrastructurePattern, *, everywhere: bool = False
+    ) -> tuple[str, ...]:
+        """Those of ``offers`` whose requests others can take over now, in one of their resources or in each; a person's
+        order asks only that there are others."""
+        if pattern.id == ORDERED:
+            others = set(self.offers).difference(offers, self.drained())
+        else:
+            others = {one for one in self.offers if one not in offers and self._can_take_over(one)}
+        need = all if everywhere else any
+        return tuple(one for one in offers if need(others.intersection(pool) for pool in self._pools_of(one)))
 
     def _of_these_models(self, offers: tuple[str, ...]) -> tuple[str, ...]:
         """All offers of their models, where some alias holds another model too."""
@@ -173,7 +195,7 @@ class Moves:
     def _concurrency(self, offers: tuple[str, ...]) -> Move | None:
         layers = {
             offer: Steering(at_once=max(self._levers.in_flight(offer), LEAST_CONCURRENCY))
-            for offer in self._with_others(offers)
+            for offer in offers
             if Kind.GPU_JOB not in self.offers[offer].kinds  # jobs are counted in hours
         }
         return Move(layers) if layers else None
