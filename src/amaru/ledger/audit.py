@@ -8,6 +8,7 @@ that were kept elsewhere (``witnessed``), and it holds the log to those too.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -127,6 +128,7 @@ class _Audit:
         self._rows: list[list[bytes]] = [[]]
         self._last: tuple[int, list[bytes]] = (-1, [])
         self._sound_until = 0
+        self._faulty: list[int] = []  # one leaf of each bundle at most, in order
         self._pruned = Pruned()
 
     def run(self, witnessed: Iterable[bytes], progress: Callable[[int, int], None] | None) -> AuditReport:
@@ -220,7 +222,7 @@ class _Audit:
         if self._frontier.root() == checkpoint.root:
             self._sound_until = checkpoint.size
             return
-        if self._findings and any(found.leaf is not None and found.leaf < checkpoint.size for found in self._findings):
+        if self._named(0, checkpoint.size):
             return  # told already, and by leaf
         words = (
             f"the checkpoint of {checkpoint.size:,} leaves is not of these entries; the first of leaves "
@@ -251,6 +253,9 @@ class _Audit:
             self._compare(first, entries, hashes, told)
         # Where neither is whole, anything but a hash of something: the root cannot come out by chance.
         hashes = (hashes + [bytes(HASH_BYTES)] * width)[:width]
+        if hashes != told:
+            pairs = zip(hashes, told or (), strict=False)
+            self._faulty.append(first + next((i for i, (a, b) in enumerate(pairs) if a != b), 0))
         self._last = (number, hashes)
         return hashes
 
@@ -346,11 +351,16 @@ class _Audit:
 
     def _tile(self, tile: Tile, expected: list[bytes]) -> None:
         told = self._hashes_of(tile)
-        if told is None or told == expected:
-            return
-        at = next(i for i, (a, b) in enumerate(zip(told, expected, strict=True)) if a != b)
-        first = (tile.number * TILE_WIDTH + at) << TILE_HEIGHT * tile.level
-        self._found(Fault.TILE, tile.path, f"hash {at} is not what the leaves from {first:,} on give", first)
+        for at, (a, b) in enumerate(zip(told or (), expected, strict=False)):
+            first = (tile.number * TILE_WIDTH + at) << TILE_HEIGHT * tile.level
+            if a != b and not self._named(first, first + (1 << TILE_HEIGHT * tile.level)):
+                self._found(Fault.TILE, tile.path, f"hash {at} is not what the leaves from {first:,} on give", first)
+                return
+
+    def _named(self, start: int, end: int) -> bool:
+        """Whether a leaf among these is at fault already, so that what stands above it differs too."""
+        at = bisect_left(self._faulty, start)
+        return at < len(self._faulty) and self._faulty[at] < end
 
     # ---- prunings ---------------------------------------------------------------------------------------------------
 

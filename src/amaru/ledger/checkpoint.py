@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from amaru.errors import ProofError
 from amaru.ledger.merkle import HASH_BYTES, MAX_SIZE, verify_consistency
-from amaru.ledger.notes import NoteSigner, NoteVerifier, parse_note, sign_note, verify_note
+from amaru.ledger.notes import NoteSigner, NoteVerifier, parse_note, sign_note, strict_base64, verify_note
 
 CONTENT_TYPE = "text/plain; charset=utf-8"
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -44,11 +43,8 @@ def parse_checkpoint(text: str) -> Checkpoint:
     origin, size, encoded, *extensions = lines
     if not _SIZE.fullmatch(size) or int(size) > MAX_SIZE:
         raise ProofError(f"checkpoint of {origin[:80]}: {size[:40]!r} is not a tree's size")
-    try:
-        root = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        root = b""
-    if len(root) != HASH_BYTES or base64.b64encode(root).decode() != encoded:
+    root = strict_base64(encoded)
+    if len(root) != HASH_BYTES:
         raise ProofError(f"checkpoint of {origin[:80]}: {encoded[:60]!r} is not a root hash in base64")
     return Checkpoint(origin, int(size), root, tuple(extensions))
 

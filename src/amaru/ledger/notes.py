@@ -193,12 +193,18 @@ def verify_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, tu
     return text, tuple(signed)
 
 
+def strict_base64(text: str) -> bytes:
+    """The bytes of the one text that encodes them; nothing for any other, so that no bit can change unseen."""
+    try:
+        value = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return value if base64.b64encode(value).decode() == text else b""
+
+
 def _signature(line: str) -> NoteSignature:
     match = _SIGNATURE_LINE.fullmatch(line)
-    try:
-        value = base64.b64decode(match[2], validate=True) if match else b""
-    except binascii.Error:
-        value = b""
+    value = strict_base64(match[2]) if match else b""
     if match is None or len(value) < 5:
         raise ProofError(f"signed note: {line[:80]!r} is not a signature line")
     return NoteSignature(match[1], value[:4], value[4:])
@@ -222,10 +228,7 @@ def _key_of(name: str, rest: str, what: str) -> bytes:
     """The 32 bytes after name and id."""
     _require_name(name)
     id_, _, encoded = rest.partition("+")
-    try:
-        key = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
+    key = strict_base64(encoded)
     if len(id_) != 8 or len(key) != 1 + _SEED_BYTES or key[:1] != ED25519:
         raise LedgerError(f"{what}, of type Ed25519; the one of {name} is not")
     return key[1:]

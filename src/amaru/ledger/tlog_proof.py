@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from amaru.errors import ProofError
 from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
 from amaru.ledger.merkle import HASH_BYTES, verify_inclusion
-from amaru.ledger.notes import MAX_NOTE_BYTES, NoteVerifier
+from amaru.ledger.notes import MAX_NOTE_BYTES, NoteVerifier, strict_base64
 
 SUFFIX = ".tlog-proof"
 _FIRST_LINE = "c2sp.org/tlog-proof@v1"
@@ -72,10 +71,7 @@ def parse_tlog_proof(content: bytes) -> TlogProof:
 
 
 def _base64(text: str, what: str) -> bytes:
-    try:
-        value = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        value = b""
-    if base64.b64encode(value).decode() != text:
+    value = strict_base64(text)
+    if not value and text:
         raise ProofError(f"tlog-proof: {what} is not base64: {text[:60]!r}")
     return value
