@@ -146,15 +146,28 @@ def test_so_are_embeddings_and_the_events_of_a_stream() -> None:
     assert told == [{"status": "ok", **one} for one in (*chunks, usage_chunk)]
 
 
-def test_what_is_in_the_envelope_is_an_answer_or_is_left_there() -> None:
+def test_whatever_else_comes_in_the_envelope_is_taken_out_too() -> None:
     found = find_adaptation(Kind.CHAT, json.dumps({"data": GOOD}).encode(), stream=False)
     assert found is not None
     adapter = Adapter(Adapted(found), Kind.CHAT, stream=False, blanks=BLANKS)
-    for other in ({"data": {"error": {"message": "busy"}}}, {"data": None, "error": {"message": "busy"}}, {"data": []}):
+    for error in ({"data": {"error": {"message": "busy"}}}, {"error": {"message": "busy"}, "data": GOOD}):
+        read = parse_answer(Kind.CHAT, adapter.rewrite(json.dumps(error).encode())).error
+        assert read is not None
+        assert read.message == "busy"
+    for other in ({"data": None, "error": {"message": "busy"}}, {"data": []}, {"choices": [], "data": "x"}):
         body = json.dumps(other).encode()
         assert adapter.rewrite(body) is body
-    both = {"error": {"message": "busy"}, "data": GOOD}
-    assert adapter.rewrite(json.dumps(both).encode()) == json.dumps(both).encode()
+
+
+def test_an_event_of_usage_alone_comes_out_of_its_envelope() -> None:
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    sample = events(*({"data": one} for one in (chunk({"role": "assistant", "content": "Ur."}, "stop"), usage)))
+    found = find_adaptation(Kind.CHAT, sample, stream=True)
+    assert found is not None
+    adapter = EventAdapter(Adapter(Adapted(found), Kind.CHAT, stream=True, blanks=BLANKS))
+    parser = StreamParser(include_usage=True)
+    parser.feed(adapter.feed(sample) + adapter.end())
+    assert (parser.malformed, parser.done, parser.usage) == (None, True, Usage(3, 2))
 
 
 def test_what_is_missing_beside_the_answer_is_supplied() -> None:

@@ -190,8 +190,8 @@ class Adapter:
         try:
             sent = read_fields(data)
             fields = self._unwrapped(sent)
-            changed = self._object(self._level, fields, 0) or fields is not sent
-            if not (changed and absent(fields.get("error")) and has_core(self._level, fields, piece=self._stream)):
+            changed = self._object(self._level, fields, 0) and absent(fields.get("error"))
+            if fields is sent and not (changed and has_core(self._level, fields, piece=self._stream)):
                 return data  # no answer: an error without its frame, perhaps
             rewritten = _write(fields)
         except (ValueError, RecursionError):
