@@ -102,6 +102,15 @@ def test_headers_are_sent(tsa: Authority) -> None:
     assert tsa.headers[-1]["authorization"] == f"Basic {secret}"
 
 
+@pytest.mark.parametrize("value", ["s3cret\n", "s3cret\x00", "s3crét"])
+def test_a_header_that_cannot_be_sent_is_named_and_its_value_is_not_repeated(tsa: Authority, value: str) -> None:
+    with pytest.raises(AnchorError, match="the header authorization holds a character") as caught:
+        asking(tsa, headers={"authorization": value})
+    assert "s3cr" not in str(caught.value)
+    with pytest.raises(AnchorError, match="is no header's name"):
+        asking(tsa, headers={"a b": "c"})
+
+
 def test_https_is_verified(tsa: Authority, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     names = [

@@ -5,6 +5,7 @@ Bounded in time and size; certificates are verified; a redirect is not followed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ LIMIT_S = 15.0
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_CA_FILE_BYTES = 4 * 1024 * 1024
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _REFUSED_STATUSES = frozenset((401, 403, 407))
 _BUSY_STATUSES = frozenset((408, 425, 429))
 
@@ -44,7 +46,7 @@ class Poster:
     Raises
     ------
     AnchorError
-        The URL or the file cannot be used.
+        The URL, a header or the file cannot be used. No message holds a header's value.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Poster:
         ca_file: Path | None = None,
     ) -> None:
         self.url = require_url(url)
-        self._headers = dict(headers or {})
+        self._headers = _sendable(headers or {})
         self._limit_s = limit_s
         self._ca_file = ca_file
         self._client = self._new_client()
@@ -100,8 +102,8 @@ class Poster:
                 builder = builder.add_root_certificate_pem(_read_ca_file(self._ca_file))
             return builder.build()
         except PyreqwestError as error:
-            about = f"{self._ca_file}, or a header, " if self._ca_file is not None else "a header "
-            raise AnchorError(f"{about}cannot be used for {self.url}: {_cause(error)}", Trouble.VALIDATION) from None
+            message = f"{self._ca_file or 'TLS'} cannot be used for {self.url}: {_cause(error)}"
+            raise AnchorError(message, Trouble.VALIDATION) from None
 
     def _read(self, response: SyncResponse) -> bytes:
         parts: list[bytes] = []
@@ -148,6 +150,16 @@ def require_url(url: str) -> str:
         message = f"the URL of {whose} holds credentials; send them in a header, from the environment or a file"
         raise AnchorError(message, Trouble.VALIDATION)
     return url
+
+
+def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise AnchorError(f"{in_one_line(name, 60)!r} is no header's name", Trouble.VALIDATION)
+        if not (value.isascii() and value.isprintable()):
+            message = f"the header {name} holds a character that cannot be sent"
+            raise AnchorError(message, Trouble.VALIDATION)
+    return dict(headers)
 
 
 def _read_ca_file(path: Path) -> bytes:
