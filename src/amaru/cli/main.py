@@ -52,6 +52,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "amaru.cli.artifacts:app",
         "Keep trained policies in versions: publish, list, promote, roll back.",
     ),
+    "remembrancer": (
+        "amaru.cli.remembrancer:app",
+        "Record what was decided, deployed and trained, in a ledger that anyone can verify; find it, prove it.",
+    ),
     "psi": ("amaru.cli.psi:app", "The stability field of the whole as a service: serve it, feed it, look at it."),
     "wargame": ("amaru.cli.wargame:app", "List, check and show scenarios of the war-game."),
     "demo": ("amaru.cli.demo:demo", "Two minutes of traffic over seven simulated providers that break on the way."),

@@ -140,6 +140,15 @@ class Index:
 
         return self._healed(lambda: self._reading(look))
 
+    def first_since(self, at: float) -> int | None:
+        """The first entry that was recorded at that instant or later; ``None``: none was. Raises LedgerError."""
+
+        def look(connection: Connection) -> int | None:
+            rows = self._tables.receipts.c
+            return connection.execute(select(func.min(rows.leaf)).where(rows.at >= at)).scalar()
+
+        return self._healed(lambda: self._reading(look))
+
     def forget(self, until: int) -> None:
         """After a pruning: leave nothing of the entries before ``until`` but their hashes. Raises LedgerError."""
 

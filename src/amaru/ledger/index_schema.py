@@ -137,6 +137,8 @@ class Tables:
         ]
         if search.types:
             passes.append(rows.type.in_(search.types))
+        if search.but:
+            passes.append(rows.type.not_in(search.but))
         if search.since is not None:
             passes.append(rows.at >= search.since)
         if search.until is not None:

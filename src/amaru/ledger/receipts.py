@@ -164,7 +164,8 @@ class Adr(Receipt, frozen=True, kw_only=True):
     """An architecture decision record; ``ref`` is ``ADR-0007``, ``evidence`` its text."""
 
     title: Words
-    status: Words = "proposed"
+    status: Words
+    """``proposed``, ``accepted``, ``superseded``, or what the file says."""
 
 
 class Healing(Receipt, frozen=True, kw_only=True):
@@ -228,6 +229,13 @@ PLURALS = {
 }  # fmt: skip
 """Type → how a list of them is called."""
 _TYPES = {name: kind for kind, plural in PLURALS.items() for name in (kind, plural)} | {"deployment": "deploy"}
+_MEANT = {
+    "component": "1 to 128 characters, without white space and quotes",
+    "digest": "sha256: and 64 hexadecimal digits, in lower case",
+    "at": "an instant in UTC with microseconds, 2026-09-21T14:13:20.000000Z",
+    "prompt": "hmac-sha256: and 64 hexadecimal digits",
+}
+"""What is expected of a field, in better words than those of its pattern."""
 _decoder = msgspec.json.Decoder(AnyReceipt)
 
 
@@ -287,4 +295,7 @@ def unix_s(at: str) -> float:
 def _plainly(error: Exception) -> str:
     """msgspec's words without its syntax: ``component: expected …``."""
     said, _, place = str(error).partition(" - at `$.")
-    return f"{place.rstrip('`')}: {said[:1].lower()}{said[1:]}" if place else re.sub(r"\s+", " ", said)[:200]
+    name = place.rstrip("`")
+    if name in _MEANT:
+        return f"its {name} must be {_MEANT[name]}"
+    return f"its {name}: {said[:1].lower()}{said[1:]}" if name else re.sub(r"\s+", " ", said)[:200]

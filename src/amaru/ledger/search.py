@@ -48,6 +48,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     terms: tuple[Term, ...] = ()
     component: str | None = None
     types: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
+    """Types that are not wanted."""
     version: str | None = None
     ref: str | None = None
     by: str | None = None

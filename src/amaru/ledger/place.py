@@ -1,0 +1,244 @@
+"""Where a ledger lies, and what belongs to it: the log, which anyone may read, and what its holder keeps to themselves.
+
+Beside a log ``ledger/`` in a folder (or in the data folder, for one in a bucket):
+
+- ``ledger.keys/``, for its owner alone: ``signing-key``; ``trust``, the public keys and certificates that this user
+  trusts; ``seen``, the last checkpoint that they saw, which every later one is held to; ``salt``, for HMACs of prompts;
+- ``ledger.index.db``, the search index, which may be deleted at any time.
+
+None of it lies in the log's own folder, which any HTTP server may serve. There, ``vkey`` holds the public keys, for
+whoever has none from elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from amaru.errors import LedgerBusy, LedgerError, ProofError
+from amaru.files.whole import write_whole
+from amaru.ledger.checkpoint import read_checkpoint
+from amaru.ledger.keys import add_key, load_signers, make_key, retire_key
+from amaru.ledger.log import Log
+from amaru.ledger.notes import NoteSigner, NoteVerifier
+from amaru.ledger.tile_store import TileStore, open_store
+from amaru.ledger.trust import Trust, parse_trust, read_trust
+from amaru.ledger.view import CHECKPOINT, LogView
+
+VKEY = "vkey"
+"""File of the log's public keys, beside its ``checkpoint``."""
+MAX_VKEY_BYTES = 64 * 1024
+SALT_BYTES = 32
+BUSY_S = 10.0
+"""How long to wait for another that is recording; who serves holds the log for as long as it runs."""
+RETRY_S = 0.05
+
+_VKEY_HEAD = "# Public keys of this log, as C2SP signed-note writes them. Have them from elsewhere too, if you can.\n"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A log's URL or path, its keys' folder, and where its index lies."""
+
+    url: str
+    keys: Path
+    index: str
+
+    @classmethod
+    def of(cls, url: str, data: Path, *, index: str | None = None) -> Place:
+        """The usual places for the log at ``url``; of one that is not in a folder, in ``data``."""
+        scheme, separator, rest = url.partition("://")
+        path = Path(rest if scheme == "file" and separator else url)
+        base = data / "ledger" if separator and scheme != "file" else path
+        return cls(url, base.with_name(f"{base.name}.keys"), index or str(base.with_name(f"{base.name}.index.db")))
+
+    @property
+    def signing_key(self) -> Path:
+        return self.keys / "signing-key"
+
+    @property
+    def trust(self) -> Path:
+        return self.keys / "trust"
+
+    @property
+    def seen(self) -> Path:
+        return self.keys / "seen"
+
+    @property
+    def salt(self) -> Path:
+        return self.keys / "salt"
+
+
+def exists(place: Place) -> bool:
+    """There is a log. Raises LedgerError where that cannot be told."""
+    return open_store(place.url).read(CHECKPOINT, most=1 << 20) is not None
+
+
+def found(place: Place, name: str | None = None) -> NoteSigner | None:
+    """Make the signing key of a log that is not there yet, and say which; ``None``: there is one.
+
+    ``name`` becomes the log's origin; by default, one that no other log has. Raises LedgerError.
+    """
+    if place.signing_key.exists():
+        return None
+    if exists(place):
+        raise LedgerError(
+            f"{place.url}: this log is signed by a key that is not in {place.keys}; only who holds it can record there"
+        )
+    signer_name = name or f"{_host()}/ledger-{secrets.token_hex(4)}"
+    NoteSigner.generate(signer_name)  # refuses a name that no key may have, before anything is made
+    try:
+        place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LedgerError(f"{place.keys}: the folder of keys cannot be made: {error.strerror}") from None
+    try:
+        signer = make_key(place.signing_key, signer_name)
+    except LedgerError:
+        if place.signing_key.exists():
+            return None  # another process has just made it
+        raise
+    trust_also(place, signer.verifier.vkey)
+    return signer
+
+
+def open_log(place: Place, *, wait_s: float = BUSY_S, sleep: Callable[[float], None] = time.sleep) -> Log:
+    """The log, to record in; its key must be there. Waits for another writer, at most ``wait_s``.
+
+    Raises LedgerBusy, LedgerError, and whatever ``Log.open`` does.
+    """
+    signers = load_signers(place.signing_key)
+    known = read_trust(place.trust).verifiers if place.trust.exists() else ()
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            log = Log.open(place.url, signers, origin=signers[0].name, verifiers=known)
+            break
+        except LedgerBusy as error:
+            if time.monotonic() >= deadline:
+                raise LedgerBusy(
+                    f"{error}. It was waited for for {wait_s:g} s: end it, or record in a log of your own (--ledger)"
+                ) from None
+            sleep(RETRY_S)
+    try:
+        publish_keys(log.store, [*known, *(signer.verifier for signer in signers)])
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def open_view(place: Place, verifiers: Sequence[NoteVerifier]) -> LogView:
+    """The log, to read, held to these keys and to the last checkpoint that this user saw.
+
+    Raises
+    ------
+    LedgerError
+        There is no log, or it cannot be read.
+    ProofError
+        Its checkpoint is forged, or not a later state of what was seen before; the message names the case.
+    """
+    view = LogView(open_store(place.url), verifiers)
+    seen = _read(place.seen)
+    if seen:
+        try:
+            view.origin = read_checkpoint(seen).origin
+            view.stand_at(seen)
+        except ProofError as error:
+            raise ProofError(
+                f"{place.seen}: the checkpoint seen last is not signed by a key trusted here ({error}). If the log was "
+                "made anew on purpose, remove this file"
+            ) from None
+    head = view.refresh()
+    if place.keys.is_dir() and (not seen or read_checkpoint(seen).size < head.size):
+        with suppress(OSError):  # reading needs no room on a disk; it is held to the older one next time
+            write_whole(place.seen, view.checkpoint())
+    return view
+
+
+def rotate(place: Place) -> NoteSigner:
+    """Have a new key sign beside the old one, from the next opening of the log on. Raises LedgerError."""
+    added = add_key(place.signing_key)
+    trust_also(place, added.verifier.vkey)
+    return added
+
+
+def retire(place: Place, key_id: bytes) -> None:
+    """Have a key sign no more; what it signed stays verified by it. Raises LedgerError."""
+    retire_key(place.signing_key, key_id)
+
+
+def publish_keys(store: TileStore, verifiers: Sequence[NoteVerifier]) -> None:
+    """Have ``vkey`` beside the log name these keys. Raises LedgerError."""
+    content = (_VKEY_HEAD + "".join(f"{one.vkey}\n" for one in dict.fromkeys(verifiers))).encode()
+    if store.read(VKEY, most=MAX_VKEY_BYTES) != content:
+        store.write(VKEY, content)
+        store.sync()
+
+
+def load_salt(place: Place) -> bytes:
+    """The salt of this ledger's HMACs, made on first use, for its owner alone. Raises LedgerError."""
+    try:
+        place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            handle = os.open(place.salt, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            salt = place.salt.read_bytes()
+            if len(salt) != SALT_BYTES:
+                raise LedgerError(f"{place.salt}: holds {len(salt)} bytes, not {SALT_BYTES}: restore it") from None
+            return salt
+        try:
+            salt = secrets.token_bytes(SALT_BYTES)
+            os.write(handle, salt)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise LedgerError(f"{place.salt}: the salt cannot be read or made: {error.strerror}") from None
+    return salt
+
+
+def trust_of(place: Place) -> tuple[Trust, str]:
+    """What this user trusts about the log, and where it is known from, in words. Raises LedgerError: nothing is."""
+    if place.trust.exists():
+        return read_trust(place.trust), f"what {place.trust} holds"
+    store = open_store(place.url)
+    content = store.read(VKEY, most=MAX_VKEY_BYTES)
+    if content is None:
+        if store.read(CHECKPOINT, most=1 << 20) is None:
+            raise LedgerError(f"{place.url}: there is no ledger yet; `remembrancer init` or the first record makes one")
+        raise LedgerError(f"{store.shown}: no key of this log is known; give one with --trust FILE")
+    told = "the keys that lie beside the log, which proves nothing about who made it: --trust holds it to yours"
+    return parse_trust(content.decode("utf-8", "replace"), where=f"{store.shown}/{VKEY}"), told
+
+
+def trust_also(place: Place, text: str) -> None:
+    """Trust what a line or a certificate says, from now on: a vkey, ``gpg FINGERPRINT``, PEM. Raises LedgerError."""
+    parse_trust(text, where="what is to be trusted")
+    known = _read(place.trust).decode("utf-8", "replace")
+    if text.strip() in known:
+        return
+    try:
+        place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(place.trust, f"{known}{text.strip()}\n".encode())
+    except OSError as error:
+        raise LedgerError(f"{place.trust}: cannot be written: {error.strerror}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _host() -> str:
+    name = socket.gethostname().split(".")[0]
+    return "".join(char for char in name if char.isascii() and (char.isalnum() or char == "-")) or "amaru"
