@@ -126,6 +126,9 @@ def test_what_nobody_could_verify_is_not_exported(made: World, contents: Content
     many = (contents.signatures[0],) * (MAX_PIECES + 1)
     with pytest.raises(LedgerError, match="up to 16 signatures"):
         export_proof(msgspec.structs.replace(contents, signatures=many))
+    keys = tuple(NoteSigner(ORIGIN, bytes([number]) * 32).verifier for number in range(64))
+    with pytest.raises(LedgerError, match="1 to 64 keys of its log, not 65"):
+        export_proof(msgspec.structs.replace(contents, verifiers=(*contents.verifiers, *keys)))
     with pytest.raises(LedgerError, match="more than 8,388,608"):
         export_proof(msgspec.structs.replace(contents, certificates=bytes(MAX_BUNDLE_BYTES)))
 

@@ -78,7 +78,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether all of it holds."""
+        """Whether nothing fails. What is unchecked, or by a key that is not trusted, is told, and proves nothing."""
         return not self.failures
 
     @property
@@ -165,7 +165,7 @@ def verify_proof(
 
     Returns
     -------
-    What each piece proves. ``ok`` says whether all do.
+    What each piece proves. ``ok`` says whether none fails, ``trusted`` whether the log's key is one to trust.
 
     Raises
     ------

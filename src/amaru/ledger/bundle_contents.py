@@ -128,6 +128,8 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
         """
         if max(len(self.signatures), len(self.timestamps)) > MAX_PIECES:
             raise LedgerError(f"a bundle holds up to {MAX_PIECES} signatures and as many time-stamps")
+        if not 1 <= len(self.verifiers) <= MAX_KEYS:
+            raise LedgerError(f"a bundle holds 1 to {MAX_KEYS} keys of its log, not {len(self.verifiers)}")
         bundle = pack({**self.members(), **self.help()})
         if len(bundle) > MAX_BUNDLE_BYTES:
             raise LedgerError(f"the bundle would have {len(bundle):,} bytes, more than {MAX_BUNDLE_BYTES:,}")
