@@ -102,6 +102,7 @@ class Writer:
 
     def start(self) -> None:
         """Begin; the log is opened by the thread."""
+        self._wake.set()
         self._thread.start()
 
     def wait_open(self, timeout_s: float) -> bool:
