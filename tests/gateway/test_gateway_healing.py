@@ -248,3 +248,24 @@ def test_probes_ask_for_little() -> None:
         assert not request.stream
         fields: dict[str, Any] = {name: json.loads(bytes(value)) for name, value in request.fields.items()}
         assert fields.get("max_tokens", 8) == 8
+
+
+async def test_probes_under_way_together_do_not_pass_the_cap_and_neither_does_a_restart(make_world: MakeWorld) -> None:
+    clock = Clock()
+    price = {"price": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 1.0}}
+    names = ("alpha", "beta", "gamma")
+    probe_usd = 24e-6  # as much as a probe is reckoned to use
+    extra = {"health": {"probes": {"offers": "all", "max_usd_per_day": 2.5 * probe_usd}}}
+    offers = dict.fromkeys(names, price)
+    async with make_world(names, offers=offers, extra=extra, wall=clock) as world:
+        probing = world.mesh.sensing.probing
+        probing.look(clock.now)
+        clock.now += 400.0
+        begun = probing.look(clock.now)
+        assert {offer.partition("/")[2] for offer in begun} <= {"sim", "sim-embed"}
+        assert begun.count("alpha/sim") + begun.count("beta/sim") + begun.count("gamma/sim") == 2
+        await probing.finish()
+        assert 0.0 < probing.spending.usd(clock.now) == pytest.approx(probing.cost_usd)
+        spent_usd = probing.spending.usd(clock.now)
+    async with make_world(names, offers=offers, extra=extra, wall=clock) as again:
+        assert again.mesh.sensing.probing.spending.usd(clock.now) == pytest.approx(spent_usd)

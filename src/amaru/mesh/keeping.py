@@ -116,12 +116,13 @@ def load_states(sensing: Sensing, keeper: Keeper, now: float) -> None:
         *sensing.sense.load(parts),
         *sensing.acting.load(parts.get("healer"), now),
         *sensing.steadiness.load(parts.get("field"), parts.get("guardian")),
+        *sensing.probing.spending.load(parts.get("probes"), now),
     ):
         log.warning("memory_not_used", reason=note)
     keeper.end_all_but(sensing.sense.patterns.active, now)
 
 
-def hand_states(sensing: Sensing, memory: Memory) -> None:
+def hand_states(sensing: Sensing, memory: Memory, now: float) -> None:
     """Hand over what is to be remembered of this moment."""
     for part, state in sensing.sense.states().items():
         memory.keep(part, state)
@@ -129,3 +130,4 @@ def hand_states(sensing: Sensing, memory: Memory) -> None:
         memory.keep("field", sensing.steadiness.field.state())
     memory.keep("healer", sensing.acting.healer.state())
     memory.keep("guardian", sensing.steadiness.guardian.state())
+    memory.keep("probes", sensing.probing.spending.state(now))

@@ -1,14 +1,14 @@
 """Probes: tiny requests of amaru's own to offers that nobody has asked for a while.
 
 Live traffic is the probe (law 2), so an offer is probed only when it is idle, when that is free or the operator allows
-it to cost something, and within a day's budget. A probe is an ordinary call: it takes a place, its outcome tells
-breaker and health, and no tenant is billed for it.
+it to cost something, and within a day's budget, of which what it may cost is reserved before (law 3). A probe is an
+ordinary call: it takes a place, its outcome tells breaker and health, and no tenant is billed for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from amaru.accounts.cost import cost_usd
@@ -18,13 +18,13 @@ from amaru.health.probe import EXPECTED, REQUESTS, ask, kind_of
 from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.intake import Intake
 from amaru.mesh.rescue import Ask
+from amaru.mesh.spending import Spending
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
 
 AT_ONCE = 4
-DAY_S = 86_400.0
 
 log = get_logger("mesh")
 
@@ -43,10 +43,11 @@ class Probing:
         """Probes by offer, since the start."""
         self.cost_usd = 0.0
         """Of all of them."""
+        self.spending = Spending()
+        """What they cost within a day."""
         self._mesh = mesh
         self._intake = intake
         self._asked_at: dict[str, float] = {}  # by offer: the last time that it served, or was probed
-        self._spent: collections.deque[tuple[float, float]] = collections.deque()  # when, and how much
         self._under_way: set[asyncio.Task[None]] = set()
 
     def served(self, offer: str, at: float) -> None:
@@ -59,13 +60,20 @@ class Probing:
         for offer in self._mesh.plan.board.offers:
             if len(self._under_way) >= AT_ONCE:
                 break
-            if self._is_due(offer, now):
+            expected_usd = cost_usd(offer.price, EXPECTED)
+            if self._is_due(offer, now) and self._is_affordable(expected_usd, now):
                 self._asked_at[offer.id] = now
-                task = asyncio.get_running_loop().create_task(self._probe(offer))
+                task = asyncio.get_running_loop().create_task(self._probe(offer, expected_usd))
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
                 begun.append(offer.id)
         return begun
+
+    def keep(self, offers: Container[str]) -> None:
+        """Forget all other offers: the configuration changed."""
+        for known in (self.sent, self._asked_at):
+            for gone in [offer for offer in known if offer not in offers]:
+                del known[gone]
 
     async def finish(self) -> None:
         """Wait for the probes under way."""
@@ -81,28 +89,33 @@ class Probing:
         settings = self._mesh.plan.config.health.probes
         if settings.offers == "off" or kind_of(offer) is None:
             return False
-        idle_since = self._asked_at.setdefault(offer.id, now)
-        if now - idle_since < settings.idle_after_s:
-            return False
-        expected_usd = cost_usd(offer.price, EXPECTED)
-        if expected_usd == 0.0:
-            return True
-        return settings.offers == "all" and self._spent_today(now) + expected_usd <= settings.max_usd_per_day
+        return now - self._asked_at.setdefault(offer.id, now) >= settings.idle_after_s
 
-    def _spent_today(self, now: float) -> float:
-        spent = self._spent
-        while spent and spent[0][0] <= now - DAY_S:
-            spent.popleft()
-        return sum(usd for _, usd in spent)
+    def _is_affordable(self, usd: float, now: float) -> bool:
+        """Whether a probe may cost so much; it is reserved then."""
+        settings = self._mesh.plan.config.health.probes
+        return usd == 0.0 or (
+            settings.offers == "all" and self.spending.reserve(usd, now, most_usd=settings.max_usd_per_day)
+        )
 
-    async def _probe(self, offer: Offer) -> None:
+    async def _probe(self, offer: Offer, reserved_usd: float) -> None:
+        spent_usd = reserved_usd  # as much as is known of one that is abandoned
+        try:
+            spent_usd = await self._ask(offer)
+        except Exception as error:  # a bug in here must not end the watching
+            log.error("probe_failed", offer=offer.id, error=type(error).__name__, exc_info=error)
+        finally:
+            self.spending.settle(reserved_usd, spent_usd, self._mesh.wall())
+
+    async def _ask(self, offer: Offer) -> float:
+        """Send one probe; what it cost, in dollars."""
         mesh, plan = self._mesh, self._mesh.plan
         row, kind = plan.board.row_of[offer.id], kind_of(offer)
         assert kind is not None
         request, started = REQUESTS[kind], mesh.clock()
         admission = plan.board.admit(row, EXPECTED.input_tokens + EXPECTED.output_tokens, started)
         if admission is None:  # its breaker, its limits or its throttle keep it: whoever comes next will see
-            return
+            return 0.0
         plan.hold()
         attempt = OpenAttempt(row, offer, admission, started, Ask(request), 0.0)
         try:
@@ -112,8 +125,7 @@ class Probing:
             kept = self._record(attempt, failure)
             plan.board.observe(admission, mesh.clock(), failure, None, kept.latency_ms, False)
             self._intake.ended(kept, request, attempt.reply, probe=True)
-        except Exception as error:  # a bug in here must not end the watching
-            log.error("probe_failed", offer=offer.id, error=type(error).__name__, exc_info=error)
+            return kept.cost_usd
         finally:
             plan.board.release(admission)
             plan.let_go()
@@ -125,6 +137,4 @@ class Probing:
         offer = attempt.offer.id
         self.sent[offer] = self.sent.get(offer, 0) + 1
         self.cost_usd += kept.cost_usd
-        if kept.cost_usd > 0.0:
-            self._spent.append((self._mesh.wall(), kept.cost_usd))
         return kept

@@ -328,7 +328,7 @@ class Sensing:
         return min(self._look_at - (LOOK_EVERY_S - LOOK_SOONEST_S if busy else 0.0), self._step_at)
 
     async def _keep_states(self, keeper: Keeper) -> None:
-        await self._turns.run(lambda: self._reporting.run(lambda: hand_states(self, keeper.memory)))
+        await self._turns.run(lambda: self._reporting.run(lambda: hand_states(self, keeper.memory, self._mesh.wall())))
 
     async def _keep(self, now_s: float) -> None:
         keeper = self._keeper
@@ -360,6 +360,7 @@ class Sensing:
         self._outdated, mesh = False, self._mesh
         self.sense.set_offers(traits_of_plan(mesh.plan))
         self.intake.keep(self.sense.offers)
+        self.probing.keep(self.sense.offers)
         self.intake.samples_per_s = mesh.plan.config.health.samples_per_s
         fresh = self._new_steadiness(mesh)
         if fresh.providers != self.steadiness.providers:
