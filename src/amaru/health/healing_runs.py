@@ -198,8 +198,11 @@ class Runs:
 
     def foresee(self, offer: str, risk: float) -> None:
         """A failure of the offer is so probable."""
-        if risk >= LEAST_RISK:
-            self._foreseen[offer] = min(risk, 1.0)
+        risk, before = min(risk, 1.0) if risk >= LEAST_RISK else 0.0, self._foreseen.get(offer, 0.0)
+        if risk == before or (risk > 0.0 and abs(risk - before) < RISK_STEP):
+            return
+        if risk > 0.0:
+            self._foreseen[offer] = risk
         else:
             for held in (self._foreseen, self._recoveries, self._come_and_gone):
                 held.pop(offer, None)

@@ -3,7 +3,7 @@
 ``nigredo`` drains the worst provider, ``albedo`` has more first attempts try another offer, each for a bounded time.
 All of it goes through the healer's levers or the router's exploration, and ends by leaving things as configured.
 
-Belongs to the event loop's thread.
+Belongs to the event loop's thread, but for ``observe``, which may run beside it while nothing else does.
 """
 
 from __future__ import annotations
@@ -29,10 +29,6 @@ ALBEDO_S = 300.0
 """How long exploration is raised."""
 ALBEDO_EXPLORATION = 0.05
 """Share of first attempts that try another offer meanwhile, at least."""
-LEAST_RISK = 0.05
-"""Probability of a useless answer below which an offer is ranked as if there were none."""
-RISK_STEP = 0.02
-"""A prediction that moved by less changes no rank."""
 
 
 class Acting:
@@ -41,7 +37,6 @@ class Acting:
     def __init__(self, mesh: Mesh, levers: Levers) -> None:
         self.healer = Healer(HealerSettings(mode=_mode(mesh)), levers, mesh.rng)
         self._mesh = mesh
-        self._risks: dict[str, float] = {}
         self._drains: dict[str, float] = {}  # the guardian's own, by action: when each ends
         self._explore_until = 0.0
 
@@ -51,18 +46,11 @@ class Acting:
 
     def act(self, looked: Looked, now: float) -> list[SelfHealingAction]:
         """Act on what a look found; the healings that began, changed or ended."""
-        self._foresee(looked.risks)
+        foreseeing = self._mesh.plan.config.health.prediction
+        for offer, probability in looked.risks.items():
+            self.healer.foresee(offer, round(probability, 2) if foreseeing else 0.0)
         self._end_interventions(now)
         return self.healer.look(looked.patterns, now, self._mesh.sensing.sense.patterns.active)
-
-    def _foresee(self, risks: dict[str, float]) -> None:
-        foreseeing = self._mesh.plan.config.health.prediction
-        for offer, probability in risks.items():
-            risk = round(probability, 2) if foreseeing and probability >= LEAST_RISK else 0.0
-            before = self._risks.get(offer, 0.0)
-            if abs(risk - before) >= RISK_STEP or (risk == 0.0 != before):
-                self._risks[offer] = risk
-                self.healer.foresee(offer, risk)
 
     # ---- the guardian -------------------------------------------------------------------------------------------
 
@@ -117,8 +105,10 @@ class Acting:
 
     # ---- living -------------------------------------------------------------------------------------------------
 
-    def reload(self, now: float) -> None:
-        """The configuration changed."""
+    def reload(self, gone: Iterable[str], now: float) -> None:
+        """The configuration changed; these offers are ``gone``."""
+        for offer in gone:
+            self.healer.foresee(offer, 0.0)
         mode = _mode(self._mesh)
         if mode != self.healer.settings.mode:
             self.healer.set_mode(mode, now)

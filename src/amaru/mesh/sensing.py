@@ -358,6 +358,7 @@ class Sensing:
         if not self._outdated:  # the plan is the one whose offers are watched
             return
         self._outdated, mesh = False, self._mesh
+        before = set(self.sense.offers)
         self.sense.set_offers(traits_of_plan(mesh.plan))
         self.intake.keep(self.sense.offers)
         self.probing.keep(self.sense.offers)
@@ -366,7 +367,7 @@ class Sensing:
         if fresh.providers != self.steadiness.providers:
             fresh.guardian = self.steadiness.guardian
             self.steadiness = fresh
-        self.acting.reload(mesh.wall())
+        self.acting.reload(before.difference(self.sense.offers), mesh.wall())
         self.steadiness.guardian.enabled = mesh.plan.config.stability.guardian
 
     async def aclose(self) -> None:
