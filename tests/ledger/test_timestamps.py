@@ -343,5 +343,8 @@ def test_roots_come_from_a_pem_file(tsa: Authority, other_tsa: Authority, tmp_pa
             read_roots(both)
         with pytest.raises(ProofError):
             parse_roots(content)
+    both.write_bytes(tsa.certificate)
+    with pytest.raises(AnchorError, match=r"both.pem: .*`openssl x509 -inform DER` makes PEM of a .cer file"):
+        read_roots(both)
     with pytest.raises(AnchorError, match=r"none.pem: cannot be read: No such file"):
         read_roots(tmp_path / "none.pem")

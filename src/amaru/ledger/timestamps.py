@@ -232,7 +232,8 @@ def parse_roots(pem: bytes) -> tuple[x509.Certificate, ...]:
             raise ValueError("too long")
         certificates = x509.load_pem_x509_certificates(pem)
     except Exception:  # as above
-        raise ProofError("holds no PEM certificates that can be read") from None
+        remedy = "; `openssl x509 -inform DER` makes PEM of a .cer file" if pem[:1] == b"\x30" else ""
+        raise ProofError(f"holds no PEM certificates that can be read{remedy}") from None
     return tuple(dict.fromkeys(certificates))
 
 
