@@ -185,18 +185,18 @@ async def test_a_reload_waits_until_who_observes_the_offers_of_before_is_done(
     async with make_world(("alpha", "beta", "gamma")) as world:
         sensing = world.mesh.sensing
         before = list(sensing.sense.offers)
-        row_of = Stopped(monkeypatch, sensing.sense.patterns, "observe")
+        observing = Stopped(monkeypatch, sensing.sense.patterns, "observe")
         world.break_("alpha", "status", status=500)
         world.break_("beta", "status", status=500)
         assert (await world.chat()).headers["x-amaru-provider"] == "gamma"
         settling = asyncio.ensure_future(sensing.settle())
-        await row_of.begun()
-        settling.cancel()  # as when a client leaves that asked for a report: the thread goes on
+        await observing.begun()
+        settling.cancel()  # as when a client that asked for a report leaves: the thread goes on
         world.reload(offers=[offer for offer in world.settings["offers"] if offer["provider"] == "alpha"])
         world.providers["alpha"].faults.clear()
         assert (await world.chat()).headers["x-amaru-provider"] == "alpha", "it serves by the new plan at once"
         assert list(sensing.sense.offers) == before
-        row_of.let_go()
+        observing.let_go()
         await sensing.settle()
         assert list(sensing.sense.offers) == ["alpha/sim", "alpha/sim-embed"]
         assert sensing.sense.view("alpha/sim", world.mesh.wall()).total >= 2
@@ -215,3 +215,19 @@ async def test_many_reloads_while_attempts_are_taken_in_lose_nothing_that_stays(
         await sensing.settle()
         assert sensing.sense.view("alpha/sim", world.mesh.wall()).total == 24
         assert (sensing.observed, sensing.lost) == (24, 0)
+
+
+async def test_neither_an_attempt_nor_a_report_raises_where_it_cannot_be_queued(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_world() as world:
+        sensing = world.mesh.sensing
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(sensing.intake, "ended", fail)
+        monkeypatch.setattr(sensing.intake, "reported", fail)
+        assert (await world.chat()).status_code == 200
+        sensing.reported(world.mesh.plan.board.offers[0], Kind.CHAT, Outcome("", 0.0, True, None))
+        assert sensing.lost == 2

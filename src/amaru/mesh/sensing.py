@@ -139,9 +139,13 @@ class Sensing:
 
     def reported(self, offer: Offer, kind: Kind, outcome: Outcome) -> None:
         """Queue what a caller reported of work that it placed itself. Never raises."""
-        if self.enabled:
+        if not self.enabled:
+            return
+        try:
             self.intake.reported(offer, kind, outcome)
             self._wake_later()
+        except Exception as error:  # as above
+            self._lose(1, error)
 
     def _wake_later(self) -> None:
         if not self._waking and len(self.intake):
