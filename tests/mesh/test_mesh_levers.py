@@ -9,9 +9,11 @@ import pytest
 from levers_world import MakeLevers, make_levers
 
 from amaru.domain import FailureKind, Kind
+from amaru.health.observation import Observation
 from amaru.mesh import levers
 from amaru.protocols.adapting import Adaptation, Rule
 from amaru.protocols.adapting_evidence import find_adaptation
+from amaru.providers.base import StreamReply
 from amaru.routing.steering import UNSTEERED, Steering
 from amaru.simulation.faults import Fault
 from amaru.simulation.profiles import INSTANT, ProviderProfile
@@ -154,6 +156,30 @@ async def test_streams_are_asked_for_as_whole_answers_and_handed_on_as_streams(
         assert b'"finish_reason":"' in got
         (received,) = world.providers["a"].received
         assert msgspec.json.decode(received.body).get("stream", False) is not steered
+
+
+async def test_streams_asked_for_as_whole_answers_teach_nothing_about_streams(make_levers: MakeLevers) -> None:
+    async with make_levers(("a",), extra={"health": {"enabled": True}}) as world:
+        told: list[Observation] = []
+        world.mesh.sensing.observers.append(told.append)
+        await world.ask(stream=True)
+        world.levers.steer("a/sim", Steering(non_stream=True))
+        execution = world.begin(stream=True, words="And now?")
+        assert isinstance(await execution.run(), StreamReply)
+        while await execution.next():
+            pass
+        execution.settle()
+        assert execution.first_token_ms is not None  # as its caller saw it
+        await world.mesh.sensing.settle()
+        streamed, whole = told
+        assert (streamed.stream, whole.stream) == (True, False)
+        assert streamed.first_token_ms is not None
+        assert (whole.ok, whole.first_token_ms) == (True, None)
+        assert whole.sample is not None
+        assert (whole.sample.shape, whole.sample.missing, whole.sample.empty) == (0, (), False)
+        health = world.mesh.plan.board.health(0, world.mesh.clock())
+        assert health.answer_ms is not None  # it is known as what it was
+        assert world.mesh.plan.board._states[0].first_token._by_bits[0]._weight == 1.0
 
 
 async def test_answers_are_read_by_an_adaptation(make_levers: MakeLevers) -> None:

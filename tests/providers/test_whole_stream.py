@@ -44,7 +44,6 @@ async def answer(exchange: Exchange) -> None:
 
 async def test_the_caller_gets_chunks_and_the_provider_never_hears_of_a_stream() -> None:
     async with peer(answer) as provider:
-        before = asyncio.get_running_loop().time()
         reply = await ask(provider, chat(stream=True, temperature=0.5, stream_options={"include_usage": True}))
         chunks = [json.loads(line[6:]) for line in (await read_all(reply)).split(b"\n\n") if line]
         assert [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]] == [
@@ -56,8 +55,7 @@ async def test_the_caller_gets_chunks_and_the_provider_never_hears_of_a_stream()
         facts = reply.facts
         assert (facts.model, facts.usage, facts.finish_reasons) == ("their-model-2024", Usage(4, 2), ("stop",))
         assert (facts.output_text, facts.output_chars, facts.bytes_received) == (["Paris."], 6, len(ANSWER))
-        assert facts.first_token_at is not None
-        assert facts.first_token_at >= before
+        assert facts.first_token_at is None  # it says nothing of how soon streams begin
         assert (reply.sent.content, reply.sent.opaque) == ("Paris.", False)
         assert reply.sample() == (reply.first, True)
         reply.close()

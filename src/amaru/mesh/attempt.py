@@ -10,6 +10,7 @@ from amaru.mesh.rescue import Ask
 from amaru.protocols.openai import BYTES_PER_TOKEN
 from amaru.protocols.prompts import prompt_of
 from amaru.providers.base import StreamReply, WholeReply
+from amaru.providers.whole_stream import WholeStreamReply
 from amaru.routing.live import Admission
 
 CALLER_LEFT = "the caller went away"
@@ -19,7 +20,7 @@ DIVERGED = "its answer did not repeat what was sent already, so it could not be 
 class OpenAttempt:
     """An attempt under way: what must be released and measured when it ends."""
 
-    __slots__ = ("admission", "ask", "begun", "ended", "load", "offer", "reply", "row", "started_at")
+    __slots__ = ("admission", "ask", "begun", "ended", "load", "offer", "reply", "row", "started_at", "whole")
 
     def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, ask: Ask, load: float) -> None:
         self.row = row
@@ -33,6 +34,13 @@ class OpenAttempt:
         self.started_at = started_at
         self.ask = ask
         self.reply: WholeReply | StreamReply | None = None
+        self.whole = False
+        """A stream is wanted, and a whole answer was asked for."""
+
+    @property
+    def streamed(self) -> bool:
+        """A stream is what was asked for, and what came if anything did: its waits are those of streams."""
+        return self.ask.request.stream and not self.whole and not isinstance(self.reply, WholeStreamReply)
 
     def bill(self, failure: Failure | None) -> Usage | None:
         """What it used, as its provider will bill it: the provider's figures where given, else counted or estimated.

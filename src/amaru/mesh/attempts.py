@@ -139,8 +139,9 @@ class Attempts:
                     alone=not self.call.request.stream or self._is_alone(candidates, attempt.row),
                 )
                 try:
-                    whole = plan.board.steering(attempt.row).non_stream
-                    reply = await plan.providers[offer.provider].call(offer, attempt.ask.request, timing, whole=whole)
+                    attempt.whole = plan.board.steering(attempt.row).non_stream
+                    provider = plan.providers[offer.provider]
+                    reply = await provider.call(offer, attempt.ask.request, timing, whole=attempt.whole)
                     break
                 except Failure as failure:
                     self._close_attempt(failure)
@@ -344,7 +345,7 @@ class Attempts:
                 failure,
                 attempt.first_token_ms(),
                 (now - attempt.started_at) * 1e3,
-                self.call.request.stream,
+                attempt.streamed,
                 tokens_used=used_tokens(usage, failure),
                 input_tokens=self.workload.input_tokens,
                 longest_gap_ms=None if gap_s is None else gap_s * 1e3,

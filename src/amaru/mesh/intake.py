@@ -17,6 +17,7 @@ from amaru.health.sample import hash_of, sample_of
 from amaru.protocols.openai import OpenAIRequest
 from amaru.protocols.prompts import prompt_of
 from amaru.providers.base import Facts, StreamReply, WholeReply
+from amaru.providers.whole_stream import WholeStreamReply
 
 MAX_WAITING = 4096
 """Attempts that wait to be looked at; more are dropped, and counted."""
@@ -101,7 +102,8 @@ class Intake:
         if not _draw(self._attempts, attempt.offer, at, MOST_PER_S, MOST_PER_S):
             self.skipped += 1
             return
-        kind, stream, input_tokens = request.kind, request.stream, request.input_tokens_estimate
+        kind, input_tokens = request.kind, request.input_tokens_estimate
+        stream = request.stream and not isinstance(reply, WholeStreamReply)
         if reply is None:
             waiting.append(Left(attempt, at, kind, stream, input_tokens, None, None, None, probe))
             return
@@ -179,7 +181,7 @@ class Intake:
 
     def _sample(self, left: Left, sampled: Sampled) -> Sample:
         prompt = prompt_of(sampled.request)
-        return sample_of(
+        sample = sample_of(
             left.kind,
             sampled.data,
             None if left.kind is Kind.EMBEDDING else sampled.texts,
@@ -188,6 +190,8 @@ class Intake:
             stream=left.stream,
             whole=sampled.whole,
         )
+        # Whole answers in the place of streams have another shape, which is no change of the provider's.
+        return sample if left.stream is sampled.request.stream else msgspec.structs.replace(sample, shape=0)
 
 
 def _draw(buckets: Buckets, offer: str, at: float, per_s: float, most: float) -> bool:

@@ -116,7 +116,7 @@ class OpenAIProvider:
         if whole and stream:
             told = await self.call(offer, as_whole(request), timing)
             assert isinstance(told, WholeReply)
-            return WholeStreamReply(told, request, asyncio.get_running_loop().time())
+            return WholeStreamReply(told, request)
         adapter = self._adapter(offer, request) if self._adaptations else None
         body = b""
         reply: OpenAIStreamReply | None = None
@@ -147,7 +147,7 @@ class OpenAIProvider:
                 asked = as_whole(request)
                 adapter = self._adapter(offer, asked) if self._adaptations else None
                 told = self._answer(adapter, offer, asked, response, body)
-                return WholeStreamReply(told, request, asyncio.get_running_loop().time())
+                return WholeStreamReply(told, request)
             return self._answer(adapter, offer, request, response, body)
         except Failure as failure:
             if adapter is not None or not self._keeps_unread(failure, offer, request.kind, response, body, reply):

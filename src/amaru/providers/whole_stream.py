@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from amaru.domain import FailureKind
 from amaru.errors import Failure
 from amaru.protocols.openai import OpenAIRequest
 from amaru.protocols.stream import Sent
 from amaru.protocols.whole_as_stream import chunks_of, sent_by
-from amaru.providers.base import MAX_SAMPLE_BYTES, Facts, StreamReply, WholeReply
+from amaru.providers.base import Facts, StreamReply, WholeReply
 
 
 class WholeStreamReply(StreamReply):
     """See ``base.StreamReply``: all its events are in ``first``, and nothing can go wrong behind them.
 
-    ``arrived_at`` is when the answer was whole, which is when the caller gets its first content.
+    Its facts and its sample are those of the whole answer: when that came says nothing of how soon streams begin.
 
     Raises
     ------
@@ -23,9 +21,9 @@ class WholeStreamReply(StreamReply):
         ``MALFORMED_BODY``: the answer holds what no chunk can.
     """
 
-    __slots__ = ("_facts", "first")
+    __slots__ = ("_whole", "first")
 
-    def __init__(self, reply: WholeReply, request: OpenAIRequest, arrived_at: float) -> None:
+    def __init__(self, reply: WholeReply, request: OpenAIRequest) -> None:
         try:
             self.first = chunks_of(request.kind, reply.body, include_usage=request.include_usage)
         except (ValueError, LookupError, RecursionError) as error:
@@ -37,18 +35,18 @@ class WholeStreamReply(StreamReply):
             )
             failure.generated_bytes = reply.facts.bytes_received  # it was generated, and is billed
             raise failure from None
-        self._facts = msgspec.structs.replace(reply.facts, first_token_at=arrived_at)
+        self._whole = reply
 
     @property
     def facts(self) -> Facts:
-        return self._facts
+        return self._whole.facts
 
     @property
     def sent(self) -> Sent:
         return sent_by(self.first)
 
     def sample(self) -> tuple[bytes, bool]:
-        return (self.first, True) if len(self.first) <= MAX_SAMPLE_BYTES else (b"", False)
+        return self._whole.sample()
 
     async def next(self) -> bytes:
         return b""

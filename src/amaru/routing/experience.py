@@ -47,9 +47,8 @@ def experience_of(
         return None
     latency_ms: float | None = None
     if failure is None:
-        latency_ms = attempt.latency_ms
-        if Capability.STREAM in workload.needs and attempt.first_token_ms is not None:
-            latency_ms = attempt.first_token_ms
+        # A stream without a first token came as a whole answer, which says nothing of how soon streams begin.
+        latency_ms = attempt.first_token_ms if Capability.STREAM in workload.needs else attempt.latency_ms
     return Experience(
         at=decided_at + (attempt.started_ms + attempt.latency_ms) * 1e-3,
         ok=failure is None,
