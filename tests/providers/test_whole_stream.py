@@ -57,7 +57,7 @@ async def test_the_caller_gets_chunks_and_the_provider_never_hears_of_a_stream()
         assert (facts.output_text, facts.output_chars, facts.bytes_received) == (["Paris."], 6, len(ANSWER))
         assert facts.first_token_at is None  # it says nothing of how soon streams begin
         assert (reply.sent.content, reply.sent.opaque) == ("Paris.", False)
-        assert reply.sample() == (reply.first, True)
+        assert reply.sample() == (ANSWER, True)
         reply.close()
         assert await reply.next() == b""
         assert json.loads(provider.exchanges[0].body) == {
