@@ -1,10 +1,11 @@
 """Watch amaru notice, name and heal what goes wrong with real (simulated) providers, live in this terminal.
 
 Three providers serve one model behind one gateway; four clients talk to it without pause. One provider after another is
-broken: the first begins to answer nothing, then one slows down bit by bit, then two fail together that share a bridge.
-Nothing here is staged: the report is the one that ``amaru health`` shows.
+broken: the first begins to answer nothing, then one slows down in one of its API's two versions, then two fail together
+that share a bridge. Nothing here is staged: the report is the one that ``amaru health`` shows, and what is done about
+each is amaru's own choice.
 
-    python examples/health_live.py            # about two minutes; Ctrl-C ends it
+    python examples/health_live.py            # about four minutes; Ctrl-C ends it
     python examples/health_live.py --quick    # half a minute, one incident, no live picture
 
 It needs nothing but amaru: no key, no network.
@@ -39,9 +40,9 @@ CONFIG = """
 version: 1
 server: {{auth: none}}
 providers:
-  anvil: {{base_url: "{anvil}", labels: {{bridge: axelar}}}}
-  birch: {{base_url: "{birch}", labels: {{bridge: axelar}}}}
-  cobalt: {{base_url: "{cobalt}", labels: {{bridge: wormhole}}}}
+  anvil: {{base_url: "{anvil}/v1", alternates: [{{base_url: "{anvil}/v2"}}], labels: {{bridge: axelar}}}}
+  birch: {{base_url: "{birch}/v1", alternates: [{{base_url: "{birch}/v2"}}], labels: {{bridge: axelar}}}}
+  cobalt: {{base_url: "{cobalt}/v1", alternates: [{{base_url: "{cobalt}/v2"}}], labels: {{bridge: wormhole}}}}
 offers:
   - {{provider: anvil, resource: sim, model: sim-model, price: {{input_usd_per_mtok: 1, output_usd_per_mtok: 2}}}}
   - {{provider: birch, resource: sim, model: sim-model, price: {{input_usd_per_mtok: 2, output_usd_per_mtok: 3}}}}
@@ -52,8 +53,10 @@ storage: {{path: demo.db}}
 """
 INCIDENTS = {
     "anvil answers nothing": {"anvil": Fault(kind="empty_text")},
-    "birch slows down": {"birch": Fault(kind="slow", factor=8.0)},
-    "anvil and birch fail together": {name: Fault(kind="status", status=500) for name in ("anvil", "birch")},
+    "birch slows down under /v1": {"birch": Fault(kind="slow", factor=8.0, version="v1")},
+    "anvil and birch fail now and then, together": {
+        name: Fault(kind="status", status=500, probability=0.3) for name in ("anvil", "birch")
+    },
 }
 """What is broken, one after another."""
 
@@ -79,14 +82,14 @@ async def talk(mesh: Mesh, client: int, stop: asyncio.Event) -> None:
 
 async def demonstrate(*, quick: bool) -> None:
     """Start everything, break it bit by bit, and show what amaru makes of it."""
-    calm_s, ill_s = (14.0, 10.0) if quick else (20.0, 20.0)
+    calm_s, ill_s, well_s = (14.0, 10.0, 0.0) if quick else (20.0, 25.0, 45.0)  # a drain lasts 40 s
     incidents = dict(list(INCIDENTS.items())[:1]) if quick else INCIDENTS
     console = Console()
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         profiles = [ProviderProfile(name=name, latency=Latency(ttft_ms=30, itl_ms=0.5)) for name in NAMES]
         providers = {one.name: await stack.enter_async_context(SimulatedProvider(one, seed=7)) for one in profiles}
-        (folder / "amaru.yaml").write_text(CONFIG.format(**{name: one.base_url for name, one in providers.items()}))
+        (folder / "amaru.yaml").write_text(CONFIG.format(**{name: one.url for name, one in providers.items()}))
         store = DecisionStore(StoreSettings(path=folder / "demo.db"))
         store.start()
         stack.push_async_callback(store.close)
@@ -120,7 +123,7 @@ async def demonstrate(*, quick: bool) -> None:
             for name in faults:
                 providers[name].faults.clear()
             if not quick:
-                await show(f"{headline}: mended", ill_s)
+                await show(f"{headline}: mended", well_s)
 
         stop.set()
         await asyncio.gather(*clients)
