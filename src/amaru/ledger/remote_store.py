@@ -10,6 +10,7 @@ cannot both commit an index.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import time
@@ -25,6 +26,8 @@ from amaru.telemetry.redaction import redact_text
 
 LEASE_S = 60.0
 _RENEW_S = LEASE_S / 3
+_SECRET_OPTION = re.compile(r"key|secret|token|password|credential|sas", re.I)
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _MOST_FRAME_BYTES = 64 * 1024 * 1024
 
 
@@ -57,7 +60,9 @@ class RemoteStore:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.shown = redact_text(url.split("?")[0])
+        self.shown = _USERINFO.sub("…@", url.split("?")[0])
+        self._secrets = [str(value) for name, value in options.items() if _SECRET_OPTION.search(name) and value]
+        self._secrets += [url] if self.shown != url else []
         try:
             fs, root = url_to_fs(url, **options)
         except Exception as error:  # each file system has errors of its own
@@ -172,7 +177,10 @@ class RemoteStore:
         return LedgerError(f"{self.shown}/{name}: cannot {what}: {self._words(error)}")
 
     def _words(self, error: Exception) -> str:
-        return redact_text(" ".join((str(error) or type(error).__name__).split())[:300])
+        words = " ".join((str(error) or type(error).__name__).split())
+        for secret in self._secrets:
+            words = words.replace(secret, "…")
+        return redact_text(words[:300])
 
 
 class RemoteJournal:
