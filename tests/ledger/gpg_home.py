@@ -41,6 +41,10 @@ class GpgHome:
         certificate = (self.folder / "openpgp-revocs.d" / f"{fingerprint}.rev").read_text()
         self.run("--import", stdin=certificate.replace("\n:-----BEGIN", "\n-----BEGIN").encode())
 
+    def end_agent(self) -> None:
+        """End the home's gpg-agent, where there is one."""
+        subprocess.run(["gpgconf", "--homedir", str(self.folder), "--kill", "all"], check=False, timeout=60)
+
     def accepts(self, data: bytes, signature: bytes) -> bool:
         """The verdict of ``gpg --verify``."""
         with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +63,9 @@ def gpg_home() -> Iterator[GpgHome]:
     """A fresh home. Its path is short, as the agent's socket lies in it."""
     folder = Path(tempfile.mkdtemp(prefix="ag-", dir="/tmp" if os.path.isdir("/tmp") else None))
     folder.chmod(0o700)
+    home = GpgHome(folder)
     try:
-        yield GpgHome(folder)
+        yield home
     finally:
-        subprocess.run(["gpgconf", "--homedir", str(folder), "--kill", "all"], check=False, timeout=60)
+        home.end_agent()
         shutil.rmtree(folder, ignore_errors=True)

@@ -51,8 +51,8 @@ def refused(bundle: bytes, words: str) -> None:
 
 def test_a_bomb_is_not_unpacked(bundle: bytes) -> None:
     members = [*members_of(bundle).items()]
-    bomb = zipped([("VERSION", b"\x00" * 200_000_000)], method=zipfile.ZIP_DEFLATED)
-    assert len(bomb) < 250_000
+    bomb = zipped([("VERSION", b"\x00" * 40_000_000)], method=zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 50_000
     refused(bomb, "VERSION is compressed")
     refused(zipped(members, method=zipfile.ZIP_DEFLATED), "is compressed")
     refused(b"PK\x03\x04" + bytes(MAX_BUNDLE_BYTES), "more than 8,388,608 is none")
@@ -169,6 +169,7 @@ def test_no_byte_of_the_file_can_be_changed(bundle: bytes, start: int, cut: int,
         refused(other, "ZIP|bundle")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(member=st.integers(0), start=st.integers(0), cut=st.integers(0, 4), instead=st.binary(max_size=4))
 def test_changed_members_packed_anew_never_say_anything_else(

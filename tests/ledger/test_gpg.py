@@ -238,3 +238,35 @@ def test_a_signing_subkey_speaks_for_its_primary_key() -> None:
         assert signed.fingerprint != primary
         with with_public_keys([gpg.public_key(signed.fingerprint)]) as stranger:
             assert stranger.verify(DATA, signed.signature).fingerprint == primary
+
+
+def test_a_passphrase_that_is_not_given_is_a_trouble_of_authentication() -> None:
+    with gpg_home() as home:
+        (home.folder / "gpg-agent.conf").write_text("pinentry-program /bin/false\n")
+        secret = ("--pinentry-mode", "loopback", "--passphrase", "a secret", "--quick-generate-key")
+        home.run(*secret, "Dave <dave@example.org>", "ed25519", "sign", "never")
+        home.end_agent()  # which remembers the passphrase
+        with pytest.raises(AnchorError, match=r"gpg made no signature: .*signing failed") as caught:
+            Gpg(home.folder).sign(DATA, "dave@example.org")
+        assert caught.value.trouble is Trouble.AUTHENTICATION
+
+
+def test_a_signature_that_has_expired_is_named(home: GpgHome, gpg: Gpg, alice: str) -> None:
+    with gpg_home() as old:
+        old.make_key("Old <old@example.org>", at="20200101T000000!")
+        options = ("--faked-system-time", "20200601T000000!", "--default-sig-expire", "1d")
+        signature = old.run(*options, "--armor", "--detach-sign", "--output", "-", stdin=DATA).stdout
+        with pytest.raises(ProofError, match=r"the GPG signature by .*Old <old@example.org> has expired"):
+            Gpg(old.folder).verify(DATA, signature)
+
+
+def test_a_key_that_is_not_there_cannot_be_given_away(gpg: Gpg) -> None:
+    with pytest.raises(AnchorError, match="cannot export the key FFFF"):
+        gpg.public_key("F" * 40)
+
+
+def test_what_is_no_program_or_no_key_at_all_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnchorError, match="cannot be run"):
+        Gpg(program=str(tmp_path)).sign(DATA)
+    with pytest.raises(ProofError, match="bytes; more than"), with_public_keys([bytes(1024 * 1024 + 1)]):
+        pass
