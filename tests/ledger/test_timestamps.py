@@ -348,3 +348,14 @@ def test_roots_come_from_a_pem_file(tsa: Authority, other_tsa: Authority, tmp_pa
         read_roots(both)
     with pytest.raises(AnchorError, match=r"none.pem: cannot be read: No such file"):
         read_roots(tmp_path / "none.pem")
+
+
+def test_a_stamp_without_its_certificate_is_of_no_use_offline_as_with_openssl(tsa: Authority, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(DATA)
+    openssl("ts", "-query", "-data", tmp_path / "data", "-sha256", "-out", tmp_path / "bare.tsq")
+    bare = tsa.reply((tmp_path / "bare.tsq").read_bytes())
+    assert not openssl_accepts(bare, DATA, tsa.roots, tmp_path)
+    with pytest.raises(ProofError, match="does not hold the certificate of its signer"):
+        verify_timestamp(bare, DATA, read_roots(tsa.roots), at=None)
+    with pytest.raises(ProofError, match="more than 65,536 is none"):
+        read_timestamp(bytes(65_537))
