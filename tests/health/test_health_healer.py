@@ -12,6 +12,7 @@ from amaru.health.healing import HealingKind, SelfHealingAction
 from amaru.health.healing_settings import Veto
 from amaru.health.observation import Sample
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.health.trial import BEGINS
 from amaru.protocols.adapting import Adaptation, Rule
 from amaru.routing.steering import Steering
 
@@ -555,15 +556,16 @@ def test_what_was_foreseen_fades_while_nobody_asks_the_offer_which_is_on_trial_t
     one.foresee("a/m", 0.8)
     assert levers.all_steered() == {"a/m": Steering(risk=0.8)}
     one.look([], AT + 5.0)
-    assert levers.all_steered() == {"a/m": Steering(risk=0.4, at_once=1.0)}
+    assert levers.all_steered() == {"a/m": msgspec.structs.replace(BEGINS, risk=0.4)}
     one.look([], AT + 60.0)
-    assert levers.all_steered() == {"a/m": Steering(at_once=1.0)}
+    assert levers.all_steered() == {"a/m": BEGINS}
     one.observe(seen("a/m", AT + 61.0, ok=False))
     one.look([], AT + 61.0)
-    assert levers.steered["a/m"] == Steering(risk=0.8, at_once=1.0)
+    assert (levers.steered["a/m"].risk, levers.steered["a/m"].at_once) == (0.8, 1.0)
+    assert levers.steered["a/m"].look_s > 3.0 * BEGINS.look_s  # whoever looks again waits in vain, most likely
     one.foresee("a/m", 0.0)  # silence alone ends no trial
     one.look([], AT + 63.0)
-    assert levers.steered["a/m"] == Steering(at_once=1.0)
+    assert (levers.steered["a/m"].risk, levers.steered["a/m"].at_once) == (0.0, 1.0)
     for tick in range(15):
         one.observe(seen("a/m", AT + 64.0 + tick))
     one.look([], AT + 79.0)

@@ -13,11 +13,11 @@ from amaru.health.healer import Healer
 from amaru.health.healing import HealingKind
 from amaru.health.healing_effects import Sums
 from amaru.health.pattern_types import InfrastructurePattern, PatternKind
-from amaru.health.trial import Trial
+from amaru.health.trial import BEGINS, Trial
 from amaru.routing.steering import Steering
 
 USUAL = Sums(attempts=200.0, worth=199.0, answers=199.0, log_ms=199.0 * 4.6)
-ONE_AT_ONCE = Steering(at_once=1.0)
+ONE_AT_ONCE = BEGINS
 
 
 def mesh(*more: str) -> FakeLevers:
@@ -129,7 +129,7 @@ def test_what_its_answers_do_not_show_keeps_it_at_a_few_at_once_until_it_is_over
     for number in range(1, 25):
         one.observe(seen("a/m", ends + number))
         one.look([], ends + number)
-    assert levers.all_steered() == {"a/m": Steering(at_once=4.0)}
+    assert levers.steered["a/m"].at_once == 4.0
     for number in range(25, 40):
         one.observe(seen("a/m", ends + number))
         one.look([], ends + number)

@@ -264,6 +264,21 @@ def test_limits_on_waiting_take_the_steering_within_the_configured_ones() -> Non
     assert on.limits_s(0, 100, NOW) == before
 
 
+def test_an_offer_that_nobody_prefers_is_looked_at_now_and_then_but_never_twice_at_a_time() -> None:
+    on = board(offer("a"), offer("b"))
+    assert not on.probe_due(0, NOW)
+    on.steer(0, Steering(look_s=5.0, risk=0.9))
+    assert on.probe_due(0, NOW)
+    admission = on.admit(0, 100.0, NOW)
+    assert admission is not None
+    assert not on.probe_due(0, NOW + 6.0)
+    on.release(admission)
+    assert not on.probe_due(0, NOW + 4.0)
+    assert on.probe_due(0, NOW + 5.0)
+    on.steer(0, UNSTEERED)
+    assert not on.probe_due(0, NOW + 5.0)
+
+
 def test_a_reload_carries_the_steering_on_under_the_new_configuration() -> None:
     old = pair()
     steering = Steering(drained=True, breaker_failures=2, concurrency=3.0)

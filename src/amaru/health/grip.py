@@ -33,6 +33,7 @@ _STRICTEST: dict[str, Callable[[Any], Any]] = {  # Any: values of a field, of it
     "weight": _product,
     "risk": max,
     "at_once": min,
+    "look_s": max,
     "concurrency": min,
     "patience": min,
     "first_token_ms": min,

@@ -17,7 +17,7 @@ from amaru.health.healing_runs import Running, Runs
 from amaru.health.healing_settings import COMING_BACK, MASKING, RESTORING, HealerSettings
 from amaru.health.moves import Move, Moves
 from amaru.health.pattern_types import InfrastructurePattern
-from amaru.health.trial import AT_ONCE, MANY
+from amaru.health.trial import AT_ONCE, BEGINS, MANY
 from amaru.routing.steering import UNSTEERED, Steering
 
 LONGEST_TRIAL_S = 300.0
@@ -60,7 +60,7 @@ class Returns:
             lasts_s = len(RESTORING) * self._step_s if recovered else LONGEST_TRIAL_S
             reason = f"after {action.kind}: {why}"
             back = action_of(HealingKind.RESTORE, action.pattern, offers, now, lasts_s, reason=reason)
-            layers = _eased(offers, 0) if recovered else dict.fromkeys(offers, Steering(at_once=AT_ONCE[0]))
+            layers = _eased(offers, 0) if recovered else dict.fromkeys(offers, BEGINS)
             after = Running(back, Move(layers), running.about, running.provider, lasts_s, measured=True)
             if not recovered:
                 after.after, after.in_vain = running, in_vain

@@ -18,7 +18,7 @@ from amaru.health.observation import Observation
 from amaru.health.pattern_types import InfrastructurePattern
 from amaru.health.trial import Trial
 from amaru.protocols.adapting import Adaptation
-from amaru.routing.steering import Steering
+from amaru.routing.steering import UNSTEERED, Steering
 
 KEPT_ACTIONS = 500
 MOST_PAST = 10_000
@@ -185,9 +185,10 @@ class Runs:
         for offer in offers:
             layers = [one.move.layers[offer] for one in self.by_id.values() if offer in one.move.layers]
             trial = self._on_trial.get(offer)
-            risk, at_once = self._risks.get(offer, 0.0), None if trial is None else trial.at_once
-            if risk > 0.0 or at_once is not None:
-                layers.append(Steering(risk=risk, at_once=at_once))
+            if (risk := self._risks.get(offer, 0.0)) > 0.0:
+                layers.append(Steering(risk=risk))
+            if trial is not None and (layer := trial.layer()) != UNSTEERED:
+                layers.append(layer)
             self._grip.lay(offer, layers)
 
     def lay_all(self) -> None:
@@ -260,10 +261,7 @@ class Runs:
 
     def follow_trials(self, running: Running, *, most: float | None = None) -> None:
         """Let its offers serve as many requests at once as their trials allow by now, and no more than ``most``."""
-        layers = {}
-        for offer, trial in self.trials_of(running).items():
-            at_once = trial.at_once
-            layers[offer] = Steering(at_once=most if at_once is None else at_once)
+        layers = {offer: trial.layer(most) for offer, trial in self.trials_of(running).items()}
         if layers != running.move.layers:
             self.relay(running, layers)
 

@@ -14,11 +14,18 @@ import math
 
 from amaru.health.healing_effects import Sums, began_at, log_ms_of, worth_of
 from amaru.health.observation import Observation
+from amaru.routing.steering import UNSTEERED, Steering
 
 ENOUGH = 3.0
 """Evidence, in nats, on which an offer counts as well or ill: odds of 20."""
 AT_ONCE = (1.0, 2.0, 4.0)
 """Requests at once: in the beginning, with a third of the evidence, and with two thirds."""
+LOOK_S = 5.0
+"""How long an offer of which nothing is known yet may go unasked; twice that with each nat that it looks ill."""
+PATIENCE = 0.5
+"""Share of the learned limits for which whoever tries it waits, before another takes over."""
+BEGINS = Steering(at_once=AT_ONCE[0], look_s=LOOK_S, patience=PATIENCE)
+"""How every trial begins."""
 WORSE = 1.0 / 3.0
 """Share of the attempts that usually come to a good end which an ill offer loses."""
 LEAST_LOST, MOST_LOST = 0.02, 0.6
@@ -100,6 +107,13 @@ class Trial:
         return self.evidence <= -ENOUGH or (self._answers >= 2 * FEW and self._slowness > SLOW)
 
     @property
+    def look_s(self) -> float:
+        """How long it may go unasked: an offer that nobody prefers is looked at all the same, the more often the better
+        it looks. Whoever looks at an ill one waits in vain, or gets a poor answer."""
+        evidence = min(self.evidence, 0.0) if self.is_slow else self.evidence
+        return float(LOOK_S * 2.0**-evidence)
+
+    @property
     def at_once(self) -> float | None:
         """Requests that it may serve at once; ``None``: as many as come."""
         if self._free:
@@ -108,3 +122,8 @@ class Trial:
             return AT_ONCE[0]
         third = ENOUGH / len(AT_ONCE)
         return AT_ONCE[min(max(int(self.evidence / third), 0), len(AT_ONCE) - 1)]
+
+    def layer(self, most: float | None = None) -> Steering:
+        """How its offer is steered meanwhile. ``most``: requests at once also where it is shown to be well."""
+        at_once = most if self.at_once is None else self.at_once
+        return UNSTEERED if at_once is None else Steering(at_once=at_once, look_s=self.look_s, patience=PATIENCE)

@@ -60,6 +60,8 @@ def steering_in_words(steering: Steering) -> list[str]:
         said.append(f"risk {steering.risk:.2f}")
     if steering.at_once is not None:
         said.append(f"{steering.at_once:.0f} at once, and what no other can take")
+    if steering.look_s is not None:
+        said.append(f"looked at after {steering.look_s:.0f} s")
     if steering.concurrency is not None:
         said.append(f"at most {steering.concurrency:.0f} at once")
     if steering.patience < 1.0:

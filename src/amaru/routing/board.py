@@ -234,9 +234,11 @@ class Board:
     def probe_due(self, row: int, now_s: float) -> bool:
         """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
 
-        Its breaker is open and would let a probe through; or its last attempt failed, and nobody has asked it since.
+        Its breaker is open and would let a probe through; or its last attempt failed, and nobody has asked it since; or
+        whoever steers it wants it looked at.
         """
-        return self._states[row].breaker.due_at <= now_s
+        state = self._states[row]
+        return state.breaker.due_at <= now_s or state.look_due(now_s)
 
     def last_resorts(self, rows: Iterable[int], now_s: float) -> list[int]:
         """Those of ``rows``, all kept away by their breakers, that still serve some requests; the best first.

@@ -90,8 +90,9 @@ class LiveState:
     """One offer's breaker, throttle, places, limits, moving averages and patience, and how it is steered."""
 
     __slots__ = (
-        "__weakref__", "_admitted", "_configured", "_fell_midway", "_rng", "_throttled_at", "_throttles", "base",
-        "breaker", "first_token", "idle", "prefill_refused", "recoveries", "slab", "slot", "steering",
+        "__weakref__", "_admitted", "_configured", "_fell_midway", "_rng", "_throttled_at", "_throttles",
+        "asked_at", "base", "breaker", "first_token", "idle", "look_at", "prefill_refused", "recoveries", "slab",
+        "slot", "steering",
     )  # fmt: skip
 
     def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> None:
@@ -101,6 +102,10 @@ class LiveState:
         self.breaker = Breaker(settings, rng)
         self.first_token = Patience(patience.least_first_token_s, patience.first_token_s)
         self.idle = Patience(patience.least_idle_s, patience.idle_s)
+        self.asked_at = -math.inf
+        """Instant of its last admission."""
+        self.look_at = math.inf
+        """From then on a request is to try it first, where nothing is under way there."""
         self.prefill_refused = False
         """It was asked to continue an assistant message, and would not."""
         self.recoveries = 0
@@ -150,6 +155,9 @@ class LiveState:
         if self.breaker.state is State.HALF_OPEN:
             self._mirror_breaker()
         self._admitted += 1
+        self.asked_at = now_s
+        if self.look_at < math.inf:
+            self.look_at = self._look_at()
         return Admission(self, row, ticket, place, tokens, now_s)
 
     def release(self, admission: Admission) -> None:
@@ -255,6 +263,7 @@ class LiveState:
     def steer(self, steering: Steering) -> Steering:
         """See ``Board.steer``."""
         before, self.steering = self.steering, steering
+        self.look_at = self._look_at()
         cells, base = self.slab.cells, self.base
         cells[base + k.DRAINED_FROM] = steering.drained_from
         cells[base + k.CARE] = steering.care
@@ -265,6 +274,14 @@ class LiveState:
             self.breaker.configure(settings)
         self.slab.notify()  # it may let in who waits
         return before
+
+    def look_due(self, now_s: float) -> bool:
+        """Whether whoever steers it wants it tried now."""
+        return self.look_at <= now_s and self._admitted == 0
+
+    def _look_at(self) -> float:
+        look_s = self.steering.look_s
+        return math.inf if look_s is None else self.asked_at + look_s
 
     def most_at_once(self, offer: Sequence[float]) -> float:
         """Requests, or GPU-hours, that may be under way; ``offer`` is the offer's row of ``static``."""

@@ -23,6 +23,9 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """It serves only what no other offer can take now."""
     at_once: float | None = None
     """Requests (or GPU-hours) at once, at least 1, beyond which it is as if drained: nobody is turned away by it."""
+    look_s: float | None = None
+    """Where nobody was sent to it for so many seconds, and nothing is under way there, one request tries it first
+    wherever it ranks, if another offer could take over: else nobody would see that it is well."""
     weight: float = 1.0
     """In [0, 1]: its score counts so much."""
     risk: float = 0.0
@@ -64,6 +67,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             ("first_token_ms", self.first_token_ms),
             ("idle_ms", self.idle_ms),
             ("cool_down_s", self.cool_down_s),
+            ("look_s", self.look_s),
         ):
             if limit is not None and not limit > 0.0:
                 raise ValueError(f"the {name} of a steering is more than 0, not {limit}")
