@@ -14,6 +14,8 @@ from amaru.readiness.markdown import seconds, share, table
 from amaru.readiness.measuring import Sample, quantiles
 from amaru.readiness.player import Lane
 
+SLOW_S = 2.0
+"""A first token after this is one that callers notice."""
 LATE_S = 20.0
 """After its end an incident may still be named: what was under way ends late."""
 
@@ -128,7 +130,9 @@ def _served(played: Sequence[Played]) -> str:
     rows.append(_row("the calm after each", played, after, judge))
     lanes = played[0].lanes
     columns = [
-        f"{what}, {lane.name}" for what in ("served", "first token p99", "first token p90", "utility") for lane in lanes
+        f"{what}, {lane.name}"
+        for what in ("served", "first token p99", f"first token after {SLOW_S:g} s", "utility")
+        for lane in lanes
     ]
     return table(("while", "requests", *columns), rows)
 
@@ -151,7 +155,7 @@ def _row(
         f"{len(within[0]):,}",
         *(share(sum(useful(sample) for sample in samples) / max(len(samples), 1)) for samples in within),
         *(seconds(quantiles(one).p99) for one in times),
-        *(seconds(_p90(one)) for one in times),
+        *(share(sum(time > SLOW_S for time in one) / max(len(one), 1)) for one in times),
         *(f"{statistics.fmean([judge.utility(s) * useful(s) for s in samples] or [0.0]):.3f}" for samples in within),
     ]
 
@@ -159,10 +163,6 @@ def _row(
 def useful(sample: Sample) -> bool:
     """A whole answer that says something."""
     return sample.ok and sample.content_events > 0
-
-
-def _p90(ordered: Sequence[float]) -> float:
-    return ordered[min(int(0.9 * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
 
 
 def _healed(played: Sequence[Played]) -> str:

@@ -22,7 +22,7 @@ CALM_S = 75.0
 PAIR = ("cobalt", "ember")
 """Those that the rules prefer: of a provider that nobody asks, live traffic shows nothing. They stand in one region, so
 that there is something that they share."""
-CAPACITIES = {"anvil": 18, "cobalt": 16, "ember": 14, "garnet": 14}
+CAPACITIES = {"anvil": 24, "cobalt": 22, "ember": 18, "garnet": 18}
 """Requests at once, for some 15 of them under way, and twice as many at times."""
 
 DEGRADATION, API_CHANGE, RESONANCE, RECOVERY = "degradation", "api_change", "resonance", "recovery"

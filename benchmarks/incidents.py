@@ -9,7 +9,7 @@ The meshes run at the same time, and each begins with another incident at anothe
 
 An incident is *found* where amaru names its pattern for a provider that was struck, between its beginning and its end
 and `LATE_S` more. Whatever is named that is not true of an incident counts against precision. *Served* is the share of
-requests that got a whole answer that says something, while the incident lasted; p99 and p90 are of its first token.
+requests that got a whole answer that says something, while the incident lasted; times are those of its first token.
 
 What is rare (false alarms in days of calm) and what needs many incidents (calibration) is in `incident_patterns.py`,
 which needs no network.
