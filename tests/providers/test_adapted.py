@@ -222,6 +222,27 @@ async def test_an_answer_that_can_be_read_but_lacks_something_is_kept_too(body: 
         assert rule in found.words
 
 
+async def test_what_an_adaptation_leaves_unread_is_kept_as_it_came() -> None:
+    bodies = [WORDLESS.replace(b"finish_reason", b"stop_reason"), b'{"outputs":"an unknown shape"}']
+
+    async def script(exchange: Exchange) -> None:
+        exchange.answer(200, bodies[len(provider.exchanges) > 1])
+
+    async with peer(script) as provider:
+        words = Adaptation((Rule(Kind.CHAT, False, "choices[].message.content", "text"),))
+        provider.provider.adapt(OFFER.id, words)
+        await provider.call(chat())
+        (kept,) = provider.provider.unread(OFFER.id)
+        assert kept.body == bodies[0]
+        found = find_adaptation(kept.kind, kept.body, stream=kept.stream)
+        assert found is not None
+        assert "choices[].stop_reason read as finish_reason" in found.words
+        with pytest.raises(Failure):
+            await provider.call(chat())
+        (kept,) = provider.provider.unread(OFFER.id)
+        assert kept.body == bodies[1]
+
+
 @pytest.mark.parametrize(
     ("parts", "rule"),
     [

@@ -38,7 +38,8 @@ from amaru.routing.steering import UNSTEERED, Steering
 MADE_WORSE = -0.1
 """Effect below which a healing ends at once."""
 MEASURE_EVERY_S = 5.0
-"""How often it is looked at whether that is so: it reads through all that its pools did."""
+"""How often it is looked at whether that is so: it reads through all that its pools did. How often an adaptation is
+widened."""
 _ORDERABLE = frozenset(HealingKind) - {HealingKind.RESTORE}
 
 
@@ -63,6 +64,7 @@ class Healer:
         self._runs = Runs(levers)
         self._patterns: dict[str, InfrastructurePattern] = {}
         self._choice = Choice(settings, Bandit(rng), self._moves, self._tallies, self._runs)
+        self._widen_at = 0.0
         self._returns = Returns(settings, self._moves, self._choice, self._runs, self._patterns)
 
     # ---- what is told -------------------------------------------------------------------------------------------
@@ -96,6 +98,8 @@ class Healer:
         for running in list(self._runs.by_id.values()):
             if running.action.id in self._runs.by_id:
                 self._attend(running, now, over)
+        if now >= self._widen_at:
+            self._widen_at = now + MEASURE_EVERY_S
         self._keep_within_bounds(now)
         if self.settings.mode != "off":
             for pattern in list(self._patterns.values()):
@@ -141,12 +145,35 @@ class Healer:
             self._measure(running, now)
             if action.id not in self._runs.by_id:
                 return
+        if action.kind is HealingKind.ADAPT and now >= self._widen_at:
+            self._widen(running)
         if action.until is None:
             return
         if action.pattern in over and action.kind not in MASKING:
             self._returns.begin(running, now, "the trouble is over", recovered=True)
         elif now >= action.until and not self._is_needed(running, now):
             self._returns.begin(running, now, "its time is up")
+
+    def _widen(self, running: Running) -> None:
+        """Read what else of the pattern's answers cannot be read: streams too, say, or those of another offer."""
+        about, move = self._patterns.get(running.action.pattern), running.move
+        wider = None if about is None else self._moves.move(HealingKind.ADAPT, about)
+        if wider is None or not running.action.applied:
+            return
+        changed = dict(running.action.changed)
+        for offer, adaptation in wider.adaptations.items():
+            ours, adapted = move.adaptations.get(offer), self._levers.adapted(offer)
+            if adaptation != ours and ours == (None if adapted is None else adapted.adaptation):
+                before = self._levers.adapt(offer, adaptation)
+                running.adaptations.setdefault(offer, before)
+                changed[f"{offer} adaptation"] = "; ".join(adaptation.words)
+                move = Move({**move.layers, offer: Steering(adapted=True)}, {**move.adaptations, offer: adaptation})
+        if move is running.move:
+            return
+        running.move = move
+        running.action = msgspec.structs.replace(running.action, offers=move.offers, changed=changed)
+        self._runs.relay(running, move.layers)
+        self._runs.tell(running.action)
 
     def _is_needed(self, running: Running, now: float) -> bool:
         """An adaptation without which answers cannot be read yet goes on for as long again."""

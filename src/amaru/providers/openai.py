@@ -150,7 +150,9 @@ class OpenAIProvider:
                 return WholeStreamReply(told, request)
             return self._answer(adapter, offer, request, response, body)
         except Failure as failure:
-            if adapter is not None or not self._keeps_unread(failure, offer, request.kind, response, body, reply):
+            # Of a stream that is adapted already, what came is no longer there as it came.
+            is_gone = adapter is not None and reply is not None
+            if is_gone or not self._keeps_unread(failure, offer, request.kind, response, body, reply):
                 response.close()
             cut_short = reply is None and failure.kind is FailureKind.STREAM_CUT
             raised = _cut_short(response) if cut_short else failure
@@ -165,10 +167,13 @@ class OpenAIProvider:
     def _answer(
         self, adapter: Adapter | None, offer: Offer, request: OpenAIRequest, response: HttpResponse, body: bytes
     ) -> WholeReply:
-        if adapter is not None:
-            return self._adapted(adapter, offer, request, response, body)
-        answer = self._whole(request.kind, response, body)
-        if _lacks(answer.facts, request.kind):
+        if adapter is None:
+            answer = self._whole(request.kind, response, body)
+            lacks = answer.facts.usage is None or _lacks(answer.facts, request.kind)
+        else:
+            answer = self._adapted(adapter, offer, request, response, body)
+            lacks = _lacks(answer.facts, request.kind)  # usage is counted where an adaptation finds none
+        if lacks:
             self._unread.keep(offer.id, request.kind, body)
         return answer
 
@@ -250,9 +255,7 @@ class OpenAIProvider:
 
 
 def _lacks(facts: Facts, kind: Kind) -> bool:
-    """Whether a whole answer lacks what every answer has: under another name, perhaps."""
-    if facts.usage is None:
-        return True
+    """Whether a whole answer lacks words, or why they end: they may stand there under another name."""
     return kind is not Kind.EMBEDDING and not (facts.output_text and facts.finish_reasons)
 
 
