@@ -33,6 +33,16 @@ def test_without_experience_the_defaults_decide_and_everything_is_tried_sometime
     assert len(counts) >= 5
 
 
+def test_where_little_is_at_stake_nothing_is_done_now_and_then_to_measure_the_others_against() -> None:
+    one = bandit()
+    for kind in ALL:
+        one.learn("degradation", "errors", "p", kind, -1.0 if kind is HealingKind.NOTHING else 1.0)
+    drawn = [one.choose("degradation", "errors", "p", ALL, control=True) for _ in range(2_000)]
+    assert 0.06 < drawn.count(HealingKind.NOTHING) / 2_000 < 0.10
+    forbidden = [kind for kind in ALL if kind is not HealingKind.NOTHING]
+    assert all(one.choose("degradation", "errors", "p", forbidden, control=True) in forbidden for _ in range(200))
+
+
 def test_what_a_pattern_suggests_is_likelier() -> None:
     plain, suggested = bandit(), bandit()
     without = sum(plain.choose("degradation", "errors", "p", ALL) is HealingKind.RETRY for _ in range(1_000))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
 
@@ -28,6 +28,9 @@ TRANSFER = 6.0
 KEPT = 0.98
 SUGGESTED = 0.08
 """Added to the default of a healing that the pattern itself suggests."""
+CONTROL = 0.08
+"""Share of the choices in which nothing is done, whatever is believed, where that may be: without them nobody would
+know what a healing adds to what comes about by itself."""
 MOST_KEYS = 2_000
 """Patterns and providers that are known; of more, those that were met longest ago are forgotten."""
 
@@ -99,9 +102,21 @@ class Bandit:
         """By ``pattern|family|provider`` and, of all providers, ``pattern|family|``; then by healing. Newest last."""
 
     def choose(
-        self, pattern: str, cause: str, provider: str, allowed: Iterable[HealingKind], suggested: str | None = None
+        self,
+        pattern: str,
+        cause: str,
+        provider: str,
+        allowed: Collection[HealingKind],
+        suggested: str | None = None,
+        *,
+        control: bool = False,
     ) -> HealingKind:
-        """One of ``allowed``, drawn by its promise; ``NOTHING`` where none is."""
+        """One of ``allowed``, drawn by its promise; ``NOTHING`` where none is.
+
+        ``control``: so little is at stake that nothing may be done in ``CONTROL`` of the choices, to learn from.
+        """
+        if control and HealingKind.NOTHING in allowed and self._rng.random() < CONTROL:
+            return HealingKind.NOTHING
         best, most = HealingKind.NOTHING, -math.inf
         for kind in allowed:
             mean, sd = self.belief(pattern, cause, provider, kind, suggested)

@@ -15,7 +15,7 @@ from amaru.health.healing_runs import Running, Runs
 from amaru.health.healing_settings import KEEPING_OUT, MASKING, HealerSettings, Veto, duration_s
 from amaru.health.moves import Move, Moves
 from amaru.health.observation import Observation
-from amaru.health.pattern_types import InfrastructurePattern
+from amaru.health.pattern_types import Impact, InfrastructurePattern
 from amaru.health.trial import MANY, Trial
 
 _HIDDEN = ("coherence", "shape", "status")
@@ -64,7 +64,8 @@ class Choice:
         if not moves or (set(moves) == {HealingKind.NOTHING} and all(map(self._moves.kept_away, pattern.offers))):
             return None
         provider = pattern.providers[0] if len(pattern.providers) == 1 else pattern.cause
-        kind = self.bandit.choose(pattern.kind, pattern.cause, provider, moves, pattern.suggested)
+        little = pattern.impact in (Impact.MINOR, Impact.MODERATE)
+        kind = self.bandit.choose(pattern.kind, pattern.cause, provider, moves, pattern.suggested, control=little)
         if kind is HealingKind.NOTHING:
             self._watched.add(pattern.id)
         move = moves[kind]
