@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 from amaru.errors import LedgerBusy, LedgerError
 from amaru.ledger.journal import FileJournal, Journal, sync_path, write_fully
+
+_FLUSHERS = 8
 
 
 class TileStore(Protocol):
@@ -122,18 +125,25 @@ class FolderStore:
         self._folders[folder] = None
 
     def sync(self) -> None:
-        for what in (self._unsynced, self._folders):
-            for path in list(what):
-                try:
-                    sync_path(path)
-                except FileNotFoundError:
-                    pass  # deleted since
-                except OSError as error:
-                    # What the kernel failed to write it may since take for written: it has to be written again.
-                    raise self._failed("make durable", path.removeprefix(f"{self._root}/"), error) from None
+        # The kernel flushes what several threads ask for in one go, where it would wait for the disk file by file.
+        with ThreadPoolExecutor(_FLUSHERS) as pool:
+            for what in (self._unsynced, self._folders):
+                for problem in pool.map(self._sync, list(what)):
+                    if problem is not None:
+                        # What the kernel failed to write it may since take for written: it has to be written again.
+                        raise problem
         self._unsynced.clear()
         self._unsynced_bytes = 0
         self._folders.clear()
+
+    def _sync(self, path: str) -> LedgerError | None:
+        try:
+            sync_path(path)
+        except FileNotFoundError:
+            pass  # deleted since
+        except OSError as error:
+            return self._failed("make durable", path.removeprefix(f"{self._root}/"), error)
+        return None
 
     def forget(self, name: str) -> None:
         self._unsynced_bytes -= self._unsynced.pop(f"{self._root}/{name}", 0)
