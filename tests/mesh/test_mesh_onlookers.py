@@ -33,8 +33,7 @@ async def test_each_is_told_everything_in_order_beside_the_loop() -> None:
         lambda one: told.append(("second", one.at, threading.current_thread())),
     )
     for number in range(3):
-        made.tell(seen(number))
-        made.go_on()
+        made.tell([seen(number)])
     await made.settle()
     assert [(name, at) for name, at, _ in told] == [
         (name, float(number)) for number in range(3) for name in ("first", "second")
@@ -52,9 +51,7 @@ async def test_one_that_raises_keeps_nothing_from_the_others() -> None:
         raise error
 
     made, losses = onlookers_of(fail, lambda one: told.append(one.at))
-    made.tell(seen(1))
-    made.tell(seen(2))
-    made.go_on()
+    made.tell([seen(1), seen(2)])
     await made.settle()
     assert told == [1.0, 2.0]
     assert losses == [(2, error)]
@@ -71,13 +68,12 @@ async def test_what_one_is_too_slow_for_is_dropped_and_counted(monkeypatch: pyte
         assert go_on.wait(10.0)
 
     made, losses = onlookers_of(hang)
-    made.tell(seen(0))
-    made.go_on()
+    made.tell([seen(0)])
     assert await asyncio.to_thread(begun.wait, 10.0)
-    for number in range(1, 8):
-        made.tell(seen(number))
-        made.go_on()
-    assert losses == [(1, None)] * 4
+    made.tell([seen(1), seen(2)])
+    made.tell([seen(number) for number in range(3, 8)])
+    made.tell([seen(8)])
+    assert losses == [(4, None), (1, None)]
     assert told == [0.0]
     go_on.set()
     await made.settle()
@@ -87,10 +83,10 @@ async def test_what_one_is_too_slow_for_is_dropped_and_counted(monkeypatch: pyte
 
 async def test_nothing_is_kept_where_nobody_observes() -> None:
     made, losses = onlookers_of()
-    made.tell(seen(1))
+    made.tell([seen(1)])
     told: list[float] = []
     made.observers.append(lambda one: told.append(one.at))
-    made.go_on()
+    made.tell([])
     await made.settle()
     assert (told, losses) == ([], [])
     made.close()

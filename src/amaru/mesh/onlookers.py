@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from amaru.health.observation import Observation
@@ -38,15 +38,17 @@ class Onlookers:
         self._thread: ThreadPoolExecutor | None = None
         self._telling: asyncio.Future[tuple[int, Exception | None]] | None = None
 
-    def tell(self, observation: Observation) -> None:
-        """Have them told of it once ``go_on`` is called; never waits."""
-        if self.observers:
-            if self._batch + len(self._untold) < MAX_UNTOLD:
-                self._untold.append(observation)
-            else:
-                self._lost(1, None)
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Have them told of these, after what waits already; never waits."""
+        if not self.observers:
+            return
+        room = max(MAX_UNTOLD - self._batch - len(self._untold), 0)
+        self._untold += observations[:room]
+        if len(observations) > room:
+            self._lost(len(observations) - room, None)
+        self._go_on()
 
-    def go_on(self) -> None:
+    def _go_on(self) -> None:
         """Have what waits told, unless they are being told something: it comes next then."""
         if not self._untold or self._telling is not None:
             return
@@ -64,7 +66,7 @@ class Onlookers:
             count, error = telling.result()
             if count:
                 self._lost(count, error)
-            self.go_on()
+            self._go_on()
 
     async def settle(self) -> None:
         """Wait until they were told all that waits now."""

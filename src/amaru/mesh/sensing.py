@@ -166,9 +166,7 @@ class Sensing:
         """Take in what is queued by now; what comes meanwhile waits, so that a look comes too."""
         waiting = self.intake.take()
         while waiting:
-            for observation in await self._aside.run(lambda: self._observe(waiting)):
-                self.onlookers.tell(observation)
-            self.onlookers.go_on()
+            self.onlookers.tell(await self._aside.run(lambda: self._observe(waiting)))
             if self._aside.on_loop:
                 await asyncio.sleep(0)
 
