@@ -143,7 +143,7 @@ def test_what_did_not_help_gives_way_to_another_healing() -> None:
     assert news[0].kind is HealingKind.RETRY
     assert news[0].ended == "it did not help"
     assert news[1].kind is not HealingKind.RETRY
-    assert levers.steered["a/m"].retry_again
+    assert levers.steered["a/m"].backoff == 1.0
 
 
 def test_where_routing_had_helped_already_a_healing_stays_and_teaches_nothing() -> None:

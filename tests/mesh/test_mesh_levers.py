@@ -14,6 +14,7 @@ from amaru.mesh import levers
 from amaru.protocols.adapting import Adaptation, Rule
 from amaru.protocols.adapting_evidence import find_adaptation
 from amaru.providers.base import StreamReply
+from amaru.routing.retries import BACKOFF_S
 from amaru.routing.steering import UNSTEERED, Steering
 from amaru.simulation.faults import Fault
 from amaru.simulation.profiles import INSTANT, ProviderProfile
@@ -134,14 +135,36 @@ async def test_a_steered_breaker_opens_sooner_and_stays_open_longer(make_levers:
         assert health.free_in_s > 250.0
 
 
-async def test_the_same_offer_is_not_asked_twice_where_that_is_steered(make_levers: MakeLevers) -> None:
+async def test_the_same_offer_is_asked_twice_as_seldom_as_that_is_steered(make_levers: MakeLevers) -> None:
     async with make_levers() as world:
         world.providers["a"].faults.add(Fault(kind="status", status=500))
         await world.ask()
         assert world.providers["a"].requests == 2
-        world.levers.steer("a/sim", Steering(retry_again=False))
+        world.levers.steer("a/sim", Steering(retry_ratio=0.0, breaker_failures=100))
         await world.ask()
         assert world.providers["a"].requests == 3
+        world.levers.steer("a/sim", Steering(retry_ratio=0.6, breaker_failures=100))
+        await world.ask(words="One.")  # earns a share of a second try
+        await world.ask(words="Two.")
+        assert world.providers["a"].requests == 6
+
+
+async def test_a_second_try_waits_as_long_as_that_is_steered(
+    make_levers: MakeLevers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_levers() as world:
+        pauses: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+
+        monkeypatch.setattr(world.mesh, "sleep", sleep)
+        monkeypatch.setattr(world.mesh.rng, "random", lambda: 1.0)
+        world.providers["a"].faults.add(Fault(kind="status", status=503))
+        await world.ask()
+        world.levers.steer("a/sim", Steering(backoff=4.0))
+        await world.ask(words="And now?")
+        assert pauses == [BACKOFF_S, 4.0 * BACKOFF_S]
 
 
 @pytest.mark.parametrize("steered", [True, False])

@@ -29,7 +29,8 @@ STEERED: dict[str, Any] = {
     "idle_ms": 900.0,
     "breaker_failures": 2,
     "cool_down_s": 7.0,
-    "retry_again": False,
+    "backoff": 4.0,
+    "retry_ratio": 0.05,
     "non_stream": True,
     "adapted": True,
 }

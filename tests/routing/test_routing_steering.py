@@ -40,7 +40,8 @@ steerings = st.builds(
     idle_ms=st.none() | st.floats(1.0, 1e5),
     breaker_failures=st.none() | st.integers(1, 9),
     cool_down_s=st.none() | st.floats(0.1, 1e3),
-    retry_again=st.booleans(),
+    backoff=st.floats(1.0, 9.0),
+    retry_ratio=st.none() | st.floats(0.0, 1.0),
     non_stream=st.booleans(),
     adapted=st.booleans(),
 )

@@ -40,7 +40,8 @@ _STRICTEST: dict[str, Callable[[Any], Any]] = {  # Any: values of a field, of it
     "idle_ms": min,
     "breaker_failures": min,
     "cool_down_s": max,
-    "retry_again": all,
+    "backoff": max,
+    "retry_ratio": min,
     "non_stream": any,
     "adapted": any,
 }

@@ -21,7 +21,7 @@ class HealingKind(enum.StrEnum):
     """What a healing does to the offers that a pattern affects."""
 
     RETRY = "retry"
-    """No second try at the same offer; the breaker opens sooner and stays open longer."""
+    """Second tries at the same offer are fewer and wait longer; its breaker opens sooner and stays open longer."""
     NON_STREAM = "non_stream"
     """Streams are asked for as whole answers, and handed on as streams."""
     ALTERNATE = "alternate"

@@ -18,8 +18,8 @@ from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKin
 from amaru.protocols.adapting import Adaptation
 from amaru.routing.steering import UNSTEERED, Steering
 
-BREAKER_FAILURES = 3
-COOL_DOWN_S = 10.0
+STRICTER = Steering(backoff=4.0, retry_ratio=0.05, breaker_failures=3, cool_down_s=10.0)
+"""Where another could serve at once, a second try at an ill offer is seldom worth its wait."""
 PATIENCE = 0.5
 """Share of the learned limits on waits for first tokens and inside streams that a hurried offer is granted."""
 LEAST_CONCURRENCY = 4.0
@@ -142,8 +142,7 @@ class Moves:
             case HealingKind.NOTHING:
                 return Move()
             case HealingKind.RETRY:
-                steering = Steering(retry_again=False, breaker_failures=BREAKER_FAILURES, cool_down_s=COOL_DOWN_S)
-                return _all(self._with_others(offers, pattern), steering)
+                return _all(self._with_others(offers, pattern), STRICTER)
             case HealingKind.WEIGHT:
                 return _all(self._with_others(offers, pattern), Steering(weight=self.settings.weight))
             case HealingKind.DRAIN:

@@ -18,7 +18,7 @@ from amaru.routing.explanation import why_none
 from amaru.routing.kernels import Code
 from amaru.routing.ranking import Ranking
 from amaru.routing.reactions import Again, Health, Next, Reaction, reaction_to
-from amaru.routing.retries import backoff_s
+from amaru.routing.retries import BACKOFF_S, MAX_BACKOFF_S, backoff_s
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ class Attempts:
             self._ask_anew(row, refused_form=True)
             return
         pause_s = self._pause_before_again(row, failure, reaction.again)
-        if pause_s is not None and self.plan.retries.try_retry(self.mesh.clock()):
+        now = self.mesh.clock()
+        if pause_s is not None and self.plan.board.may_retry(row, now) and self.plan.retries.try_retry(now):
             self.retried |= {row}
             if pause_s > 0.0:
                 await self.mesh.sleep(pause_s)
@@ -297,13 +298,14 @@ class Attempts:
 
     def _pause_before_again(self, row: int, failure: Failure, again: Again) -> float | None:
         """Seconds to wait before the same offer is asked a second time; None: it is not."""
-        if again is Again.NEVER or row in self.retried or not self.plan.board.steering(row).retry_again:
+        if again is Again.NEVER or row in self.retried:
             return None
         if again is Again.ONCE:
             return 0.0
         remaining_s = self.deadline_at - self.mesh.clock()
         if again is Again.BACKOFF:
-            pause_s = backoff_s(0, self.mesh.rng)
+            factor = self.plan.board.steering(row).backoff
+            pause_s = backoff_s(0, self.mesh.rng, base_s=BACKOFF_S * factor, max_s=MAX_BACKOFF_S * factor)
             return pause_s if pause_s < remaining_s else None
         pause_s = failure.retry_after_s or 0.0
         short = pause_s <= self.plan.longest_retry_after_s

@@ -72,8 +72,10 @@ def steering_in_words(steering: Steering) -> list[str]:
         said.append(f"silence within {steering.idle_ms:.0f} ms")
     if steering.breaker_failures is not None or steering.cool_down_s is not None:
         said.append("a stricter breaker")
-    if not steering.retry_again:
-        said.append("no second try")
+    if steering.backoff > 1.0:
+        said.append(f"{steering.backoff:g} times the back-off")
+    if steering.retry_ratio is not None:
+        said.append(f"second tries for {steering.retry_ratio:.0%} of its requests")
     if steering.non_stream:
         said.append("asked whole")
     if steering.adapted:

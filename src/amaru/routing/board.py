@@ -223,6 +223,11 @@ class Board:
         """Requests under way at the offer, or GPU-hours."""
         return self.slab.cells[self._states[row].base + k.IN_FLIGHT]
 
+    def may_retry(self, row: int, now_s: float) -> bool:
+        """Take one second request at the offer from the budget that it is steered by; False where that is spent."""
+        retries = self._states[row].retries
+        return retries is None or retries.try_retry(now_s)
+
     def kept_away(self, row: int) -> bool:
         """Whether its breaker keeps requests away, but for probes."""
         return self._states[row].breaker.state is not State.CLOSED

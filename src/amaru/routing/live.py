@@ -21,6 +21,7 @@ from amaru.routing import limits
 from amaru.routing.breaker import Breaker, BreakerSettings, State
 from amaru.routing.patience import Patience, PatienceSettings
 from amaru.routing.reactions import Health, reaction_to
+from amaru.routing.retries import RetryBudget
 from amaru.routing.steering import UNSTEERED, Steering
 
 GAIN = 0.2
@@ -91,8 +92,8 @@ class LiveState:
 
     __slots__ = (
         "__weakref__", "_admitted", "_configured", "_fell_midway", "_rng", "_throttled_at", "_throttles",
-        "asked_at", "base", "breaker", "first_token", "idle", "look_at", "prefill_refused", "recoveries", "slab",
-        "slot", "steering",
+        "asked_at", "base", "breaker", "first_token", "idle", "look_at", "prefill_refused", "recoveries",
+        "retries", "slab", "slot", "steering",
     )  # fmt: skip
 
     def __init__(self, slab: Slab, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> None:
@@ -110,6 +111,8 @@ class LiveState:
         """It was asked to continue an assistant message, and would not."""
         self.recoveries = 0
         """How often a probe found it well after it had been given up on."""
+        self.retries: RetryBudget | None = None
+        """Of its second requests, where it is steered by one."""
         self.slot = slab.place(self)
         self.base = self.slot * k.N_LIVE
         self._rng = rng
@@ -154,6 +157,8 @@ class LiveState:
         cells[base + k.IN_FLIGHT] += place
         if self.breaker.state is State.HALF_OPEN:
             self._mirror_breaker()
+        if self.retries is not None and not again:
+            self.retries.request(now_s)
         self._admitted += 1
         self.asked_at = now_s
         if self.look_at < math.inf:
@@ -263,6 +268,9 @@ class LiveState:
     def steer(self, steering: Steering) -> Steering:
         """See ``Board.steer``."""
         before, self.steering = self.steering, steering
+        if steering.retry_ratio != before.retry_ratio:
+            ratio = steering.retry_ratio
+            self.retries = None if ratio is None else RetryBudget(ratio, min_per_s=0.0)
         self.look_at = self._look_at()
         cells, base = self.slab.cells, self.base
         cells[base + k.DRAINED_FROM] = steering.drained_from

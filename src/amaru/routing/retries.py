@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 import random
 
+BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
+"""The longest first pause, and the longest of all."""
+
 
 class RetryBudget:
     """Bounds retries to ``ratio`` of the requests of about the last ``window_s`` seconds, plus ``min_per_s``.
@@ -52,7 +55,7 @@ class RetryBudget:
             self._at = now_s
 
 
-def backoff_s(attempt: int, rng: random.Random, *, base_s: float = 0.1, max_s: float = 2.0) -> float:
+def backoff_s(attempt: int, rng: random.Random, *, base_s: float = BACKOFF_S, max_s: float = MAX_BACKOFF_S) -> float:
     """Seconds to wait before retry number ``attempt`` (0 is the first): uniform in [0, min(max_s, base_s·2^attempt)].
 
     Drawing from zero spreads retries best: callers that failed together do not come back together.

@@ -44,21 +44,29 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Failures in a row that open its breaker; else as configured."""
     cool_down_s: float | None = None
     """First cool-down of its breaker; else as configured."""
-    retry_again: bool = True
-    """The same offer may be asked a second time, where the failure allows it."""
+    backoff: float = 1.0
+    """At least 1: factor on the back-off before it is asked a second time."""
+    retry_ratio: float | None = None
+    """In [0, 1]: share of its recent requests that may be second ones, within the budget of all; 0: none is."""
     non_stream: bool = False
     """Streams are asked for as whole answers, and handed on as streams."""
     adapted: bool = False
     """Its answers are decoded by an adaptation."""
 
     def __post_init__(self) -> None:
-        for name, share in (("weight", self.weight), ("risk", self.risk), ("patience", self.patience)):
-            if not 0.0 <= share <= 1.0:
+        for name, share in (
+            ("weight", self.weight),
+            ("risk", self.risk),
+            ("patience", self.patience),
+            ("retry_ratio", self.retry_ratio),
+        ):
+            if share is not None and not 0.0 <= share <= 1.0:
                 raise ValueError(f"the {name} of a steering is between 0 and 1, not {share}")
         for name, figure in (
             ("at_once", self.at_once),
             ("concurrency", self.concurrency),
             ("breaker_failures", self.breaker_failures),
+            ("backoff", self.backoff),
         ):
             if figure is not None and not figure >= 1.0:
                 raise ValueError(f"the {name} of a steering is at least 1, not {figure}")
