@@ -107,6 +107,9 @@ def ask(index: Index, query: str, limit: int = 50) -> list[int]:
         ("deployment", [0]),
         ("ZURICH", [0]),
         ("component:ai-mesh -north", [1]),
+        ("north component:ai-mesh", [3, 2]),
+        ("north component:ai-mesh type:incident -drain", [3]),
+        ("telemetry component:ai-mesh", []),
         ("-north -ledger", [7, 5, 1, 0]),
         ("nort*", [4, 3, 2]),
         ("component:ai-mesh type:incident,training", [3, 1]),
@@ -291,6 +294,7 @@ def test_what_is_no_receipt_is_there_all_the_same(url: str, open_index: OpenInde
     assert index.catch_up() == len(strange)
     assert ask(index, "type:from-the-future hello") == [3]
     assert ask(index, "word") == [5]
+    assert ask(index, f"word component:{'x' * 128}") == [5]
     assert len(index.by_hash("", 100)) == len(strange)
     assert read_leaf(strange[5]) is not None
 

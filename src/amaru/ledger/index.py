@@ -21,7 +21,7 @@ from amaru.errors import LedgerError
 from amaru.ledger.index_engine import BEGIN, engine, in_words, is_damage, place
 from amaru.ledger.index_rows import Row, pruned_row, row_of
 from amaru.ledger.index_schema import SCHEMA_VERSION, Tables, tables_of
-from amaru.ledger.search import Search
+from amaru.ledger.search import Search, terms_of
 from amaru.ledger.view import Pruned
 
 BATCH_ROWS = 4_096
@@ -111,8 +111,10 @@ class Index:
 
         def look(connection: Connection) -> list[Found]:
             rows = self._tables.receipts.c
-            query = self._tables.matching(select(rows.leaf, rows.hash), search.terms)
-            query = query.where(*self._tables.conditions(search)).order_by(rows.leaf.desc()).limit(limit)
+            terms = terms_of(search)
+            query = self._tables.matching(select(rows.leaf, rows.hash), terms)
+            query = query.where(*self._tables.conditions(search))
+            query = query.order_by(self._tables.place(terms).desc()).limit(limit)
             return _found(connection, query)
 
         return self._healed(lambda: self._reading(look))
@@ -122,7 +124,7 @@ class Index:
 
         def look(connection: Connection) -> dict[str, int]:
             rows = self._tables.receipts.c
-            inner = self._tables.matching(select(rows.leaf, rows.type), search.terms)
+            inner = self._tables.matching(select(rows.leaf, rows.type), terms_of(search))
             inner_rows = inner.where(*self._tables.conditions(search)).subquery()
             query = select(inner_rows.c.type, func.count()).group_by(inner_rows.c.type).order_by(inner_rows.c.type)
             return {str(kind): int(count) for kind, count in connection.execute(query)}

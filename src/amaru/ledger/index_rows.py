@@ -20,6 +20,7 @@ DEEPEST = 32
 _DIGEST = re.compile(r"(?:hmac-)?sha256:([0-9a-f]{64})")
 _UNSAID = frozenset(("envelope", "v", "at"))
 """Fields whose texts nobody looks for by words; digests in them are found all the same."""
+_COLUMNS = ("component", "version", "ref", "by")
 _ALSO = {"deploy": "deployment", "discovery": "discovered", "adr": "architecture decision record"}
 """What people also call a type."""
 
@@ -49,21 +50,21 @@ def row_of(leaf: int, entry: bytes) -> Row:
     if not isinstance(said, dict):
         return Row(leaf, leaf_hash(entry))
     kind = _column(said, "type")
-    texts = [PLURALS.get(kind, kind), kind, _ALSO.get(kind, "")]
+    columns = {name: _column(said, name) for name in _COLUMNS}
+    # First, so that no length of the rest leaves them out: ``search.terms_of`` counts on them.
+    texts = [PLURALS.get(kind, kind), kind, _ALSO.get(kind, ""), *columns.values()]
     if kind == "decision" and said.get("resource"):
         texts.append("routing")
     unsaid: list[str] = []
     for name, value in said.items():
-        _gather(value, unsaid if name in _UNSAID else texts, DEEPEST)
+        if name not in columns or value != columns[name]:
+            _gather(value, unsaid if name in _UNSAID else texts, DEEPEST)
     return Row(
         leaf=leaf,
         hash=leaf_hash(entry),
         type=kind,
         at=_instant(said.get("at")),
-        component=_column(said, "component"),
-        version=_column(said, "version"),
-        ref=_column(said, "ref"),
-        by=_column(said, "by"),
+        **columns,
         words=tuple(words_of("\n".join(texts))[:MAX_WORDS]),
         digests=frozenset(
             bytes.fromhex(found[1]) for text in (*texts, *unsaid) if ":" in text and (found := _DIGEST.fullmatch(text))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -112,20 +113,24 @@ class Tables:
                     query = query.where(~here.op("@@", is_comparison=True)(cast(match_tsquery([term]), TSQUERY)))
             return query
         rowid: ColumnElement[int] = literal_column(f"{self.words}.rowid", BigInteger)
+        match = column(self.words, is_literal=True).op("MATCH")
         if wanted:
-            # A join, ordered by FTS5's own rowid: a word that is in every leaf is read as far as the page needs.
-            query = query.join(text(self.words), rowid == self.receipts.c.leaf).where(
-                column(self.words, is_literal=True).op("MATCH")(match_fts5(wanted))
-            )
-        for term in terms:
-            if term.absent:
-                having = (
-                    select(rowid)
-                    .select_from(text(self.words))
-                    .where(column(self.words, is_literal=True).op("MATCH")(match_fts5([term])))
-                )
-                query = query.where(self.receipts.c.leaf.not_in(having))
+            return query.join(text(self.words), rowid == self.receipts.c.leaf).where(match(match_fts5(terms)))
+        if terms:  # FTS5 can leave out of what it found only
+            unwanted = [msgspec.structs.replace(term, absent=False) for term in terms]
+            having = select(rowid).select_from(text(self.words))
+            for term in unwanted:
+                query = query.where(self.receipts.c.leaf.not_in(having.where(match(match_fts5([term])))))
         return query
+
+    def place(self, terms: Sequence[Term]) -> ColumnElement[int]:
+        """The column that receipts with these words are ordered by.
+
+        FTS5's own, where it is asked: then a word that is in every receipt is read as far as the page needs.
+        """
+        if self.words and any(not term.absent for term in terms):
+            return literal_column(f"{self.words}.rowid", BigInteger)
+        return self.receipts.c.leaf
 
     def conditions(self, search: Search) -> list[ColumnElement[bool]]:
         """The filters of ``search``, but for its words."""

@@ -215,6 +215,7 @@ class Gap(Receipt, frozen=True, kw_only=True):
 
     dropped: Annotated[int, msgspec.Meta(ge=0)]
     since: Instant | Literal[""] = ""
+    until: Instant | Literal[""] = ""
 
 
 AnyReceipt = (

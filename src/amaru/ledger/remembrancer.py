@@ -18,6 +18,7 @@ from amaru.errors import EntryPruned, LedgerCorrupt, LedgerError, ProofError
 from amaru.ledger.attestation import Deployment, Resource, deployment_statement, sign_envelope
 from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
 from amaru.ledger.index import Found, Index
+from amaru.ledger.inlet import hand_over
 from amaru.ledger.keys import load_signers
 from amaru.ledger.log import Log
 from amaru.ledger.merkle import leaf_hash
@@ -122,6 +123,8 @@ class Remembrancer:
     def record(self, receipt: Receipt) -> Recorded:
         """Log a receipt, durably on return; the first one makes the log and its key.
 
+        Where another process holds the log, a gateway for one, it is handed to that.
+
         Raises
         ------
         LedgerError
@@ -136,11 +139,14 @@ class Remembrancer:
         if isinstance(receipt, Deploy) and receipt.envelope is None:
             receipt = msgspec.structs.replace(receipt, envelope=self._attested(receipt))
         data = leaf_of(receipt)
-        with open_log(self.place) as log:
-            appended = log.append([data])
-        entry = Entry(appended.first, leaf_hash(data), data, receipt)
+        taken = hand_over(self.place.keys, data)
+        if taken is not None:
+            first, checkpoint = taken.index, None if taken.checkpoint is None else taken.checkpoint.encode()
+        else:
+            with open_log(self.place) as log:
+                first, checkpoint = log.append([data])
         self._forget()
-        return Recorded(entry, appended.checkpoint, made)
+        return Recorded(Entry(first, leaf_hash(data), data, receipt), checkpoint, made)
 
     def open_log(self) -> Log:
         """The log, to write in; for what the Remembrancer has no word for. Raises LedgerError."""

@@ -141,9 +141,34 @@ def time_of(text: str, now: float, *, end: bool = False) -> float:
         ) from None
 
 
+def terms_of(search: Search) -> tuple[Term, ...]:
+    """The terms of a search, with those that its filters imply where there are words to look for anyway.
+
+    Every receipt has its component and the like among its words, so nothing is lost; and of a word that all receipts
+    have, those without the rare component are then passed over by the index of words, not one by one.
+    """
+    if not any(not term.absent for term in search.terms):
+        return search.terms
+    filters = (
+        search.component,
+        search.version,
+        search.ref,
+        search.by,
+        *(search.types if len(search.types) == 1 else ()),
+    )
+    implied = [Term(tuple(words_of(value))) for value in filters if value]
+    return search.terms + tuple(term for term in implied if term.words)
+
+
 def match_fts5(terms: Sequence[Term]) -> str:
-    """The terms, none of them absent, as an FTS5 expression (https://sqlite.org/fts5.html, section 3)."""
-    return " AND ".join(f'"{" ".join(term.words)}"{" *" if term.prefix else ""}' for term in terms)
+    """The terms, at least one of them not absent, as an FTS5 expression (https://sqlite.org/fts5.html, section 3)."""
+    wanted, unwanted = ([_phrase(term) for term in terms if term.absent is absent] for absent in (False, True))
+    found = " AND ".join(wanted)
+    return f"({found}) NOT ({' OR '.join(unwanted)})" if unwanted else found
+
+
+def _phrase(term: Term) -> str:
+    return f'"{" ".join(term.words)}"{" *" if term.prefix else ""}'
 
 
 def match_tsquery(terms: Sequence[Term]) -> str:
