@@ -130,6 +130,18 @@ def test_empty_answers_are_told_within_twenty() -> None:
     assert [pattern.cause for pattern in told] == ["coherence"]
 
 
+def test_what_an_empty_answer_takes_is_compared_with_nothing() -> None:
+    patterns, draws = Patterns(PatternSettings(), [traits("p/a")]), random.Random(2)
+    for i in range(300):
+        tokens = draws.choice((20, 100, 500))
+        patterns.observe(seen("p/a", float(i), output_tokens=tokens, latency_ms=20.0 * tokens, sample=sample(i)))
+    empty = [
+        seen("p/a", 300.0 + i, output_tokens=0, latency_ms=900.0, sample=sample(i, empty=True, digest=0))
+        for i in range(60)
+    ]
+    assert [pattern.cause for pattern in play(patterns, empty)] == ["coherence"]
+
+
 def test_a_latency_that_stays_becomes_usual() -> None:
     settings = PatternSettings(settle_s=600.0)
     patterns = Patterns(settings, [traits("p/a")])

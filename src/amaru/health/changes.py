@@ -153,7 +153,7 @@ class Changes:
         strange = False
         if ok:
             error = 0.0
-            if not observation.probe:
+            if not observation.probe and (sample is None or not sample.empty):  # no words take no time
                 latency_ms = observation.latency_ms
                 if observation.stream and observation.first_token_ms is not None:
                     first_ms = observation.first_token_ms

@@ -1,16 +1,16 @@
 """Providers that fail together beyond chance, and what they share.
 
 Time is cut into windows. In each one a provider is *hit* if so many of its attempts were in trouble that its own rate
-does not explain it: the binomial tail is at most ``MOST_CHANCE``. That rate is its usual one or that of the minutes
-before the last one, whichever is larger, so that a provider which has been down for a while is no news: what counts is
-that they begin together. The tail is the chance ``q`` of a hit by itself; of independent providers, hits are
-independent. Of each provider only those offers count that have the trait in question: where a model fails everywhere,
-the other models of the same providers do not.
+does not explain it: the binomial tail is at most ``MOST_CHANCE``; *hard* if it is at most ``HARD_CHANCE``. That rate is
+its usual one or that of the minutes before the last one, whichever is larger, so that a provider which has been down
+for a while is no news: what counts is that they begin together. The tail is the chance of such a hit by itself; of
+independent providers, hits are independent. Of each provider only those offers count that have the trait in question:
+where a model fails everywhere, the other models of the same providers do not.
 
 For each trait that at least two providers share, an e-value weighs a common shock (members are hit with probability
-``HIT``, given that at least two of them are) against that independence:
+``HIT``, hard with ``HARD``, given that at least two of them are hit) against that independence:
 
-    e = 1 - ρ + ρ · [at least two hit] · Π_members HIT^b (1-HIT)^(1-b) / (q^b (1-q)^(1-b)) / P(at least two | shock)
+    e = 1 - ρ + ρ · [at least two hit] · Π_members P(so hit | shock) / P(so hit by itself) / P(at least two | shock)
 
 and e-values add up over windows as in ``change_kernels``: R = (R + seconds) · e, with a threshold from the budget of
 false alarms. A member that fares well speaks against its trait, so of nested and overlapping traits the one with the
@@ -25,13 +25,17 @@ import functools
 import math
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from amaru.health.pattern_types import Traits
 
-HIT = 0.8
-MOST_CHANCE = 0.05
+WELL, TOUCHED, HIT, HARD = 0.1, 0.1, 0.3, 0.5
+"""Chances that a common shock shows nothing at a member, some trouble that is no hit, a hit, and a hard one."""
+MOST_CHANCE, HARD_CHANCE = 0.05, 0.001
+LEAST_CHANCE = 0.001
+"""Outages and blips come by themselves, too: a few begin in some window of the day."""
 SHOCK = 0.5
 """ρ: share of windows of a common failure in which it shows."""
 EVERYONE = "everyone"
@@ -70,6 +74,14 @@ class Joint(msgspec.Struct, frozen=True):
     """Natural logarithm of R."""
     members: int
     """Providers that share the trait."""
+
+
+class Hit(NamedTuple):
+    """What one window did to a member."""
+
+    was: bool
+    ratio: float
+    """How much likelier that is in a common shock than by itself; 0: there were too few attempts to tell."""
 
 
 class _Cell:
@@ -196,13 +208,13 @@ class Resonance:
             if sum(asked) < ENOUGH * len(asked):
                 return [], []
         self._began = now
-        hits: dict[tuple[str, ...], tuple[bool, float]] = {}
+        hits: dict[tuple[str, ...], Hit] = {}
         for offers, cell in self._cells.items():
             if cell.attempts:
-                was, q = hit(cell.attempts, cell.troubles, cell.rate())
-                if q > 0.0:
-                    hits[offers] = (was, q)
-                if was:
+                found = hit(cell.attempts, cell.troubles, cell.rate())
+                if found.ratio > 0.0:
+                    hits[offers] = found
+                if found.was:
                     cell.hit_at = now
         for trait in self._traits:
             ratio = shock_ratio([hits[offers] for offers in trait.cells.values() if offers in hits])
@@ -220,7 +232,7 @@ class Resonance:
                 ill = 0
                 for provider in trait.active.providers:
                     cell = self._cells[trait.cells[provider]]
-                    ill += hit(cell.attempts, cell.troubles, 2.0 * cell.usual_rate())[0]
+                    ill += hit(cell.attempts, cell.troubles, 2.0 * cell.usual_rate()).was
                 trait.calm = 0 if ill >= 2 else trait.calm + 1
                 if trait.calm >= CALM_WINDOWS:
                     ended.append(trait.active.trait)
@@ -262,37 +274,56 @@ def binomial_tail(n: int, least: int, p: float) -> float:
     return min(max(1.0 - below, 0.0), 1.0) if least <= n else 0.0
 
 
-def hit(attempts: int, troubles: int, p: float) -> tuple[bool, float]:
-    """Whether so many troubles are more than ``p`` explains, and the chance of that by itself; 0: too few attempts."""
+def hit(attempts: int, troubles: int, p: float) -> Hit:
+    """Whether so many troubles are more than ``p`` explains."""
     n = min(attempts, 200)
     if attempts > n:  # that many tell enough; exact tails of thousands underflow
         troubles = round(troubles * n / attempts)
-    least, q = _critical(n, min(math.ceil(p * _STEPS), int(0.95 * _STEPS)))
-    return 0 < least <= troubles, q
+    found = Hit(False, 0.0)
+    for least, grade in _grades(n, min(math.ceil(p * _STEPS), int(0.95 * _STEPS))):
+        if troubles >= least:
+            found = grade
+    return found
 
 
 @functools.lru_cache(maxsize=20_000)
-def _critical(n: int, steps: int) -> tuple[int, float]:
-    """The fewest troubles of ``n`` attempts that are more than a rate of so many ``_STEPS`` explains, and the chance of
-    as many; (0, 0): there are none."""
-    # Two at least: one failure in a window is never news.
+def _grades(n: int, steps: int) -> tuple[tuple[int, Hit], ...]:
+    """What ``n`` attempts may show at a rate of so many ``_STEPS``, by the fewest troubles; empty: nothing."""
     p = steps / _STEPS
+    least, chance = _critical(n, p, MOST_CHANCE)
+    hard, hard_chance = _critical(n, p, HARD_CHANCE)
+    if not least:
+        return ()
+    well = (1.0 - p) ** n
+    touched = max(1.0 - well - chance, LEAST_CHANCE)
+    if WELL / well < TOUCHED / touched:
+        grades = [(0, Hit(False, WELL / well)), (1, Hit(False, TOUCHED / touched))]
+    else:  # so often in trouble anyway that none at all is rare, and no better a sign
+        grades = [(0, Hit(False, (WELL + TOUCHED) / (1.0 - chance)))]
+    if hard == least or not hard:
+        return (*grades, (least, Hit(True, (HIT + HARD) / max(chance, LEAST_CHANCE))))
+    grades.append((least, Hit(True, HIT / max(chance - hard_chance, LEAST_CHANCE))))
+    return (*grades, (hard, Hit(True, HARD / max(hard_chance, LEAST_CHANCE))))
+
+
+def _critical(n: int, p: float, most: float) -> tuple[int, float]:
+    """The fewest troubles of ``n`` attempts whose chance is at most ``most``, and that chance; (0, 0): none."""
+    # Two at least: one failure in a window is never news.
     for least in range(max(2, int(n * p)), n + 1):
-        q = binomial_tail(n, least, p)
-        if q <= MOST_CHANCE:
-            return least, max(q, 1e-4)
+        chance = binomial_tail(n, least, p)
+        if chance <= most:
+            return least, chance
     return 0, 0.0
 
 
-def shock_ratio(hits: Sequence[tuple[bool, float]]) -> float:
-    """The e-value of one window: (hit, chance of a hit by itself) of each member that had enough attempts."""
+def shock_ratio(hits: Sequence[Hit]) -> float:
+    """The e-value of one window: what became of each member that had enough attempts."""
     n = len(hits)
     if n < 2:
         return 1.0
-    if sum(was for was, _ in hits) < 2:
+    if sum(one.was for one in hits) < 2:
         return 1.0 - SHOCK
-    ratio = 1.0
-    for was, q in hits:
-        ratio *= HIT / q if was else (1.0 - HIT) / (1.0 - q)
-    two = 1.0 - (1.0 - HIT) ** n - n * HIT * (1.0 - HIT) ** (n - 1)
+    ratio = math.prod(one.ratio for one in hits)
+    missed = WELL + TOUCHED
+    two = 1.0 - missed**n - n * (1.0 - missed) * missed ** (n - 1)
     return 1.0 - SHOCK + SHOCK * ratio / two
