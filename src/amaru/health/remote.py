@@ -19,6 +19,12 @@ from amaru.health.report import HealthReport
 TIMEOUT_S = 10.0
 MAX_BYTES = 64 * 1024 * 1024
 
+_REMEDIES = {
+    401: "; give an operator's key (of the command line: in AMARU_OPERATOR_KEY, or where --key-env says)",
+    403: "; this takes an operator's key",
+    404: "; is it an amaru gateway, and of this version?",
+}
+
 T = TypeVar("T")
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -73,7 +79,8 @@ class RemoteHealth:
                 content: bytes = response.read(MAX_BYTES)
                 return content
         except urllib.error.HTTPError as error:
-            raise HealthError(f"{self.url} answers {error.code}: {_message(error)}") from None
+            remedy = _REMEDIES.get(error.code, "")
+            raise HealthError(f"{self.url} answers {error.code}: {_message(error)}{remedy}") from None
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", None) or error
             raise HealthError(f"{self.url} cannot be reached: {reason}; is `amaru serve` running there?") from None

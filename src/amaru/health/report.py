@@ -19,6 +19,8 @@ from amaru.stability.field_settings import FieldReading
 FORESEEN = WARNS
 """A predicted failure probability from which on it is an issue."""
 LOW_COHERENCE = 0.6
+SURPRISING = 0.7
+"""Prediction error of the stability field that calm exceeds in one step of a hundred."""
 FAILING = 0.5
 """Share of failed attempts from which on a provider fails."""
 DEGRADED = 0.1
@@ -226,7 +228,9 @@ def _insights(
         if provider.coherence < LOW_COHERENCE and provider.signature.error_rate < DEGRADED:
             odd = f"coherence {provider.coherence:.2f}"
             yield f"{provider.provider} answers without errors, but not as it used to: {odd}"
-    in_use = [one for one in providers if one.status in ("healthy", "degraded")]
+    in_use = [
+        one for one in providers if one.status in ("healthy", "degraded", "unknown")
+    ]  # who was not asked may serve
     if len(in_use) == 1 and len(providers) > 1:
         yield f"only {in_use[0].provider} still serves: nothing stands in for it"
     for healing in healings:
@@ -237,5 +241,6 @@ def _insights(
     for recurrence in recurrences[:5]:
         yield recurrence.words
     if stability is not None and stability.step > 1:
-        how = "steady" if stability.Psi >= 0.6 else "unsettled" if stability.Psi >= 0.4 else "unstable"
-        yield f"the whole is {how}: Ψ {stability.Psi:.2f}"
+        surprised = stability.PE > SURPRISING
+        how = "unstable" if stability.Psi < 0.4 else "unsettled" if stability.Psi < 0.6 or surprised else "steady"
+        yield f"the whole is {how}: Ψ {stability.Psi:.2f}" + (f", PE {stability.PE:.2f}" if surprised else "")
