@@ -136,6 +136,18 @@ def test_what_its_answers_do_not_show_keeps_it_at_a_few_at_once_until_it_is_over
     assert levers.steered["a/m"].drained
 
 
+def test_a_trial_outlasts_a_restart() -> None:
+    levers = mesh()
+    ill = pattern("a/m")
+    one, ends = returning(levers, ill=ill)
+    fresh = mesh()
+    two = healer(fresh)
+    two.load(one.state(), ends + 10.0)
+    assert fresh.all_steered() == levers.all_steered()
+    two.look([], ends + 11.0, {ill.id: ill})
+    assert fresh.steered["a/m"].at_once == 1.0
+
+
 # ---- the test behind it
 
 

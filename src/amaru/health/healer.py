@@ -371,13 +371,15 @@ class Healer:
         for running in kept.running:
             until = running.action.until
             is_over = until is not None and (until <= now or self.settings.mode != "act")
-            if running.action.kind is HealingKind.RESTORE or is_over:
+            recovers = running.action.kind is HealingKind.RESTORE and running.after is None
+            if recovers or is_over:
                 ended = msgspec.structs.replace(running.action, ended_at=now, ended="amaru was started anew")
                 self._runs.history.append(msgspec.structs.replace(ended, reverted=True))
                 continue
             running.move = self._moves.still_possible(running.move)
             running.rewritten, running.adaptations = 0, {}
             began = running.action.changed
+            self._returns.resume(running, now)
             self._runs.begin(running)
             running.action = msgspec.structs.replace(running.action, changed=began)
         self._keep_within_bounds(now)

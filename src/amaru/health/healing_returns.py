@@ -68,6 +68,11 @@ class Returns:
             self._runs.begin(after)  # before the other ends, so that the offer is never back all at once
         self._runs.end(running, now, why)
 
+    def resume(self, running: Running, now: float) -> None:
+        """A healing goes on after a restart; a trial begins anew, since nobody knows what came meanwhile."""
+        if running.after is not None:
+            self._try_out(running, now)
+
     def take_over(self, begun: Running, now: float) -> None:
         """A healing begins after which its offers will be tried: what tried them in vain ends."""
         if begun.action.applied and begun.action.kind in COMING_BACK:
