@@ -192,7 +192,7 @@ def test_a_rewritten_history_is_caught_by_who_saw_the_old_one(
     fill(it)
     it.find(Search(), 1)
     forge(place, other_history(count))
-    with again(place) as later, pytest.raises(ProofError, match=named):
+    with again(place) as later, pytest.raises(ProofError, match=f"{named}.*ledger.keys/seen"):
         later.find(Search(), 1)
 
 
@@ -235,6 +235,14 @@ def test_an_index_that_lies_is_made_anew(it: Remembrancer, place: Place) -> None
     with again(place, told=told.append) as later:
         assert [entry.leaf for entry in later.find(Search(component="north"), 5)] == [4]
     assert "does not agree with the log" in told[0]
+
+
+def test_a_log_in_a_bucket_is_recorded_in_and_read_alike(tmp_path: Path) -> None:
+    bucket = Place.of(f"memory://{tmp_path.name}/log", tmp_path)
+    with Remembrancer(bucket, clock=lambda: T0) as it:
+        done = [it.record(receipt).entry for receipt in SAMPLES]
+        assert it.find(parse_query("ai-mesh", T0), 5) == [done[3], done[2], done[1]]
+        assert it.show(done[0]).proof.size == len(SAMPLES)
 
 
 # Keys.
@@ -298,7 +306,9 @@ def test_places_of_logs(tmp_path: Path) -> None:
     local = Place.of("logs/mine", tmp_path)
     assert (local.keys, local.index) == (Path("logs/mine.keys"), "logs/mine.index.db")
     remote = Place.of("s3://bucket/mine", tmp_path, index="postgresql://db/x")
-    assert (remote.keys, remote.index) == (tmp_path / "ledger.keys", "postgresql://db/x")
+    assert (remote.keys.parent, remote.keys.suffix, remote.index) == (tmp_path, ".keys", "postgresql://db/x")
+    others = [Place.of(url, tmp_path).keys for url in ("s3://bucket/other", str(tmp_path / "ledger"))]
+    assert len({remote.keys, *others}) == 3
     assert Place.of("file:///logs/mine", tmp_path).keys == Path("/logs/mine.keys")
 
 

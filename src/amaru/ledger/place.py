@@ -1,6 +1,6 @@
 """Where a ledger lies, and what belongs to it: the log, which anyone may read, and what its holder keeps to themselves.
 
-Beside a log ``ledger/`` in a folder (or in the data folder, for one in a bucket):
+Beside a log ``ledger/`` in a folder (for one in a bucket, in the data folder, and named after its URL):
 
 - ``ledger.keys/``, for its owner alone: ``signing-key``; ``trust``, the public keys and certificates that this user
   trusts; ``seen``, the last checkpoint that they saw, which every later one is held to; ``salt``, for HMACs of prompts;
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from amaru.errors import LedgerBusy, LedgerError, ProofError
@@ -55,7 +56,8 @@ class Place:
         """The usual places for the log at ``url``; of one that is not in a folder, in ``data``."""
         scheme, separator, rest = url.partition("://")
         path = Path(rest if scheme == "file" and separator else url)
-        base = data / "ledger" if separator and scheme != "file" else path
+        remote = separator and scheme != "file"
+        base = data / f"ledger-{sha256(url.encode()).hexdigest()[:8]}" if remote else path
         return cls(url, base.with_name(f"{base.name}.keys"), index or str(base.with_name(f"{base.name}.index.db")))
 
     @property
@@ -145,16 +147,18 @@ def open_view(place: Place, verifiers: Sequence[NoteVerifier]) -> LogView:
     """
     view = LogView(open_store(place.url), verifiers)
     seen = _read(place.seen)
-    if seen:
-        try:
+    try:
+        if seen:
             view.origin = read_checkpoint(seen).origin
             view.stand_at(seen)
-        except ProofError as error:
-            raise ProofError(
-                f"{place.seen}: the checkpoint seen last is not signed by a key trusted here ({error}). If the log was "
-                "made anew on purpose, remove this file"
-            ) from None
-    head = view.refresh()
+        head = view.refresh()
+    except ProofError as error:
+        if not seen:
+            raise
+        raise ProofError(
+            f"{error}. It was held to the checkpoint that was seen last, {place.seen}; remove that only where the log "
+            "was made anew on purpose"
+        ) from None
     if place.keys.is_dir() and (not seen or read_checkpoint(seen).size < head.size):
         with suppress(OSError):  # reading needs no room on a disk; it is held to the older one next time
             write_whole(place.seen, view.checkpoint())

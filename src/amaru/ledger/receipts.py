@@ -9,6 +9,7 @@ receipt is for ever, and may be read by anyone: it holds names, figures and dige
 from __future__ import annotations
 
 import datetime
+import hmac
 import re
 from typing import Annotated, Any, Literal
 
@@ -265,6 +266,11 @@ def leaf_of(receipt: Receipt) -> bytes:
             "into a file, and name that as evidence"
         )
     return leaf
+
+
+def mark_of(salt: bytes, text: bytes) -> str:
+    """What stands for a prompt in a receipt: HMAC-SHA-256 (RFC 2104) under the ledger's salt, see ``place.load_salt``."""
+    return f"hmac-sha256:{hmac.digest(salt, text, 'sha256').hex()}"
 
 
 def read_leaf(leaf: bytes) -> Receipt | None:
