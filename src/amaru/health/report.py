@@ -228,9 +228,8 @@ def _insights(
         if provider.coherence < LOW_COHERENCE and provider.signature.error_rate < DEGRADED:
             odd = f"coherence {provider.coherence:.2f}"
             yield f"{provider.provider} answers without errors, but not as it used to: {odd}"
-    in_use = [
-        one for one in providers if one.status in ("healthy", "degraded", "unknown")
-    ]  # who was not asked may serve
+    # One that nobody has asked may serve as well.
+    in_use = [one for one in providers if one.status in ("healthy", "degraded", "unknown")]
     if len(in_use) == 1 and len(providers) > 1:
         yield f"only {in_use[0].provider} still serves: nothing stands in for it"
     for healing in healings:
