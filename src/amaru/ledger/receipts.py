@@ -269,7 +269,7 @@ def leaf_of(receipt: Receipt) -> bytes:
 
 
 def mark_of(salt: bytes, text: bytes) -> str:
-    """What stands for a prompt in a receipt: HMAC-SHA-256 (RFC 2104) under the ledger's salt, see ``place.load_salt``."""
+    """What stands for a prompt in a receipt: HMAC-SHA-256 (RFC 2104) with the ledger's salt, ``place.load_salt``."""
     return f"hmac-sha256:{hmac.digest(salt, text, 'sha256').hex()}"
 
 
