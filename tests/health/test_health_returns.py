@@ -9,6 +9,7 @@ import pytest
 from closed_loop import ClosedLoop
 from healer_samples import AT, FakeLevers, healer, only, pattern, seen
 
+from amaru.domain import FailureKind
 from amaru.health.healer import Healer
 from amaru.health.healing import HealingKind
 from amaru.health.healing_effects import Sums
@@ -188,6 +189,15 @@ def test_slow_answers_are_no_good_ones() -> None:
     for number in range(1, 30):
         as_usual.observe(seen("a/m", AT + number, ms=5_000.0, first_token_ms=300.0))  # of streams nothing is known
     assert as_usual.is_well
+
+
+def test_what_is_refused_as_the_callers_fault_counts_where_that_is_the_trouble() -> None:
+    for cause, ill in (("status:400", True), ("status:422", False), ("errors", False)):
+        one = Trial(AT, USUAL, cause)
+        for number in range(1, 5):
+            refused = seen("a/m", AT + number, ok=False, failure=FailureKind.BAD_REQUEST, status=400)
+            one.observe(refused)
+        assert one.is_ill is ill
 
 
 # ---- closed loop

@@ -98,9 +98,9 @@ class Choice:
             if offer == observation.offer:
                 trial.observe(observation)
 
-    def is_back(self, pattern: str, offer: str, now: float) -> None:
+    def is_back(self, pattern: InfrastructurePattern, offer: str, now: float) -> None:
         """An offer of the pattern, which goes on, has shown that it is well."""
-        self._back[pattern, offer] = Trial(now, self.usual(pattern, offer))
+        self._back[pattern.id, offer] = Trial(now, self.usual(pattern.id, offer), pattern.cause)
 
     def ill_of(self, pattern: InfrastructurePattern) -> list[str]:
         """Offers of a pattern that have not shown that they are well."""

@@ -93,21 +93,21 @@ class Returns:
             self._runs.relay(running, layers)
 
     def _try(self, running: Running, before: Running, now: float) -> None:
-        action, about = running.action, running.about
-        goes_on = action.pattern in self._patterns
-        hidden = goes_on and about is not None and is_hidden(about.cause)
+        action, goes_on = running.action, self._patterns.get(running.action.pattern)
+        hidden = goes_on is not None and is_hidden(goes_on.cause)
         trials = self._runs.trials_of(running)
         ill = [offer for offer, trial in trials.items() if trial.is_ill or (hidden and trial.attempts >= MANY)]
-        if before.action.kind not in MASKING and not goes_on:
+        if before.action.kind not in MASKING and goes_on is None:
             self._runs.end(running, now, "the trouble is over")
         elif ill:
             self._heal_again(running, before, ill, now)
         elif all(trial.is_well for trial in trials.values()) and not hidden:
-            for offer in trials if goes_on else ():
-                self._choice.is_back(action.pattern, offer, now)
+            for offer in trials:
+                if goes_on is not None:
+                    self._choice.is_back(goes_on, offer, now)
             self._runs.end(running, now, "it is back")
         elif action.until is not None and now >= action.until:
-            if not goes_on:
+            if goes_on is None:
                 self._runs.end(running, now, "nobody asked for it")
                 return
             running.action = msgspec.structs.replace(action, until=now + LONGEST_TRIAL_S)

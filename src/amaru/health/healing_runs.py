@@ -243,8 +243,9 @@ class Runs:
 
     def try_out(self, running: Running, usual: Mapping[str, Sums], now: float) -> None:
         """Put the offers of a return on trial, from the beginning."""
+        cause = "" if running.about is None else running.about.cause
         for offer in running.offers:
-            self._trials[running.action.id, offer] = Trial(now, usual[offer])
+            self._trials[running.action.id, offer] = Trial(now, usual[offer], cause)
 
     def trials_of(self, running: Running) -> dict[str, Trial]:
         """By offer: the trials of a return."""

@@ -49,11 +49,17 @@ class Trial:
         When it begins, in Unix seconds.
     usual
         What the offer brought before the trouble.
+    cause
+        Of the pattern behind it. Where that is a status by which the offer refuses requests, those which it refuses so
+        are lost, be they called their callers' fault.
     """
 
-    __slots__ = ("_answers", "_bad", "_free", "_good", "_slowness", "_usual_log_ms", "at", "attempts", "evidence")
+    __slots__ = (
+        "_answers", "_bad", "_free", "_good", "_refusal", "_slowness", "_usual_log_ms", "at", "attempts", "evidence",
+    )  # fmt: skip
 
-    def __init__(self, at: float, usual: Sums) -> None:
+    def __init__(self, at: float, usual: Sums, cause: str = "") -> None:
+        self._refusal = cause.removeprefix("status:") if cause.startswith("status:") else ""
         lost = (usual.attempts - usual.worth + 0.5) / (usual.attempts + 10.0)
         lost = min(max(lost, LEAST_LOST), MOST_LOST)
         lost_by_the_ill = lost + WORSE * (1.0 - lost)
@@ -76,6 +82,8 @@ class Trial:
     def observe(self, observation: Observation) -> None:
         """Take in an attempt at its offer."""
         worth = worth_of(observation)
+        if self._refusal and not observation.ok and str(observation.status) == self._refusal:
+            worth = 0.0
         if worth is None or began_at(observation) < self.at:
             return
         self.attempts += 1
