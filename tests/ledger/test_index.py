@@ -401,6 +401,15 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path, ope
     assert path.read_bytes() == before
 
 
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, open_index: OpenIndex) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_text("years of work " * 1000)
+    with pytest.raises(LedgerError, match="left as it is"):
+        open_index(str(path), FakeLog.of()).catch_up()
+    assert path.read_text() == "years of work " * 1000
+    assert not (tmp_path / "thesis.txt.damaged").exists()
+
+
 def test_two_logs_share_a_database_in_postgresql(postgresql: str) -> None:
     logs = [FakeLog.of(SAMPLES[:3]), FakeLog.of(SAMPLES[3:])]
     indices = []

@@ -30,6 +30,8 @@ BATCH_WORDS = 500_000
 """Words of one transaction; whichever comes first. At most some 50 MB."""
 READ_ENTRIES = 256
 """Entries read from the log at once: a bundle, at most 16 MiB."""
+_MAGIC = b"SQLite format 3\0"
+"""How a database's file begins (https://sqlite.org/fileformat.html, 1.3)."""
 
 _Given = TypeVar("_Given")
 
@@ -302,12 +304,21 @@ class Index:
         damaged = self._path.with_name(f"{self._path.name}.damaged")
         try:
             if why is not None and self._path.exists():
+                self._require_ours()
                 self._path.replace(damaged)
                 self._told(f"the index {self.place} is damaged ({why}): set aside as {damaged.name}, and built anew")
             for name in (self._path, *(Path(f"{self._path}{end}") for end in ("-wal", "-shm"))):
                 name.unlink(missing_ok=True)
         except OSError as error:
             raise LedgerError(f"{self.place}: the index cannot be made anew: {error.strerror}") from None
+
+    def _require_ours(self) -> None:
+        """A file that is no database at all, and not called one either, is not an index that was damaged."""
+        assert self._path is not None
+        with self._path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+        if head != _MAGIC and self._path.suffix != ".db":
+            raise LedgerError(f"{self.place} is no index, and was left as it is: name another file for the index")
 
 
 @contextmanager
