@@ -57,7 +57,7 @@ class SensingCollector(Collector):
         yield CounterMetricFamily("amaru_health_observations", "Attempts that were taken in.", sensing.observed)
         yield CounterMetricFamily(
             "amaru_health_observations_dropped",
-            "Attempts that were not: the queue was full, or they could not be read.",
+            "Attempts that were not, or not by all: the queue was full, they could not be read, or an observer failed.",
             sensing.intake.dropped + sensing.lost,
         )
         yield CounterMetricFamily(
