@@ -141,6 +141,16 @@ def test_what_is_committed_is_there_after_a_crash_before_it_was_published(tmp_pa
     assert_sound(tmp_path / "log")
 
 
+def test_the_mark_outlives_the_journal(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log") as log:
+        log.commit(leaves(0, 3), mark=Mark(5, 6))
+        log.commit(leaves(3, 4))
+        log.settle()
+        assert log.mark == Mark(5, 6)
+    with open_log(tmp_path / "log") as log:
+        assert log.mark == Mark(5, 6)
+
+
 def test_a_second_writer_is_refused_by_name(tmp_path: Path) -> None:
     with open_log(tmp_path / "log"):
         with pytest.raises(LedgerBusy, match=r"process \d+ writes this log"):

@@ -47,10 +47,13 @@ def test_the_journals_last_frame_torn_at_every_byte(tmp_path: Path) -> None:
         with open_log(root) as log:
             assert_holds(log, leaves(0, whole))
             log.append([make_leaf(whole)])
-        report = audit(log.store, [KEY.verifier])
-        assert report.ok, report.findings
-        assert report.size == whole + 1
-        shutil.rmtree(root)
+            shutil.copytree(root, tmp_path / "and killed again")
+        for after in (root, tmp_path / "and killed again"):
+            with open_log(after) as log:
+                assert_holds(log, leaves(0, whole + 1))
+            report = audit(log.store, [KEY.verifier])
+            assert report.ok, report.findings
+            shutil.rmtree(after)
 
 
 @pytest.mark.parametrize("flip", [0, 5, 11, 20, 40])

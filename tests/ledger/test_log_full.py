@@ -86,13 +86,17 @@ def test_each_call_that_can_fail(tmp_path: Path, disk: Disk, count: int) -> None
         assert bool(refusals) == reached
         assert all("No space left" in words for words in refusals)
         disk.fail(0, 0)
-        log.append([make_leaf(2_000)])
+        log.commit([make_leaf(2_000)])
         expected.append(make_leaf(2_000))
+        killed = tmp_path / f"{first} killed"
+        shutil.copytree(root, killed)
+        log.publish()
         assert_holds(log, expected)
         log.close()
         assert_sound(log)
-        with open_log(root) as again:
-            assert_holds(again, expected)
+        for after in (root, killed):
+            with open_log(after) as again:
+                assert_holds(again, expected)
         if not reached:
             return
     pytest.fail("an append takes more calls than this test tries")
@@ -108,6 +112,26 @@ def test_an_append_that_cannot_be_published_is_durable_and_says_so(tmp_path: Pat
     disk.fail(0, 0)
     log.append([make_leaf(6)])
     assert_holds(log, leaves(0, 7))
+
+
+def test_tiles_whose_flush_failed_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes what it could not write for written: flushing the same pages again would say nothing."""
+    log = open_log(tmp_path / "log")
+    log.append(leaves(0, 300))
+    tiles = {path: path.read_bytes() for path in (tmp_path / "log/tile").rglob("*") if path.is_file()}
+
+    def failing(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", failing)
+        with pytest.raises(LedgerError, match="cannot make durable: Input/output error"):
+            log.settle()
+    for path in tiles:
+        path.write_bytes(b"what the disk has")
+    log.settle()
+    assert {path: path.read_bytes() for path in tiles} == tiles
+    log.close()
 
 
 def test_memory_stays_bounded_while_nothing_can_be_published(

@@ -124,21 +124,29 @@ class FileJournal:
         path = self._folder / f"{base.first:020d}"
         draft = self._folder / ".draft"
         content = base.encode()
+        file = -1
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content)
-            sync_path(draft)
+            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            write_fully(file, content)
+            os.fsync(file)
             draft.replace(path)
-            sync_path(self._folder)
-            before, old = self._path, self._file
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-            self._path, self._good_bytes, self._base_bytes, self._broken = path, len(content), len(content), False
-            if old >= 0:
-                os.close(old)
+        except OSError as error:
+            if file >= 0:
+                os.close(file)
+            raise LedgerError(f"{path}: {error.strerror}; the journal before it stays") from None
+        # From here on a recovery takes the new one, so that it is the new one that is written, whatever fails below.
+        before, old = self._path, self._file
+        self._path, self._file, self._good_bytes, self._base_bytes = path, file, len(content), len(content)
+        self._broken = True
+        if old >= 0:
+            os.close(old)
+        try:
+            self._mend()
             if before is not None and before != path:
                 before.unlink()
         except OSError as error:
-            raise LedgerError(f"{path}: {error.strerror}; the journal before it stays") from None
+            raise LedgerError(f"{path}: {error.strerror}; the next entry waits for it to be durable") from None
 
     def close(self) -> None:
         if self._file >= 0:
@@ -152,9 +160,10 @@ class FileJournal:
         self._mend()
 
     def _mend(self) -> None:
-        """Cut off what is no whole frame; after that, what is there is durable."""
+        """Cut off what is no whole frame; after that, what is there is durable, and so is the file's name."""
         os.ftruncate(self._file, self._good_bytes)
         os.fsync(self._file)
+        sync_path(self._folder)
         self._broken = False
 
 

@@ -205,10 +205,10 @@ class Log(LogView):
                 return
             try:
                 self.store.sync()
+                self._journal.restart(Frame(self.size, self.checkpoint(), self._mark))
             except LedgerError:
-                self._sound = False
+                self._sound = False  # which tiles are durable, and which journal counts, is read anew
                 raise
-            self._journal.restart(Frame(self.size, self.checkpoint(), self._mark))
             self._settle_at = self._settle_bytes
             self._superseded.based(self.size, self._kept.folder)
 
