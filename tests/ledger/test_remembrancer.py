@@ -196,6 +196,33 @@ def test_a_rewritten_history_is_caught_by_who_saw_the_old_one(
         later.find(Search(), 1)
 
 
+def test_who_has_no_key_of_the_log_is_held_to_what_they_saw_as_well(it: Remembrancer, place: Place) -> None:
+    """A stranger's first look takes the key beside the log; a later one no other, whatever lies there."""
+    fill(it)
+    shutil.rmtree(place.keys)
+    with again(place) as stranger:
+        stranger.at(0)
+    shutil.rmtree(place.url)
+    with Log.open(place.url, [NoteSigner.generate("test.example/other")]) as log:
+        log.append([leaf_of(receipt) for receipt in other_history(20)])
+        places.publish_keys(log.store, log.verifiers)
+    with again(place) as stranger, pytest.raises(ProofError, match=r"wrong key.*ledger.keys/seen"):
+        stranger.at(0)
+
+
+def test_beside_a_log_that_cannot_be_written_the_users_own_folder_serves(
+    it: Remembrancer, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(it)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(places.os, "access", lambda *_: False)  # root may write everywhere
+    theirs = Place.of(place.url, tmp_path)
+    assert theirs.keys.parent == Path(theirs.index).parent == tmp_path / "state" / "amaru"
+    with again(theirs) as auditor:
+        assert auditor.find(parse_query("drain", T0), 5)[0].leaf == 4
+    assert theirs.seen.exists()
+
+
 def test_an_honest_log_that_grew_passes(it: Remembrancer, place: Place) -> None:
     for receipt in SAMPLES:
         done = it.record(receipt)
@@ -290,6 +317,15 @@ def test_trust_grows_by_what_is_well_formed_only(it: Remembrancer, place: Place)
     with pytest.raises(LedgerError):
         trust_also(place, "gpg nonsense")
     assert it.trust.gpg == {"AB" * 20}
+
+
+def test_who_trusts_a_gpg_key_only_takes_the_logs_key_from_beside_it(it: Remembrancer, place: Place) -> None:
+    fill(it)
+    shutil.rmtree(place.keys)
+    trust_also(place, "gpg " + "AB" * 20)
+    with again(place) as stranger:
+        assert stranger.trust.gpg == {"AB" * 20}
+        assert "proves nothing" in stranger.show(stranger.at(0)).trusted
 
 
 def test_the_salt_is_made_once_for_its_owner_alone(place: Place) -> None:

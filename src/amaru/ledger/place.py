@@ -1,6 +1,7 @@
 """Where a ledger lies, and what belongs to it: the log, which anyone may read, and what its holder keeps to themselves.
 
-Beside a log ``ledger/`` in a folder (for one in a bucket, in the data folder, and named after its URL):
+Beside a log ``ledger/`` in a folder (named after its URL, in the data folder for one in a bucket, and in the user's own
+for one beside which this user cannot write):
 
 - ``ledger.keys/``, for its owner alone: ``signing-key``; ``trust``, the public keys and certificates that this user
   trusts; ``seen``, the last checkpoint that they saw, which every later one is held to; ``salt``, for HMACs of prompts;
@@ -29,7 +30,7 @@ from amaru.ledger.keys import add_key, load_signers, make_key, retire_key
 from amaru.ledger.log import Log
 from amaru.ledger.notes import NoteSigner, NoteVerifier
 from amaru.ledger.tile_store import TileStore, open_store
-from amaru.ledger.trust import Trust, parse_trust, read_trust
+from amaru.ledger.trust import NOTHING, Trust, parse_trust, read_trust
 from amaru.ledger.view import CHECKPOINT, LogView
 
 VKEY = "vkey"
@@ -56,8 +57,11 @@ class Place:
         """The usual places for the log at ``url``; of one that is not in a folder, in ``data``."""
         scheme, separator, rest = url.partition("://")
         path = Path(rest if scheme == "file" and separator else url)
-        remote = separator and scheme != "file"
-        base = data / f"ledger-{sha256(url.encode()).hexdigest()[:8]}" if remote else path
+        base = path
+        if separator and scheme != "file":
+            base = data / _named_after(url)
+        elif path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+            base = _state() / _named_after(str(path.absolute()))
         return cls(url, base.with_name(f"{base.name}.keys"), index or str(base.with_name(f"{base.name}.index.db")))
 
     @property
@@ -159,8 +163,9 @@ def open_view(place: Place, verifiers: Sequence[NoteVerifier]) -> LogView:
             f"{error}. It was held to the checkpoint that was seen last, {place.seen}; remove that only where the log "
             "was made anew on purpose"
         ) from None
-    if place.keys.is_dir() and (not seen or read_checkpoint(seen).size < head.size):
+    if not seen or read_checkpoint(seen).size < head.size:
         with suppress(OSError):  # reading needs no room on a disk; it is held to the older one next time
+            place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_whole(place.seen, view.checkpoint())
     return view
 
@@ -209,8 +214,9 @@ def load_salt(place: Place) -> bytes:
 
 def trust_of(place: Place) -> tuple[Trust, str]:
     """What this user trusts about the log, and where it is known from, in words. Raises LedgerError: nothing is."""
-    if place.trust.exists():
-        return read_trust(place.trust), f"what {place.trust} holds"
+    own = read_trust(place.trust) if place.trust.exists() else NOTHING
+    if own.verifiers:
+        return own, f"what {place.trust} holds"
     store = open_store(place.url)
     content = store.read(VKEY, most=MAX_VKEY_BYTES)
     if content is None:
@@ -218,7 +224,8 @@ def trust_of(place: Place) -> tuple[Trust, str]:
             raise LedgerError(f"{place.url}: there is no ledger yet; `remembrancer init` or the first record makes one")
         raise LedgerError(f"{store.shown}: no key of this log is known; give one with --trust FILE")
     told = "the keys that lie beside the log, which proves nothing about who made it: --trust holds it to yours"
-    return parse_trust(content.decode("utf-8", "replace"), where=f"{store.shown}/{VKEY}"), told
+    beside = parse_trust(content.decode("utf-8", "replace"), where=f"{store.shown}/{VKEY}")
+    return Trust(beside.verifiers, own.gpg, own.roots), told
 
 
 def trust_also(place: Place, text: str) -> None:
@@ -241,6 +248,15 @@ def _read(path: Path) -> bytes:
         return b""
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _named_after(url: str) -> str:
+    return f"ledger-{sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _state() -> Path:
+    """The user's folder for what programs remember (XDG base directories)."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "amaru"
 
 
 def _host() -> str:
