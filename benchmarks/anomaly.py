@@ -1,6 +1,7 @@
 """The anomaly scorer on the Numenta Anomaly Benchmark, beside four others on the same files: the table of the docs.
 
 python benchmarks/anomaly.py [--data ../shared/data/nab] [--write docs/explanation/anomaly.md]
+python benchmarks/anomaly.py --data NAB --short [--write docs/explanation/anomaly.md --section anomaly-whole]
 
 Every contender scores each row from the rows up to it. The benchmark's rule (``anomaly_rule``) lets each have the one
 threshold that is best for it on the series that are evaluated; ours stands there with its shipped threshold too. Tuned
@@ -25,7 +26,7 @@ from anomaly_rule import Floats, Gains, Series, coarser, gains_of, read
 from wargame_page import machine_words, write_between
 
 from amaru.readiness.markdown import table
-from amaru.stability.anomaly import ALARM, AnomalyScorer
+from amaru.stability.anomaly import ALARM, AnomalyScorer, AnomalySettings
 
 DATA = Path(__file__).parents[2] / "shared/data/nab"
 TUNED_ON = ("artificial", "realAWSCloudwatch")
@@ -33,6 +34,18 @@ OURS = "amaru"
 HALVINGS = 50
 RESAMPLES = 400
 COARSER = (3, 6)
+WITHOUT = (
+    ("as shipped", AnomalySettings()),
+    ("one length: 1 row", AnomalySettings(half_lives=(1.0,))),
+    ("one length: 3 rows", AnomalySettings(half_lives=(3.0,))),
+    ("one length: 8 rows", AnomalySettings(half_lives=(8.0,))),
+    ("no season", AnomalySettings(season_share=0.0)),
+    ("one probability for all rows", AnomalySettings(alarm_fall=0.0)),
+    ("no rest", AnomalySettings(rest_rows=0)),
+    ("nothing breaks the rest", AnomalySettings(rest_margin=100.0)),
+    ("half the memory", AnomalySettings(memory=2048)),
+)
+"""What each part of ours is worth on the tuning series."""
 CLEAR = 10.0
 """Points by which ours is to be better than the best of the others on test data."""
 
@@ -51,7 +64,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="a checkout of numenta/NAB, or part of one")
     parser.add_argument("--without-river", action="store_true")
+    parser.add_argument("--short", action="store_true", help="without the tables of the tuning series alone")
     parser.add_argument("--write", type=Path, help="replace the tables in this page")
+    parser.add_argument("--section", default="anomaly", help="of the page")
     arguments = parser.parse_args()
     if not (arguments.data / "labels/combined_windows.json").is_file():
         print(f"No benchmark data in {arguments.data}. It is at https://github.com/numenta/NAB.", file=sys.stderr)
@@ -62,16 +77,18 @@ def main() -> int:
     AnomalyScorer().score(0.0)  # compiled before it is timed
     scored = [told(run(name, contender, corpus)) for name, contender in contenders]
     text, fine = page(corpus, scored)
-    text += "\n\nThe tuning series sampled more rarely, by means of so many rows:\n\n" + rates(corpus, contenders)
+    if not arguments.short:
+        text += "\n\nThe tuning series sampled more rarely, by means of so many rows:\n\n" + rates(corpus, contenders)
+        text += "\n\nOurs on the tuning series without one of its parts, as shipped / at best:\n\n" + ablation(corpus)
     print(text)
     if arguments.write:
-        write_between(arguments.write, "anomaly", text)
+        write_between(arguments.write, arguments.section, text)
     return 0 if fine else 1
 
 
-def ours(series: Series) -> Floats:
-    """The scorer as shipped."""
-    scorer = AnomalyScorer()
+def ours(series: Series, settings: AnomalySettings | None = None) -> Floats:
+    """The scorer, as shipped unless told otherwise."""
+    scorer = AnomalyScorer(settings)
     return np.array(
         [scorer.score(value, at) for value, at in zip(series.values.tolist(), series.at.tolist(), strict=True)]
     )
@@ -100,6 +117,20 @@ def rates(corpus: Sequence[Series], contenders: Sequence[tuple[str, Callable[[Se
     return table(("", *(f"{rows} rows" for rows in COARSER)), list(zip(names, *columns, strict=True)))
 
 
+def ablation(corpus: Sequence[Series]) -> str:
+    """Ours with each setting of ``WITHOUT`` on the tuning series at each rate, as a table."""
+    tuning = [series for series in corpus if series.name.startswith(TUNED_ON)]
+    rates = [tuning, *([coarser(series, rows) for series in tuning] for rows in COARSER)]
+    lines = []
+    for name, settings in WITHOUT:
+        line = [name]
+        for series in rates:
+            found = gains_of((one, ours(one, settings)) for one in series)
+            line.append(f"{found.at(ALARM):.1f} / {found.best()[1]:.1f}")
+        lines.append(line)
+    return table(("", "every row", *(f"{rows} rows" for rows in COARSER)), lines)
+
+
 def told(scored: Scored) -> Scored:
     """A line on the standard error for who waits."""
     print(f"{scored.name}: {scored.us:.0f} µs a row", file=sys.stderr, flush=True)
@@ -113,7 +144,7 @@ def page(corpus: Sequence[Series], scored: Sequence[Scored]) -> tuple[str, bool]
     rests = [rest_of(corpus, peer, parts.tuning) for peer in peers]
     rows = [shipped_row(corpus, mine, parts)]
     rows += [row_of(corpus, contender, parts) for contender in (*scored, *rests)]
-    goals = list(judged(corpus, mine, peers, parts))
+    goals = list(judged(corpus, mine, (*peers, *rests), parts))
     rows_in_all = sum(len(series.values) for series in corpus)
     head = (
         f"{len(corpus)} series, {rows_in_all:,} rows; tuned on {words(corpus, parts.tuning)}; test data: "
@@ -124,8 +155,8 @@ def page(corpus: Sequence[Series], scored: Sequence[Scored]) -> tuple[str, bool]
     texts = [
         head,
         table(COLUMNS, rows),
-        "As shipped, by folder:",
-        table(("", "series", "windows", "found", "false alarms", "rows outside windows"), found_rows(corpus, mine)),
+        "As shipped, by folder; and the best of the others there, each with the threshold that is best for it there:",
+        table(FOLDER_COLUMNS, folder_rows(corpus, mine, (*peers, *rests))),
         table(
             ("goal", "met?", "measured"), [(goal, "yes" if met else "NO", measured) for goal, met, measured in goals]
         ),
@@ -142,6 +173,7 @@ COLUMNS = (
     "all",
     "µs a row",
 )
+FOLDER_COLUMNS = ("", "series", "windows", "found", "false alarms", "rows outside windows", "score", "best other")
 
 
 class Parts(NamedTuple):
@@ -186,10 +218,12 @@ def judged(
 def spread(corpus: Sequence[Series], mine: Scored, rival: Scored, places: Sequence[int]) -> tuple[float, float]:
     """95 % interval (bootstrap over series) of what ours as shipped has over the rival with its best threshold."""
     drawn = np.random.default_rng(SEED)
+    ours_by, theirs_by = ([gains(corpus, one, [place]) for place in places] for one in (mine, rival))
     differences = []
     for _ in range(RESAMPLES if len(places) else 0):
-        some = drawn.choice(np.array(places), len(places)).tolist()
-        differences.append(shipped(corpus, mine, some) - best_of(corpus, rival, some))
+        some = drawn.integers(len(places), size=len(places)).tolist()
+        first, second = (together([by[place] for place in some]) for by in (ours_by, theirs_by))
+        differences.append(first.at(ALARM) - second.best()[1])
     low, high = np.quantile(differences or [0.0], (0.025, 0.975)).tolist()
     return low, high
 
@@ -212,6 +246,12 @@ def river_version() -> str:
 def gains(corpus: Sequence[Series], contender: Scored, places: Sequence[int]) -> Gains:
     """Of one contender at these places of the corpus."""
     return gains_of((corpus[place], contender.scores[place]) for place in places)
+
+
+def together(parts: Sequence[Gains]) -> Gains:
+    """Of several series, as ``gains`` has them."""
+    scores, worth = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "gains"))
+    return Gains(scores, worth, sum(part.windows for part in parts))
 
 
 def best_of(corpus: Sequence[Series], contender: Scored, places: Sequence[int]) -> float:
@@ -257,24 +297,25 @@ def shipped_row(corpus: Sequence[Series], contender: Scored, parts: Parts) -> tu
     return (f"{OURS}, as shipped", testing, testing, tuning, tuning, everything, f"{contender.us:.0f}")
 
 
-def found_rows(corpus: Sequence[Series], contender: Scored) -> Iterator[tuple[str, ...]]:
-    """Per folder: windows found, and false alarms, with the shipped threshold."""
+def folder_rows(corpus: Sequence[Series], contender: Scored, others: Sequence[Scored]) -> Iterator[tuple[str, ...]]:
+    """Per folder: windows found, false alarms, and the score, with the shipped threshold; and what others score."""
     for group in sorted({series.group for series in corpus}):
-        windows = found = false = outside = count = 0
-        for series, given in zip(corpus, contender.scores, strict=True):
-            if series.group != group:
-                continue
+        places = [place for place, series in enumerate(corpus) if series.group == group]
+        windows = found = false = outside = 0
+        for place in places:
+            series, given = corpus[place], contender.scores[place]
             alarms = given >= ALARM
             alarms[: series.probation] = False
             quiet = np.arange(len(given)) >= series.probation
             for first, last in series.windows:
                 found += int(alarms[first : last + 1].any())
                 quiet[first : last + 1] = False
-            count += 1
             windows += len(series.windows)
             false += int((alarms & quiet).sum())
             outside += int(quiet.sum())
-        yield group, str(count), str(windows), str(found), str(false), f"{outside:,}"
+        score = f"{shipped(corpus, contender, places):.1f}" if windows else "-"
+        best = f"{max(best_of(corpus, other, places) for other in others):.1f}" if windows else "-"
+        yield group, str(len(places)), str(windows), str(found), str(false), f"{outside:,}", score, best
 
 
 if __name__ == "__main__":

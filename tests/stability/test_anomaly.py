@@ -94,6 +94,17 @@ def test_an_anomaly_that_goes_on_is_news_once_and_stays_surprising() -> None:
     assert alarms(scores(values, without_rest)[500:504]) == [0, 1, 2, 3]
 
 
+def test_the_more_is_known_the_rarer_is_what_alarms() -> None:
+    falling, constant = (AnomalyScorer(AnomalySettings(memory=512, alarm_fall=fall)) for fall in (0.5, 0.0))
+    seen = [(falling.score(value), constant.score(value), falling.surprise) for value in noise(3000).tolist()]
+    calm = [(row, one, other, surprise) for row, (one, other, surprise) in enumerate(seen) if 0 < surprise < 1.0]
+    assert all(one > other for row, one, other, _ in calm if row < 900)
+    assert all(one < other for row, one, other, _ in calm if row > 1100)
+    for row, one, other, surprise in calm:
+        assert other == pytest.approx(surprise / (surprise + 1.65))
+        assert one == pytest.approx(surprise / (surprise + 1.65 + 0.5 * math.log10(max(row, 100) / 1000.0)))
+
+
 def test_something_clearly_worse_breaks_the_rest() -> None:
     values = noise(600)
     values[500], values[520] = 18.0, 1e6
@@ -188,8 +199,8 @@ def test_a_state_of_something_else_is_refused() -> None:
         scorer.load(b"something else")
     with pytest.raises(ValueError, match="other settings"):
         scorer.load(AnomalyScorer().state())
-    with pytest.raises(ValueError, match="version 2"):
-        scorer.load(scorer.state().replace(b"\xa7version\x01", b"\xa7version\x02"))
+    with pytest.raises(ValueError, match="version 1"):
+        scorer.load(scorer.state().replace(b"\xa7version\x02", b"\xa7version\x01"))
     saved = msgspec.msgpack.decode(scorer.state())
     with pytest.raises(ValueError, match="other sizes"):
         scorer.load(msgspec.msgpack.encode(saved | {"arrays": saved["arrays"][:-1]}))
@@ -206,6 +217,7 @@ def test_a_state_of_something_else_is_refused() -> None:
         ({"half_lives": ()}, "half_lives"),
         ({"half_lives": (1.0, 1e6)}, "half_lives"),
         ({"alarm_probability": 0.0}, "alarm_probability"),
+        ({"alarm_fall": -0.5}, "alarm_fall"),
         ({"season_within_s": DAY_S}, "season_within_s"),
         ({"rest_margin": math.nan}, "rest_margin"),
     ],

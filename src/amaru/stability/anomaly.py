@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from amaru.stability import anomaly_kernels as k
 
-VERSION = 1
+VERSION = 2
 """Of the state; another one is refused."""
 ALARM = 0.5
 """A score from here on is an alarm."""
@@ -38,19 +38,23 @@ class AnomalySettings(msgspec.Struct, frozen=True, kw_only=True):
     dimension: int = 1
     """Signals that are compared together, each in its own standard deviations."""
     memory: int = 4096
-    """Rows that are compared with: two weeks of one every five minutes. A row costs about 4 ns for each, and scale."""
-    half_lives: tuple[float, ...] = (1.0, 2.0, 3.0, 6.0)
+    """Rows that are compared with: two weeks of one every five minutes. A row costs about 2 ns for each, and length."""
+    half_lives: tuple[float, ...] = (1.0, 3.0, 8.0)
     """Lengths of the windows that are compared: rows in which a difference loses half its weight."""
     season_s: float = 86_400.0
     """Where instants are given, the past at the same time of this season is compared with apart."""
     season_within_s: float = 3_600.0
     """What counts as the same time."""
-    season_share: float = 0.1
+    season_share: float = 0.03
     """Weight of that comparison in the probability."""
     forget_rows: float = 8192.0
     """Half-life of what is known of how far apart windows usually are."""
-    alarm_probability: float = 10.0**-1.75
-    """A row this improbable scores ``ALARM``. Rows are improbable in runs: with calm signals far fewer runs begin."""
+    alarm_probability: float = 10.0**-1.65
+    """A row this improbable scores ``ALARM`` after a thousand rows. Rows are improbable in runs: with calm signals far
+    fewer runs begin."""
+    alarm_fall: float = 0.5
+    """With this power of the rows so far (from 100 to ``forget_rows``) that probability falls: each row is one more
+    chance of something rare."""
     rest_rows: int = 150
     """Rows after an alarm in which only what is clearly more surprising scores; 0: none."""
     rest_share: float = 0.05
@@ -67,6 +71,7 @@ class AnomalySettings(msgspec.Struct, frozen=True, kw_only=True):
             ("season_share", 0.0, 0.99),
             ("forget_rows", 64.0, 1e9),
             ("alarm_probability", 1e-12, 0.5),
+            ("alarm_fall", 0.0, 2.0),
             ("rest_rows", 0, 1_000_000),
             ("rest_share", 0.0, 1.0),
             ("rest_margin", 0.0, 100.0),
@@ -146,7 +151,7 @@ class AnomalyScorer:
         self._x[:] = [_number(one) for one in row]
         if np.isnan(self._x).all():
             return 0.0
-        news = k.step(
+        score: float = k.step(
             self._x,
             _number(at),
             self._values,
@@ -160,7 +165,7 @@ class AnomalyScorer:
             self._whole,
             self._knobs,
         )
-        return news / (news + float(self._knobs[k.ALARM_FROM]))
+        return score
 
     def state(self) -> bytes:
         """Everything, for ``load``: a scorer that loads it goes on exactly as this one would."""
@@ -215,8 +220,10 @@ def _knobs(settings: AnomalySettings) -> npt.NDArray[np.float64]:
     knobs[k.SEASON_WITHIN_S] = settings.season_within_s
     knobs[k.SEASON_SHARE] = settings.season_share
     knobs[k.ALARM_FROM] = -math.log10(settings.alarm_probability)
+    knobs[k.ALARM_FALL] = settings.alarm_fall
     knobs[k.REST_ROWS] = settings.rest_rows
     knobs[k.REST_SHARE] = settings.rest_share
     knobs[k.REST_MARGIN] = settings.rest_margin
+    knobs[k.FORGET_ROWS] = settings.forget_rows
     knobs[k.GROWTH] = 2.0 ** (1.0 / settings.forget_rows)
     return knobs

@@ -1,6 +1,6 @@
 """How unlike the past the last few rows are, compiled: nearest likeness in memory, and how rare such a distance is.
 
-Distances are kept by lag, not by place: ``apart[scale, lag]`` is the exponentially weighted sum of squared differences
+Distances are kept by lag, not by place: ``apart[scale, lag]`` is the exponentially weighted sum of absolute differences
 between the rows up to now and the rows that many earlier. Each new row decays it and adds one difference, so every
 window of every scale is compared with all of memory in one pass, with no subtraction that could lose digits.
 ``docs/explanation/anomaly.md`` says why each step is there.
@@ -38,13 +38,15 @@ N_SIGNAL = 3
     SEASON_S,
     SEASON_WITHIN_S,
     SEASON_SHARE,  # weight of the season's view
-    ALARM_FROM,  # surprise
+    ALARM_FROM,  # surprise, where _LEVEL_ROWS rows are known
+    ALARM_FALL,
     REST_ROWS,
     REST_SHARE,
     REST_MARGIN,
+    FORGET_ROWS,
     GROWTH,  # of the weight of each row over the one before
-) = range(8)
-N_KNOBS = 8
+) = range(10)
+N_KNOBS = 10
 
 BINS = 1024
 """Of a tail's histogram: one for zero, the others by the logarithm."""
@@ -53,13 +55,15 @@ PER_OCTAVE = 8
 (UNIT, TOP, COUNT, TOTAL, NEW) = range(BINS, BINS + 5)
 N_TAIL = BINS + 5
 
-_ALIKE_FROM = 3.0
-"""Half-life from which one past event is near in several rows: there the third nearest counts, below it the nearest."""
 HUGE = 1e100
-_FEW = 40
+_FEW = 10
 """Windows in memory before any distance counts."""
-_WARM = 50.0
+_WARM = 20.0
 """Distances before one of them can be rare."""
+_LEVEL_ROWS, _LEVEL_LEAST = 1000.0, 100.0
+"""Rows at which the probability that alarms is what was set, and from which on it falls."""
+_BY_CHANCE = 2.0 / math.sqrt(math.pi)
+"""Mean distance of two independent normal values, in standard deviations."""
 _TAIL_SHARE, _TAIL_LEAST = 0.02, 5.0
 _SPREAD, _SPREAD_COUNTS = 0.4, 30.0
 """Mean log-excess of a tail before it is known, and the exceedances that this counts as."""
@@ -97,45 +101,50 @@ def step(
     whole: Floats,
     knobs: Floats,
 ) -> float:
-    """Take in a row ``x`` (NaN: missing) at ``at`` (Unix s, NaN: unknown); what its surprise is as news."""
+    """Take in a row ``x`` (NaN: missing) at ``at`` (Unix s, NaN: unknown); its score."""
     if math.isnan(whole[FIRST_AT]):
         whole[FIRST_AT] = at
     _compare(x, values, gaps, signals, whole, knobs[GROWTH])
     scales, memory, ever = len(half_lives), len(clock), int(whole[ROWS])
-    general, n_general, seasonal, n_seasonal, found = 0.0, 0, 0.0, 0, 0
+    found = 0
     if at - whole[FIRST_AT] >= _DAYS * knobs[SEASON_S]:
         found = _same_time(at, clock, mates, whole, knobs)
+    # Weighted harmonic mean of all probabilities (Wilson, 2019), on logarithms.
+    joined, weight = -math.inf, 0.0
     for scale in range(scales):
         least = guard(half_lives[scale])
         most = ever - depth(half_lives[scale]) if ever < memory else memory - 1
-        decay = 0.5 ** (1.0 / half_lives[scale])
-        for lag in range(1, min(ever, memory - 1) + 1):
-            apart[scale, lag] = decay * apart[scale, lag] + gaps[lag]
-        first, third = _closest(apart[scale], least, most)
+        _fade(apart[scale], gaps, 0.5 ** (1.0 / half_lives[scale]), min(ever, memory - 1))
         if most - least >= _FEW:
-            near = first if half_lives[scale] < _ALIKE_FROM else third
-            general += _rarity(tails[scale], math.sqrt(near), knobs[GROWTH])
-            n_general += 1
+            rarity = _rarity(tails[scale], _closest(apart[scale], least, most), knobs[GROWTH])
+            joined = _joined(joined, rarity + math.log10(1.0 - knobs[SEASON_SHARE]))
+            weight += 1.0 - knobs[SEASON_SHARE]
         nearest = _nearest(apart[scale], mates, found, least, most)
-        if nearest < math.inf:
-            seasonal += _rarity(tails[scales + scale], math.sqrt(nearest), knobs[GROWTH])
-            n_seasonal += 1
-    surprise = general / n_general if n_general > 0 else 0.0
-    if n_seasonal > 0:
-        # Weighted harmonic mean of both probabilities (Wilson, 2019), on logarithms.
-        seasonal /= n_seasonal
-        highest, share = max(surprise, seasonal), knobs[SEASON_SHARE]
-        surprise = highest + math.log10(
-            (1.0 - share) * 10.0 ** (surprise - highest) + share * 10.0 ** (seasonal - highest)
-        )
-    whole[SURPRISE] = surprise = max(surprise, 0.0)
+        if nearest < math.inf and knobs[SEASON_SHARE] > 0.0:
+            rarity = _rarity(tails[scales + scale], nearest, knobs[GROWTH])
+            joined = _joined(joined, rarity + math.log10(knobs[SEASON_SHARE]))
+            weight += knobs[SEASON_SHARE]
+    whole[SURPRISE] = max(joined - math.log10(weight), 0.0) if weight > 0.0 else 0.0
     _keep(x, at, values, clock, whole)
-    return _news(surprise, whole, knobs)
+    return _score(whole, knobs)
+
+
+@inlined
+def _joined(one: float, other: float) -> float:
+    """log10(10^one + 10^other)."""
+    highest = max(one, other)
+    return highest + math.log10(1.0 + 10.0 ** (min(one, other) - highest))
+
+
+@inlined
+def _fade(apart: Floats, gaps: Floats, decay: float, most: int) -> None:
+    for lag in range(1, most + 1):
+        apart[lag] = decay * apart[lag] + gaps[lag]
 
 
 @inlined
 def _compare(x: Floats, values: Floats, gaps: Floats, signals: Floats, whole: Floats, growth: float) -> None:
-    """``gaps[lag]``: squared difference to the row ``lag`` back, over what both have.
+    """``gaps[lag]``: absolute difference to the row ``lag`` back, over what both have.
 
     Where that is nothing, they count as far apart as two rows by chance.
     """
@@ -153,10 +162,10 @@ def _compare(x: Floats, values: Floats, gaps: Floats, signals: Floats, whole: Fl
                 continue
             known += 1
             if dimension == 1:
-                total = difference * difference
+                total = abs(difference)
             elif signals[signal, VARIANCE] > 0.0:
-                total += difference / signals[signal, VARIANCE] * difference
-        gaps[lag] = total * dimension / known if known > 0 else 2.0 * dimension
+                total += abs(difference) / math.sqrt(signals[signal, VARIANCE])
+        gaps[lag] = total * dimension / known if known > 0 else _BY_CHANCE * dimension
 
 
 @inlined
@@ -182,19 +191,20 @@ def _same_time(at: float, clock: Floats, mates: Lags, whole: Floats, knobs: Floa
 
 
 @inlined
-def _closest(apart: Floats, least: int, most: int) -> tuple[float, float]:
-    """The smallest and the third smallest of the distances at these lags."""
-    first = second = third = math.inf
-    for lag in range(least, most + 1):
-        distance = apart[lag]
-        if distance < third:
-            if distance < first:
-                first, second, third = distance, first, second
-            elif distance < second:
-                second, third = distance, second
-            else:
-                third = distance
-    return first, third
+def _closest(apart: Floats, least: int, most: int) -> float:
+    """The smallest of the distances at these lags; four at a time, since each comparison waits for the one before."""
+    first = second = third = fourth = math.inf
+    lag = least
+    while lag + 3 <= most:
+        first = min(first, apart[lag])
+        second = min(second, apart[lag + 1])
+        third = min(third, apart[lag + 2])
+        fourth = min(fourth, apart[lag + 3])
+        lag += 4
+    while lag <= most:
+        first = min(first, apart[lag])
+        lag += 1
+    return min(first, second, third, fourth)
 
 
 @inlined
@@ -268,14 +278,17 @@ def _keep(x: Floats, at: float, values: Floats, clock: Floats, whole: Floats) ->
 
 
 @inlined
-def _news(surprise: float, whole: Floats, knobs: Floats) -> float:
-    """The surprise; after an alarm, for a while, nothing but what is clearly more surprising than it."""
-    if surprise < knobs[ALARM_FROM]:
-        return surprise
-    row = whole[ROWS] - 1.0
-    rest = min(knobs[REST_ROWS], knobs[REST_SHARE] * row)
-    if row - whole[ALARM_ROW] < rest and surprise <= whole[ALARM] + knobs[REST_MARGIN]:
-        return 0.0
-    whole[ALARM_ROW] = row
-    whole[ALARM] = surprise
-    return surprise
+def _score(whole: Floats, knobs: Floats) -> float:
+    """0.5 where the surprise reaches its level; after an alarm, for a while, 0 unless it is clearly more surprising."""
+    surprise, row = whole[SURPRISE], whole[ROWS] - 1.0
+    known = max(min(row, knobs[FORGET_ROWS]), _LEVEL_LEAST)
+    # Half is the most that is called improbable: below, the level could be nothing, and any row alarm.
+    level = max(knobs[ALARM_FROM] + knobs[ALARM_FALL] * math.log10(known / _LEVEL_ROWS), _OCTAVE)
+    if surprise >= level:
+        rest = min(knobs[REST_ROWS], knobs[REST_SHARE] * row)
+        if row - whole[ALARM_ROW] < rest and surprise <= whole[ALARM] + knobs[REST_MARGIN]:
+            return 0.0
+        whole[ALARM_ROW] = row
+        whole[ALARM] = surprise
+    score: float = surprise / (surprise + level)
+    return score
