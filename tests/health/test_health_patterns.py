@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -80,6 +81,38 @@ def test_callers_faults_and_throttling_are_nobodys_pattern() -> None:
     kinds = (FailureKind.BAD_REQUEST, FailureKind.CONTENT_REJECTED, FailureKind.RATE_LIMITED)
     worst = (seen("p/a", float(i), kinds[i % 3], status=429 if i % 3 == 2 else 400) for i in range(5000))
     assert play(patterns, worst) == []
+
+
+def refused(offer: str, at: float, prompt: int) -> Observation:
+    return seen(offer, at, FailureKind.BAD_REQUEST, status=400, prompt=prompt)
+
+
+def test_an_offer_that_refuses_whatever_is_asked_has_another_api() -> None:
+    patterns = Patterns(PatternSettings(), [traits("p/a"), traits("q/a")])
+    both = [seen(offer, float(i)) for i in range(200) for offer in ("p/a", "q/a")]
+    after = [one for i in range(60) for one in (refused("p/a", 200.0 + i, i + 1), seen("q/a", 200.0 + i))]
+    told = play(patterns, [*both, *after])
+    assert [(one.kind, one.cause, one.offers) for one in told] == [(PatternKind.API_CHANGE, "status:400", ("p/a",))]
+    assert told[0].at - BEGINS < 220.0
+    assert "callers' fault" in told[0].detail
+    assert told[0].suggested == "alternate"
+    back = play(patterns, [seen("p/a", 300.0 + i) for i in range(20)])
+    assert [one.kind for one in back] == [PatternKind.API_CHANGE, PatternKind.RECOVERY]
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        pytest.param(lambda i: [refused("p/a", i, 7)], id="one prompt again and again"),
+        pytest.param(lambda i: [refused("p/a", i, 0)], id="nobody knows which prompts"),
+        pytest.param(lambda i: [refused("p/a", i, int(i)), refused("q/a", i, int(i))], id="every provider"),
+        pytest.param(lambda i: [seen("p/a", i + 0.5), seen("p/a", i + 0.7), refused("p/a", i, int(i))], id="a third"),
+    ],
+)
+def test_what_callers_do_wrong_is_no_change_of_the_api(of: Callable[[float], list[Observation]]) -> None:
+    patterns = Patterns(PatternSettings(), [traits("p/a"), traits("q/a")])
+    both = [seen(offer, float(i)) for i in range(200) for offer in ("p/a", "q/a")]
+    assert play(patterns, both + [one for i in range(200) for one in of(200.0 + i)]) == []
 
 
 def test_five_failures_are_no_pattern_but_a_minute_of_them_is_wherever_one_begins() -> None:

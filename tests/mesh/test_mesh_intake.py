@@ -68,6 +68,21 @@ def test_a_failure_leaves_without_an_answer() -> None:
     assert (seen.input_tokens, seen.sample) == (asked.input_tokens_estimate, None)
 
 
+def test_a_refused_prompt_is_known_again_by_a_hash_and_no_other_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    taking = Taking()
+    for words in ("One town.", "One town.", "Another town."):
+        taking.intake.ended(attempt(failure=FailureKind.BAD_REQUEST, status=400), request(words), None)
+    taking.intake.ended(attempt(failure=FailureKind.SERVER_ERROR, status=500), request(), None)
+    one, again, another, failed = (seen.prompt for seen in taking.taken())
+    assert one == again != another
+    assert 0 not in (one, another)
+    assert failed == 0
+    monkeypatch.setattr(intake, "MAX_WAITING_BYTES", 10)
+    taking.intake.ended(attempt(failure=FailureKind.BAD_REQUEST, status=400), request(), None)
+    (seen,) = taking.taken()
+    assert (seen.failure, seen.prompt) == (FailureKind.BAD_REQUEST, 0)
+
+
 def test_what_is_not_sampled_holds_no_text() -> None:
     taking = Taking(samples_per_s=0.0)
     taking.intake.ended(attempt(status=200), request("the password is swordfish"), reply())

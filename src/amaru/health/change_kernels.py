@@ -38,8 +38,8 @@ import math
 from amaru.compiling import compiled, inlined
 from amaru.routing.kernels import Floats
 
-(LATENCY, FIRST_TOKEN, REPETITION, ERRORS, ODD, SHAPE, NOVELTY) = range(7)
-N_SIGNALS, N_CONTINUOUS = 7, 3
+(LATENCY, FIRST_TOKEN, REPETITION, ERRORS, ODD, SHAPE, NOVELTY, REFUSED) = range(8)
+N_SIGNALS, N_CONTINUOUS = 8, 3
 
 N_BETS = 4
 (
@@ -133,9 +133,10 @@ def least_p0(s: int) -> float:
     """The smallest rate that a yes-or-no signal's usual one is bounded by; half of it is expected beforehand.
 
     Failures come in blips of seconds, and a new shape now and then. Bodies that cannot be read, or lack what every
-    answer has, are practically never seen in calm: three or four of them tell.
+    answer has, are practically never seen in calm: three or four of them tell. Callers who ask for what no provider
+    would do come in spells.
     """
-    return 0.002 if s == SHAPE else 0.01 if s == ODD else 0.02
+    return 0.002 if s == SHAPE else 0.005 if s == ODD else 0.01 if s == ERRORS else 0.1 if s == REFUSED else 0.02
 
 
 @inlined
@@ -368,14 +369,14 @@ def _log_tokens(tokens: float) -> float:
 
 @compiled(
     "float64(int64, float64, float64, float64, float64, float64, float64, float64, float64, float64, float64, float64,"
-    " float64[::1], float64, float64, float64[:, :, ::1])"
+    " float64, float64[::1], float64, float64, float64[:, :, ::1])"
 )
 def observe(
     row: int, at: float, latency_ms: float, output_tokens: float, first_token_ms: float, input_tokens: float,
-    load: float, repetition: float, error: float, odd: float, shape: float, novelty: float,
+    load: float, repetition: float, error: float, odd: float, shape: float, novelty: float, refused: float,
     least_rise: Floats, log_a: float, half_life_s: float, c: Floats,
 ) -> float:  # fmt: skip
-    """Take in one attempt; NaN: it says nothing of that, and a time of 0 as well. The last four are 0 or 1, and load is
+    """Take in one attempt; NaN: it says nothing of that, and a time of 0 as well. The last five are 0 or 1, and load is
     the share of the offer's capacity that was taken.
 
     Returns how slow it was: the z of its latency or first token, whichever is larger; NaN where neither is known.
@@ -391,6 +392,7 @@ def observe(
             y = min(max(repetition, 0.0), 1.0) if not math.isnan(repetition) else math.nan
         else:
             y = error if s == ERRORS else odd if s == ODD else shape if s == SHAPE else novelty
+            y = refused if s == REFUSED else y
         if not math.isnan(y):
             z = step(row, s, at, x, w, y, least_rise[s], log_a, half_life_s, c)
             if s in (LATENCY, FIRST_TOKEN) and not slow >= z:

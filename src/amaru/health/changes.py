@@ -24,9 +24,10 @@ USUAL_STATUSES = frozenset({400, 401, 402, 403, 404, 408, 409, 413, 425, 429, *r
 REPEATED = 0.5
 """From this share of repeated 4-grams on, an answer repeats itself beyond what lists and tables do."""
 _MOST_SHAPES = 64
+_MOST_REFUSED = 64
 _LONG_CHARS = 40
 """Shorter answers may well be the same to different prompts."""
-_RISES = {"errors": 0.1, "coherence": 0.2, "shape": 0.2, "novelty": 0.5, "repetition": 0.15}
+_RISES = {"errors": 0.1, "coherence": 0.2, "shape": 0.2, "novelty": 0.5, "refused": 0.5, "repetition": 0.15}
 """How much a signal must have risen for a change to matter; of times, see ``PatternSettings.least_slowdown``."""
 
 _NAN = math.nan
@@ -49,13 +50,16 @@ class Alarm(msgspec.Struct, frozen=True):
 class Looks:
     """What answers of one offer usually look like: their shapes, and the latest texts. Bounded."""
 
-    __slots__ = ("_seen", "_texts", "missing", "shapes", "status")
+    __slots__ = ("_refused", "_seen", "_texts", "missing", "refusal", "shapes", "status")
 
     def __init__(self) -> None:
         self.shapes: dict[int, float] = {}
         """Answers of each."""
         self._seen = 0.0
         self._texts: deque[tuple[int, int]] = deque(maxlen=8)
+        self._refused: deque[int] = deque(maxlen=_MOST_REFUSED)
+        self.refusal: int | None = None
+        """Status of the last refusal that was said to be the caller's fault."""
         self.missing: tuple[str, ...] = ()
         """Of the last answer that lacked any."""
         self.status: int | None = None
@@ -77,6 +81,14 @@ class Looks:
         """These shapes were seen so often."""
         self.shapes = dict(list(shapes.items())[:_MOST_SHAPES])
         self._seen = sum(self.shapes.values())
+
+    def refused(self, prompt: int, status: int | None) -> bool:
+        """Whether another prompt than those before was refused: who asks for the same again says nothing new."""
+        if prompt == 0 or prompt in self._refused:
+            return False
+        self._refused.append(prompt)
+        self.refusal = status
+        return True
 
     def odd(self, sample: Sample, chars: int) -> bool:
         """Whether the text makes no sense: empty, repeating itself, or what another prompt was answered lately."""
@@ -149,10 +161,10 @@ class Changes:
         if not math.isfinite(at):
             return _NAN
         latency_ms = first_ms = 0.0
-        error = shape = odd = repetition = novelty = _NAN
-        strange = False
+        error = shape = odd = repetition = novelty = refused = _NAN
+        strange = callers = False
         if ok:
-            error = 0.0
+            error = refused = 0.0
             if not observation.probe and (sample is None or not sample.empty):  # no words take no time
                 latency_ms = observation.latency_ms
                 if observation.stream and observation.first_token_ms is not None:
@@ -170,10 +182,14 @@ class Changes:
         else:
             strange = status is not None and status >= 300 and status not in USUAL_STATUSES
             verdict = verdict_on(False, failure)
-            if verdict is Verdict.THROTTLED or (verdict is Verdict.NONE and not strange):
+            callers = verdict is Verdict.NONE and not strange
+            if callers and failure is FailureKind.BAD_REQUEST and self._looks[row].refused(observation.prompt, status):
+                refused = 1.0
+            if verdict is Verdict.THROTTLED or (callers and refused != 1.0):
                 return _NAN
             suspect = failure is not None and is_suspect(failure)
-            shape, error = (1.0, 0.0) if suspect or strange else (_NAN, 1.0)
+            if not callers:
+                shape, error = (1.0, 0.0) if suspect or strange else (_NAN, 1.0)
             if strange:
                 self._looks[row].status = status
             elif suspect:
@@ -182,10 +198,10 @@ class Changes:
         slow = k.observe(
             row, at, latency_ms, observation.output_chars / 4.0 if tokens is None else float(tokens), first_ms,
             float(observation.input_tokens), min(max(observation.load, 0.0), 1.0),
-            repetition, error, odd, shape, novelty, self._least, self._log_a, self._settings.usual_s, self._c,
+            repetition, error, odd, shape, novelty, refused, self._least, self._log_a, self._settings.usual_s, self._c,
         )  # fmt: skip
         if not ok:
-            return _NAN if failure in BROKEN or strange else 1.0
+            return _NAN if failure in BROKEN or strange or callers else 1.0
         return 1.0 if slow >= k.MOST_Z else 0.0
 
     def rate(self, row: int, signal: int) -> float:

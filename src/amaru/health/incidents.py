@@ -192,7 +192,9 @@ class World:
                 outputs, 4 * outputs, "stop", sample,
             )  # fmt: skip
         failure, ms, status = self._failure(what, stream, draw, first, whole)
-        return Observation(traits.offer, traits.provider, at, False, failure, status, stream, ms, None, inputs)
+        return Observation(
+            traits.offer, traits.provider, at, False, failure, status, stream, ms, None, inputs, prompt=number + 1
+        )
 
     @staticmethod
     def _failure(

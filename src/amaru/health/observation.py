@@ -61,6 +61,8 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     probe: bool = False
     """Nobody's request: amaru asked to see how the offer fares."""
     kind: Kind = Kind.CHAT
+    prompt: int = 0
+    """Salted 64-bit hash of a prompt that was refused as a bad request; 0: not known, or not refused so."""
     load: float = 0.0
     """Share of the offer's capacity that was taken when it was asked, 0 to 1; 0 where that has no bound."""
 

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-SIGNALS = ("latency", "first_token", "repetition", "errors", "coherence", "shape", "novelty")
+SIGNALS = ("latency", "first_token", "repetition", "errors", "coherence", "shape", "novelty", "refused")
 """What changes are looked for in, by number; see ``change_kernels``."""
 
 

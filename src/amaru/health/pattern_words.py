@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from amaru.domain import FailureKind
+from amaru.health.changes import USUAL_STATUSES
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 
 _CUT = frozenset({FailureKind.STREAM_CUT, FailureKind.STREAM_STALLED})
@@ -14,6 +15,7 @@ _ALIKE = 0.5
 """Likeness from which a past pattern counts as similar."""
 _MOST_SIMILAR = 3
 _DAY_S = 86400.0
+_CALLERS = frozenset(str(status) for status in USUAL_STATUSES)
 
 
 def pattern_id(kind: PatternKind, cause: str, providers: Sequence[str], at: float) -> str:
@@ -62,7 +64,7 @@ def healing_for(kind: PatternKind, cause: str, level: float, failures: Sequence[
             return "non_stream"
         if 2 * sum(failure is FailureKind.OVERLOADED for failure in failures) > len(failures):
             return "concurrency"
-    return "drain" if level >= 0.5 else "weight"
+    return "drain" if level >= 0.4 else "weight"
 
 
 def change_in_words(offers: Sequence[str], cause: str, level: float, missing: Sequence[str]) -> str:
@@ -74,6 +76,8 @@ def change_in_words(offers: Sequence[str], cause: str, level: float, missing: Se
         return f"{who}: {level:.0%} of the latest attempts failed"
     if cause == "coherence":
         return f"{who}: answers are empty, repeat themselves, or are the same to different prompts"
+    if cause.removeprefix("status:") in _CALLERS:
+        return f"{who}: {level:.0%} of the latest attempts were refused as their callers' fault, and others refuse none"
     if cause.startswith("status:"):
         return f"{who}: attempts are refused with a status never seen before, {cause.removeprefix('status:')}"
     if missing:

@@ -38,6 +38,9 @@ _RESONANCE_SHARE = 0.3
 _SETTLING = (k.LATENCY, k.FIRST_TOKEN, k.REPETITION, k.NOVELTY)
 """Signals that may stay as they are. Failures never become usual."""
 
+_REFUSED_ELSEWHERE = 0.25
+"""Share of the latest attempts at another provider."""
+
 _Key = tuple[str, PatternKind, str]
 _Part = tuple[str, int]
 
@@ -160,6 +163,9 @@ class Patterns:
                 continue
             kind, cause = self._meaning(alarm)
             provider = self._traits[offer].provider
+            if alarm.signal == k.REFUSED and self._refused_elsewhere(provider):
+                self._changes.clear(alarm.row, alarm.signal)
+                continue
             key = (provider, kind, cause)
             found = self._open.get(key)
             if found is None:
@@ -181,8 +187,14 @@ class Patterns:
             return PatternKind.DEGRADATION, "errors"
         if alarm.signal in (k.ODD, k.REPETITION):
             return PatternKind.DEGRADATION, "coherence"
-        status = self._changes.looks(alarm.row).status if alarm.signal == k.SHAPE else None
+        looks = self._changes.looks(alarm.row)
+        status = looks.status if alarm.signal == k.SHAPE else looks.refusal if alarm.signal == k.REFUSED else None
         return PatternKind.API_CHANGE, "shape" if status is None else f"status:{status}"
+
+    def _refused_elsewhere(self, provider: str) -> bool:
+        """Whether others refuse requests as well: then it is what callers ask for."""
+        others = (row for row, one in enumerate(self._traits.values()) if one.provider != provider)
+        return any(self._changes.level(row, k.REFUSED) >= _REFUSED_ELSEWHERE for row in others)
 
     def _new(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from amaru.domain import Attempt, Kind, Offer, Outcome
+from amaru.domain import Attempt, FailureKind, Kind, Offer, Outcome
 from amaru.health.observation import Observation, Sample
 from amaru.health.sample import hash_of, sample_of
 from amaru.protocols.openai import OpenAIRequest
@@ -59,6 +59,8 @@ class Left(msgspec.Struct, frozen=True, gc=False):
     finish_reason: str | None
     sampled: Sampled | None
     probe: bool
+    refused: OpenAIRequest | None = None
+    """What was asked, where it was refused as a bad request."""
 
 
 class Intake:
@@ -105,7 +107,10 @@ class Intake:
         kind, input_tokens = request.kind, request.input_tokens_estimate
         stream = request.stream and not isinstance(reply, WholeStreamReply)
         if reply is None:
-            waiting.append(Left(attempt, at, kind, stream, input_tokens, None, None, None, probe))
+            refused = (
+                request if attempt.failure is FailureKind.BAD_REQUEST and self._holds(_bytes_of(request)) else None
+            )
+            waiting.append(Left(attempt, at, kind, stream, input_tokens, None, None, None, probe, refused))
             return
         facts, sampled = reply.facts, None
         chars, reasons = facts.output_chars, facts.finish_reasons
@@ -120,11 +125,15 @@ class Intake:
     def _sampled(self, request: OpenAIRequest, facts: Facts, reply: WholeReply | StreamReply) -> Sampled | None:
         """What is to be sampled of it; ``None``: there is no room."""
         data, whole = reply.sample()
-        held_bytes = sum(map(len, request.fields.values())) + facts.output_chars + len(data)
-        if self._waiting_bytes + held_bytes > MAX_WAITING_BYTES:
+        if not self._holds(_bytes_of(request) + facts.output_chars + len(data)):
             return None
-        self._waiting_bytes += held_bytes
         return Sampled(request, facts.output_text, data, whole)
+
+    def _holds(self, more_bytes: int) -> bool:
+        """Whether there is room for so much, which is taken then."""
+        room = self._waiting_bytes + more_bytes <= MAX_WAITING_BYTES
+        self._waiting_bytes += more_bytes if room else 0
+        return room
 
     def reported(self, offer: Offer, kind: Kind, outcome: Outcome) -> None:
         """A caller told what became of work that it placed itself."""
@@ -172,6 +181,7 @@ class Intake:
             input_tokens=left.input_tokens if usage is None else usage.input_tokens,
             output_tokens=None if usage is None or chars is None else usage.output_tokens,
             output_chars=chars or 0,
+            prompt=0 if left.refused is None else self._prompt(left.refused),
             load=attempt.load,
             finish_reason=left.finish_reason,
             sample=None if left.sampled is None else self._sample(left, left.sampled),
@@ -179,19 +189,27 @@ class Intake:
             kind=left.kind,
         )
 
+    def _prompt(self, request: OpenAIRequest) -> int:
+        """A hash of its prompt; 0: it is not all text."""
+        prompt = prompt_of(request)
+        return hash_of(prompt, self._salt) if isinstance(prompt, str) else 0
+
     def _sample(self, left: Left, sampled: Sampled) -> Sample:
-        prompt = prompt_of(sampled.request)
         sample = sample_of(
             left.kind,
             sampled.data,
             None if left.kind is Kind.EMBEDDING else sampled.texts,
             self._salt,
-            hash_of(prompt, self._salt) if isinstance(prompt, str) else 0,
+            self._prompt(sampled.request),
             stream=left.stream,
             whole=sampled.whole,
         )
         # Whole answers in the place of streams have another shape, which is no change of the provider's.
         return sample if left.stream is sampled.request.stream else msgspec.structs.replace(sample, shape=0)
+
+
+def _bytes_of(request: OpenAIRequest) -> int:
+    return sum(map(len, request.fields.values()))
 
 
 def _draw(buckets: Buckets, offer: str, at: float, per_s: float, most: float) -> bool:
