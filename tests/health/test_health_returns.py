@@ -200,6 +200,19 @@ def test_what_is_refused_as_the_callers_fault_counts_where_that_is_the_trouble()
         assert one.is_ill is ill
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 0.9])
+def test_answers_that_vary_as_they_always_did_are_not_slow(sigma: float) -> None:
+    rng = random.Random(5)
+    slow = 0
+    for factor in (1.0, 3.0):
+        one = trial()
+        for number in range(1, 600):
+            one.observe(seen("a/m", AT + number, ms=factor * 100.0 * rng.lognormvariate(0.0, sigma)))
+            slow += one.is_slow and factor == 1.0
+    assert one.is_ill  # three times as slow
+    assert slow <= 3
+
+
 # ---- closed loop
 
 

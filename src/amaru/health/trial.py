@@ -31,10 +31,12 @@ WORSE = 1.0 / 3.0
 LEAST_LOST, MOST_LOST = 0.02, 0.6
 """Bounds of what an offer is taken to lose usually; a few attempts tell neither."""
 SLOW = 0.4
-"""Mean log-latency beyond the usual of the same kind of answer, from which on it is slow: half as slow again."""
+"""Mean log-latency beyond the usual of the same kind of answer, from which on it is slow: half as slow again,"""
+SURELY = 3.5
+"""where that is so many of the mean's standard errors."""
 FEW = 5
 """Answers that show so; twice as many make a slow offer ill."""
-MEMORY = 10
+MEMORY = 20
 """Answers over which that mean goes."""
 MANY = 30
 """Attempts after which a trouble goes on that such figures do not show, and that nobody has seen end."""
@@ -55,7 +57,8 @@ class Trial:
     """
 
     __slots__ = (
-        "_answers", "_bad", "_free", "_good", "_refusal", "_slowness", "_usual_log_ms", "at", "attempts", "evidence",
+        "_answers", "_bad", "_free", "_good", "_refusal", "_slowness", "_usual_log_ms", "_variance", "at", "attempts",
+        "evidence",
     )  # fmt: skip
 
     def __init__(self, at: float, usual: Sums, cause: str = "") -> None:
@@ -76,7 +79,7 @@ class Trial:
         self.evidence = 0.0
         """In nats, within ±``ENOUGH``; above 0 it is rather well."""
         self._answers = 0
-        self._slowness = 0.0
+        self._slowness = self._variance = 0.0
         self._free = False
 
     def observe(self, observation: Observation) -> None:
@@ -93,7 +96,9 @@ class Trial:
         usual = self._usual_log_ms[observation.first_token_ms is not None]
         if log_ms is not None and usual is not None:
             self._answers += 1
-            self._slowness += (log_ms - usual - self._slowness) / min(self._answers, MEMORY)
+            gain, off = 1.0 / min(self._answers, MEMORY), log_ms - usual - self._slowness
+            self._slowness += gain * off
+            self._variance = (1.0 - gain) * (self._variance + gain * off * off)
         if self.evidence <= 0.0 or self.is_slow:
             self._free = False
         elif self.evidence >= ENOUGH:
@@ -102,7 +107,10 @@ class Trial:
     @property
     def is_slow(self) -> bool:
         """Its answers take longer than usual."""
-        return self._answers >= FEW and self._slowness > SLOW
+        if self._answers < FEW or self._slowness <= SLOW:
+            return False
+        gain = 1.0 / min(self._answers, MEMORY)
+        return self._slowness > SURELY * math.sqrt(self._variance * gain / (2.0 - gain))
 
     @property
     def is_well(self) -> bool:
@@ -112,7 +120,7 @@ class Trial:
     @property
     def is_ill(self) -> bool:
         """It is shown to be ill."""
-        return self.evidence <= -ENOUGH or (self._answers >= 2 * FEW and self._slowness > SLOW)
+        return self.evidence <= -ENOUGH or (self._answers >= 2 * FEW and self.is_slow)
 
     @property
     def look_s(self) -> float:
