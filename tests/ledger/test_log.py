@@ -61,6 +61,28 @@ def test_the_files_are_those_of_the_layout(tmp_path: Path) -> None:
     assert not (tmp_path / "log/tile/0/000.p").exists(), "the full tile stands for the partial ones"
 
 
+def test_each_tile_holds_what_the_specification_says(tmp_path: Path) -> None:
+    """By the formula of tlog-tiles alone: MTH(D[(n * 256 + i) * 256**l : (n * 256 + i + 1) * 256**l])."""
+    size = 66_000
+    with open_log(tmp_path / "log") as log:
+        for start in range(0, size, 3_000):
+            log.append(leaves(start, start + 3_000))
+    hashes = [leaf_hash(leaf) for leaf in leaves(0, size)]
+    found: dict[str, bytes] = {}
+    for level in range(3):
+        span = 256**level
+        row = [root_of(hashes[at : at + span]) for at in range(0, size - span + 1, span)]
+        for number in range(0, len(row), 256):
+            part = row[number : number + 256]
+            width = "" if len(part) == 256 else f".p/{len(part)}"
+            found[f"{level}/{number // 256:03d}{width}"] = b"".join(part)
+    root = tmp_path / "log/tile"
+    there = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert {name: there[name] for name in found} == found
+    full = {name for name in there if ".p/" not in name and not name.startswith("entries/")}
+    assert full == {name for name in found if ".p/" not in name}
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(st.integers(0, 300), st.sampled_from("apso")), max_size=8))
 def test_any_history_gives_the_naive_tree(

@@ -12,7 +12,7 @@ from amaru.errors import EntryPruned, LedgerError
 from amaru.ledger.audit import Fault, audit
 from amaru.ledger.canonical import canonical
 from amaru.ledger.merkle import leaf_hash, verify_inclusion
-from amaru.ledger.pruning import finish_pruning, prunable_until, prune
+from amaru.ledger.pruning import prunable_until, prune
 from amaru.ledger.tile_store import FolderStore
 
 
@@ -67,7 +67,9 @@ def test_what_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
             prune(log, pruning(256))
 
 
-def test_a_pruning_stopped_midway_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pruning_stopped_midway_is_finished_at_the_next_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "log"
     make_log(root)
     with open_log(root) as log:
@@ -78,8 +80,7 @@ def test_a_pruning_stopped_midway_is_finished(tmp_path: Path, monkeypatch: pytes
     assert (root / "tile/entries/001").exists()
     report = audit(FolderStore(root), [KEY.verifier])
     assert report.ok, report.findings
-    with open_log(root) as log:
-        finish_pruning(log)
+    open_log(root).close()
     assert not (root / "tile/entries/001").exists()
     assert os.listdir(root / "tile/entries") == ["002.p"]
 

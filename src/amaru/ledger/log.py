@@ -46,7 +46,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from amaru.errors import LedgerCorrupt, LedgerError, ProofError
-from amaru.ledger.checkpoint import Checkpoint, read_checkpoint, verify_checkpoint
+from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
+from amaru.ledger.erasing import finish_erasing
 from amaru.ledger.growth import Edge
 from amaru.ledger.journal import Frame, Mark
 from amaru.ledger.kept import KeptCheckpoints
@@ -313,6 +314,7 @@ class Log(LogView):
             self._journal.restart(frames[0])
         base, *commits = frames
         self._pruned = read_pruned(self.store)
+        finish_erasing(self.store, self._pruned.until)
         self._edge = self._edge_at(base)
         self._mark = commits[-1].mark if commits else base.mark
         self._pending = self._leaves_of(commits)
@@ -320,7 +322,7 @@ class Log(LogView):
         self._kept = KeptCheckpoints.load(self.store, since=base.payload)
         self._superseded.based(base.first, self._kept.folder)
         self._require_prefix(published)
-        if published is not None and published.size > self._last_kept_size():
+        if published is not None and published.size > self._kept.last_size:
             self._unkept = note  # the process ended between publishing and this
         self._head = None
         self._publish()
@@ -350,9 +352,6 @@ class Log(LogView):
                 )
             leaves += decode_entries(frame.payload, where=f"{self.store.shown}/journal")
         return leaves
-
-    def _last_kept_size(self) -> int:
-        return read_checkpoint(self._kept.notes[-1]).size if self._kept.notes else -1
 
     def _published(self) -> tuple[bytes, Checkpoint | None]:
         """What was last published; ``None`` where nothing was, or where a loss of power left an empty file."""

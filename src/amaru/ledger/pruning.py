@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from amaru.errors import LedgerError
 from amaru.ledger.canonical import canonical, require_canonical
+from amaru.ledger.erasing import erase
 from amaru.ledger.log import Log
-from amaru.ledger.tiles import ENTRIES, TILE_WIDTH, Tile
+from amaru.ledger.tiles import TILE_WIDTH
 from amaru.ledger.view import PRUNED, Pruned
 
 KIND = "pruning"
@@ -34,8 +35,8 @@ def prune(log: Log, leaf: bytes) -> Pruned:
     """Log ``leaf``, a receipt of type ``pruning``, and erase the entries before its ``until``, a multiple of 256.
 
     In this order, so that a crash leaves nothing unexplained: the leaf is logged and made durable, then ``pruned``
-    names it, then the bundles go, the oldest first. Whatever a crash left goes with ``finish_pruning``. Raises
-    LedgerError.
+    names it, then the bundles go, the oldest first. What a crash leaves of them goes when the log is next opened to
+    write. Raises LedgerError.
     """
     until = pruning_until(leaf)
     if until % TILE_WIDTH or not 0 < until <= log.size:
@@ -54,17 +55,5 @@ def prune(log: Log, leaf: bytes) -> Pruned:
     log.store.write(PRUNED, canonical({"leaf": pruned.leaf, "until": pruned.until}))
     log.store.sync()
     log.note_pruned(pruned)
-    _erase(log, before, until)
+    erase(log.store, before, until)
     return pruned
-
-
-def finish_pruning(log: Log) -> None:
-    """Erase what a logged pruning was stopped from erasing; done at little cost where there is nothing."""
-    _erase(log, 0, log.pruned.until)
-
-
-def _erase(log: Log, start: int, until: int) -> None:
-    for number in range(start // TILE_WIDTH, until // TILE_WIDTH):
-        path = Tile(ENTRIES, number).path
-        log.store.delete(path)
-        log.store.delete(f"{path}.p")
