@@ -42,7 +42,7 @@ class HealerSettings(msgspec.Struct, frozen=True, kw_only=True):
     cooldown_s: float = 300.0
     """A healing that did not help is not taken again so soon for the same offers."""
     step_s: float = 3.0
-    """Length of each step by which an offer comes back."""
+    """Length of each step by which an offer comes back that was seen to have recovered."""
     weight: float = 0.4
     """To which an offer is weighed down."""
 
