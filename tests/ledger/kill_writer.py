@@ -8,6 +8,7 @@ Prints how many writers it killed; exits with a traceback where a log lost what 
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -111,15 +112,13 @@ def kill_at_random(root: Path, kills: int, seed: int) -> int:
 
 def kill_at_call(number: int, half: bool) -> None:
     """Have this process killed at its call of this number, where ``half`` halfway through what it writes."""
-    calls = 0
+    calls = itertools.count(1)  # several threads flush, and each call must have a number of its own
 
     def counted(name: str) -> Callable[..., object]:
         system = getattr(os, name)
 
         def call(*arguments: object, **more: object) -> object:
-            nonlocal calls
-            calls += 1
-            if calls == number:
+            if next(calls) == number:
                 if half and name == "write":
                     system(arguments[0], arguments[1][: len(arguments[1]) // 2])  # type: ignore[index, arg-type]
                 elif half:
