@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -327,13 +331,32 @@ def test_the_index_is_made_anew_on_demand_or_by_itself(run: Run) -> None:
 
 
 def test_the_ledger_is_named_by_option_or_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run("record", "discovery", "--component", "x", "--ledger", "elsewhere/log")
+    said = run("record", "discovery", "--component", "x", "--ledger", "elsewhere/log")
+    assert re.search(r"remembrancer receipt [0-9a-f]{16} --ledger elsewhere/log$", said.out, re.M)
     assert Path("elsewhere/log/checkpoint").exists()
     assert Path("elsewhere/log.keys/signing-key").exists()
     monkeypatch.setenv("AMARU_LEDGER", "elsewhere/log")
     monkeypatch.setenv("AMARU_LEDGER_INDEX", "index-here.db")
     assert len(run("list", "--json").document["receipts"]) == 1
+    assert "--ledger" not in run("record", "discovery", "--component", "x").out
     assert Path("index-here.db").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="fsspec reads HTTP by aiohttp")
+def test_a_log_that_any_http_server_serves_can_be_read_and_proven(run: Run, tmp_path: Path) -> None:
+    id = id_in(run("record", "incident", "--component", "x", "--note", "seen from afar"))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "amaru-data"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/ledger"
+        shown = run("receipt", id, "--ledger", url, "--json").document
+        assert shown["receipt"]["note"] == "seen from afar"
+        assert "proves nothing about who made it" in shown["proof"]["trusted"]
+        trusted = run("receipt", id, "--ledger", url, "--trust", "amaru-data/ledger/vkey", "--json").document
+        assert trusted["proof"]["trusted"] == "what you gave"
+        said = run("record", "incident", "--component", "x", "--ledger", url, code=ExitCode.FAILED)
+        assert "only who holds it" in said.err
+        server.shutdown()
 
 
 def test_the_data_folder_is_the_configurations(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from amaru.cli.remembrancer_session import (
     Limit,
     Since,
     Trusting,
+    at_ledger,
     print_json,
     session,
 )
@@ -298,9 +299,10 @@ def adr_create(
         done = it.record(msgspec.structs.replace(adr, digest=evidence.digest, evidence=(evidence,)))
         if not as_json:
             typer.echo(f"Wrote {path}: fill in what is between its headings.")
-        print_recorded(done, (evidence,), as_json)
+        print_recorded(done, (evidence,), ledger, as_json)
         if not as_json:
-            typer.echo(f"Once it is written: remembrancer record adr --component {component} --evidence {path}")
+            command = f"remembrancer record adr --component {component} --evidence {path}{at_ledger(ledger)}"
+            typer.echo(f"Once it is written: {command}")
 
 
 def _print_found(it: Remembrancer, search: Search, limit: int, as_json: bool, *, kinds: bool, nothing: str) -> None:

@@ -16,6 +16,7 @@ from amaru.cli.remembrancer_session import (
     Ledger,
     Progress,
     Trusting,
+    at_ledger,
     outcomes,
     print_json,
     session,
@@ -60,7 +61,6 @@ def sign(
         from amaru.ledger.proofs import Proofs
 
         gpg = Gpg()
-        note = it.view.checkpoint()
         subject, data, shown = _subject(it, file)
         signed = gpg.sign(data, key)
         public_key = gpg.public_key(signed.fingerprint)
@@ -68,7 +68,7 @@ def sign(
         fingerprint = gpg.verify(data, signed.signature).fingerprint  # of the primary key, by which others trust
         trust_also(it.place, f"gpg {fingerprint}")
         beside = _write_beside(file, ".asc", signed.signature)
-        _print_got(it, file, shown, f"signed by {fingerprint}", beside, note, as_json)
+        _print_got(it, file, shown, f"signed by {fingerprint}", beside, ledger, as_json)
 
 
 def timestamp(
@@ -105,7 +105,6 @@ def timestamp(
             raise typer.BadParameter(
                 "give the authority's root certificates once, or AMARU_TSA_ROOTS", param_hint="--roots"
             )
-        note = it.view.checkpoint()
         subject, data, shown = _subject(it, file)
         authority = Authority(tsa, trusted)
         try:
@@ -118,7 +117,7 @@ def timestamp(
         stamp = read_timestamp(response)
         beside = _write_beside(file, ".tsr", response)
         told = f"existed at {stamp.time:%Y-%m-%d %H:%M:%S} UTC, says {stamp.authority}"
-        _print_got(it, file, shown, told, beside, note, as_json)
+        _print_got(it, file, shown, told, beside, ledger, as_json)
 
 
 def verify_full(
@@ -297,21 +296,21 @@ def _write_beside(file: Path | None, suffix: str, content: bytes) -> Path | None
 
 
 def _print_got(
-    it: Remembrancer, file: Path | None, shown: str, told: str, beside: Path | None, note: bytes, as_json: bool
+    it: Remembrancer, file: Path | None, shown: str, told: str, beside: Path | None, ledger: str | None, as_json: bool
 ) -> None:
     from amaru.ledger.remembrancer import evidence_of
 
     known = file is None or bool(it.of_file(evidence_of(file).digest, 1))
     if as_json:
         print_json({"of": shown, "told": told, "written": None if beside is None else str(beside), "recorded": known,
-                    "checkpoint": note.decode() if file is None else None})  # fmt: skip
+                    "checkpoint": it.view.checkpoint().decode() if file is None else None})  # fmt: skip
         return
     typer.echo(f"{shown}: {told}.")
     if beside is not None:
         typer.echo(f"Wrote {beside}.")
     if not known:
-        typer.echo(f"No receipt names this file yet: remembrancer record … --evidence {file}")
-    typer.echo(f"Check it: remembrancer verify-full{'' if file is None else f' {file}'}")
+        typer.echo(f"No receipt names this file yet: remembrancer record … --evidence {file}{at_ledger(ledger)}")
+    typer.echo(f"Check it: remembrancer verify-full{'' if file is None else f' {file}'}{at_ledger(ledger)}")
 
 
 def _meant(it: Remembrancer, target: str | None) -> tuple[list[Entry], Path | None]:

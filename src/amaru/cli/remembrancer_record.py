@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amaru.cli.remembrancer_session import AsJson, Ledger, print_json, session
+from amaru.cli.remembrancer_session import AsJson, Ledger, at_ledger, print_json, session
 
 if TYPE_CHECKING:
     from amaru.ledger.receipts import Evidence, Receipt
@@ -209,7 +209,7 @@ def record(
         evidence = tuple(evidence_of(file) for file in files or ())
         given = {name: value for name, value in fields.items() if value not in ("", None)}
         receipt = made(kind, at=rfc3339(remembrancer.now()), component=component, evidence=evidence, **given)
-        print_recorded(remembrancer.record(receipt), evidence, as_json)
+        print_recorded(remembrancer.record(receipt), evidence, ledger, as_json)
 
 
 def made(kind: str, **fields: Any) -> Receipt:  # Any: what the kind's fields hold
@@ -233,7 +233,7 @@ def refuse_secrets(texts: dict[str, str]) -> None:
             )
 
 
-def print_recorded(done: Recorded, evidence: tuple[Evidence, ...], as_json: bool) -> None:
+def print_recorded(done: Recorded, evidence: tuple[Evidence, ...], ledger: str | None, as_json: bool) -> None:
     """Say what was logged, and how to look at it."""
     from amaru.cli.remembrancer_view import as_document, summary
     from amaru.ledger.checkpoint import read_checkpoint
@@ -260,7 +260,7 @@ def print_recorded(done: Recorded, evidence: tuple[Evidence, ...], as_json: bool
         typer.echo(f"  evidence    {one.digest}  {one.name} ({one.size:,} B)")
     if head is None:
         typer.echo("  It is durable; a checkpoint over it could not be published yet (is the disk full?).")
-    typer.echo(f"See it, with the proof of it: remembrancer receipt {done.entry.id[:16]}")
+    typer.echo(f"See it, with the proof of it: remembrancer receipt {done.entry.id[:16]}{at_ledger(ledger)}")
 
 
 def print_key_made(vkey: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -106,6 +107,11 @@ def place_of(ledger: str | None) -> Any:  # Any: a Place; its module is imported
 
     data = data_folder(os.environ)
     return Place.of(ledger or str(data / "ledger"), data, index=os.environ.get("AMARU_LEDGER_INDEX") or None)
+
+
+def at_ledger(ledger: str | None) -> str:
+    """What a command that is suggested needs, to be about the same ledger."""
+    return "" if ledger is None or os.environ.get("AMARU_LEDGER") == ledger else f" --ledger {shlex.quote(ledger)}"
 
 
 def data_folder(environment: Any) -> Path:  # Any: a mapping of texts
