@@ -87,6 +87,25 @@ def test_an_adaptation_is_widened_to_what_else_cannot_be_read_while_its_pattern_
     assert (levers.adapted("b/m"), levers.steered["b/m"], levers.steered["a/m"]) == (None, Steering(), Steering())
 
 
+def test_that_the_others_are_slower_than_the_one_kept_out_is_no_reason_to_give_up() -> None:
+    levers = mesh()
+    one = healer(levers)
+    only(one, "drain")
+
+    def serve(since: float, until: float, **ms: float) -> None:
+        for tick in range(round((until - since) * 10.0)):
+            for name, each in ms.items():
+                one.observe(seen(f"{name}/m", since + tick / 10.0, ms=each))
+
+    serve(AT - 200.0, AT - 5.0, a=100.0, b=300.0)
+    serve(AT - 5.0, AT, a=200.0, b=300.0)  # it has just begun to slow down
+    one.look([pattern("a/m", cause="latency")], AT)
+    serve(AT, AT + 38.0, b=300.0)
+    (measured,) = one.look([], AT + 38.0)
+    assert measured.effect is not None
+    assert measured.ended_at is None
+
+
 # ---- those under which an offer looks well whether or not it is
 
 

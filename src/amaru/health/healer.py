@@ -196,8 +196,8 @@ class Healer:
         """Work out the effect; end what made it worse, or did not help while the trouble goes on."""
         action, settings = running.action, self.settings
         pool = self._moves.pool_of(action.offers)
-        if running.usual is None:
-            running.usual = self._tallies.usual(pool, action.at)
+        if not running.usual:
+            running.usual = {offer: self._tallies.usual((offer,), action.at) for offer in pool}
         seen = self._tallies.change(pool, action.at, action.at + settings.settle_s, now, running.usual)
         early = now < action.at + settings.settle_s + settings.measure_s
         if seen is None or (early and (seen.attempts < MANY or seen.effect >= MADE_WORSE)):

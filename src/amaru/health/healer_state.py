@@ -9,7 +9,7 @@ from amaru.health.healing import SelfHealingAction
 from amaru.health.healing_runs import Running
 from amaru.health.healing_settings import Veto
 
-VERSION = 1
+VERSION = 2
 
 
 class Kept(msgspec.Struct):

@@ -10,7 +10,7 @@ of whole answers each against their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -159,15 +159,30 @@ class Tallies:
         until = at - BEFORE_S[-1]
         return self.between(offers, until - USUAL_S, until)
 
-    def change(self, offers: Collection[str], at: float, since: float, until: float, usual: Sums) -> Change | None:
-        """From before ``at`` to [since, until); ``None``: too few attempts to say."""
+    def change(
+        self, offers: Collection[str], at: float, since: float, until: float, usual: Mapping[str, Sums]
+    ) -> Change | None:
+        """From before ``at`` to [since, until); ``None``: too few attempts to say. ``usual``: of each offer."""
         after = self.between(offers, since, until)
         for back_s in BEFORE_S if after.attempts >= LEAST_ATTEMPTS else ():
             before = self.between(offers, at - back_s, at)
             effect = change(before, after)
             if effect is not None:
-                return Change(effect, after.attempts, _is_well(before, usual), _is_well(after, usual))
+                was_well = self._is_well(offers, at - back_s, at, usual)
+                return Change(effect, after.attempts, was_well, self._is_well(offers, since, until, usual))
         return None
+
+    def _is_well(self, offers: Iterable[str], since: float, until: float, usual: Mapping[str, Sums]) -> bool:
+        """Users got what they usually do: from each offer, that is, since some are slower than others."""
+        total, weight, slower = Sums(), 0.0, 0.0
+        for offer in offers:
+            now = self.between((offer,), since, until)
+            total.add(now)
+            than_usual = now.slower_than(usual[offer], LEAST_KNOWN) if offer in usual else None
+            if than_usual is not None:
+                weight += now.attempts
+                slower += now.attempts * than_usual
+        return total.worth >= WELL * total.attempts and slower <= SLOWER * weight
 
     def last_at(self, offer: str) -> float | None:
         """When its last attempt ended."""
@@ -204,13 +219,6 @@ def log_ms_of(observation: Observation) -> float | None:
     """Logarithm of the wait for its first token, or for its whole answer; ``None``: it had none."""
     ms = observation.latency_ms if observation.first_token_ms is None else observation.first_token_ms
     return math.log(ms) if observation.ok and 0.0 < ms < math.inf else None
-
-
-def _is_well(now: Sums, usual: Sums) -> bool:
-    if now.worth < WELL * now.attempts:
-        return False
-    slower = now.slower_than(usual, LEAST_KNOWN)
-    return slower is None or slower < SLOWER
 
 
 def change(before: Sums, after: Sums) -> float | None:

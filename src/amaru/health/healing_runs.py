@@ -45,8 +45,8 @@ class Running(msgspec.Struct):
     measured: bool = False
     measure_at: float = 0.0
     """When it is looked at next."""
-    usual: Sums | None = None
-    """What was usual in its pools, once it was read."""
+    usual: dict[str, Sums] = {}
+    """What was usual at each offer of its pools, once it was read."""
     after: Running | None = None
     """Of a return of offers of which nobody knows whether they are well: what had kept them out."""
     in_vain: bool = False
