@@ -63,6 +63,8 @@ class FakeLog:
         self.origin: str | None = origin
         self.kept = list(entries)
         self.pruned = Pruned()
+        self.seen: int | None = None
+        """Entries under the checkpoint that was read last; ``None``: all."""
         self.reads: list[tuple[int, int]] = []
 
     @classmethod
@@ -71,7 +73,11 @@ class FakeLog:
 
     @property
     def size(self) -> int:
-        return len(self.kept)
+        return len(self.kept) if self.seen is None else self.seen
+
+    def refresh(self) -> object:
+        self.seen = None
+        return None
 
     def entries(self, start: int, end: int) -> Iterator[bytes]:
         self.reads.append((start, end))

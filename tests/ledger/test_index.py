@@ -217,6 +217,26 @@ def test_two_at_once_take_each_entry_in_once(url: str, open_index: OpenIndex) ->
     assert indices[0].count(parse_query("component:c", T0)) == {"incident": 3000}
 
 
+def test_who_sees_less_of_the_log_leaves_an_index_that_is_ahead(url: str, open_index: OpenIndex) -> None:
+    """Another process recorded and indexed after this one read its checkpoint."""
+    behind = FakeLog.of()
+    behind.seen = 4
+    index = open_index(url, behind)
+    index.catch_up()
+    whole = FakeLog.of()
+    assert open_index(url, whole).catch_up() == len(SAMPLES) - 4
+    assert ask(index, "-nothing") == [3, 2, 1, 0]
+    assert index.count(parse_query("type:adr", T0)) == {}
+    assert index.by_hash(leaf_hash(whole.kept[6]).hex()) == []
+
+    # And one that opens it only now looks again, before it takes it for another log's.
+    told: list[str] = []
+    late = FakeLog.of()
+    late.seen = 4
+    assert open_index(url, late, told.append).catch_up() == 0
+    assert (late.size, told) == (len(SAMPLES), [])
+
+
 def test_an_index_of_another_log_is_built_anew(url: str, open_index: OpenIndex) -> None:
     """A log that was put back from a copy, and went on otherwise: same name, shorter or with another history."""
     first = FakeLog.of()

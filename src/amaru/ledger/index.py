@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import Select, func, inspect, select, text
+from sqlalchemy import ColumnElement, Select, func, inspect, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -48,6 +48,8 @@ class Source(Protocol):
     def entries(self, start: int, end: int) -> Iterator[bytes]: ...
     def leaf_hash(self, index: int) -> bytes: ...
     def root(self, size: int) -> bytes: ...
+    def refresh(self) -> object:
+        """Look for a newer checkpoint."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -115,7 +117,7 @@ class Index:
             rows = self._tables.receipts.c
             terms = terms_of(search)
             query = self._tables.matching(select(rows.leaf, rows.hash), terms)
-            query = query.where(*self._tables.conditions(search))
+            query = query.where(self._seen(), *self._tables.conditions(search))
             query = query.order_by(self._tables.place(terms).desc()).limit(limit)
             return _found(connection, query)
 
@@ -127,7 +129,7 @@ class Index:
         def look(connection: Connection) -> dict[str, int]:
             rows = self._tables.receipts.c
             inner = self._tables.matching(select(rows.leaf, rows.type), terms_of(search))
-            inner_rows = inner.where(*self._tables.conditions(search)).subquery()
+            inner_rows = inner.where(self._seen(), *self._tables.conditions(search)).subquery()
             query = select(inner_rows.c.type, func.count()).group_by(inner_rows.c.type).order_by(inner_rows.c.type)
             return {str(kind): int(count) for kind, count in connection.execute(query)}
 
@@ -139,8 +141,8 @@ class Index:
 
         def look(connection: Connection) -> list[Found]:
             rows = self._tables.receipts.c
-            query = select(rows.leaf, rows.hash).where(rows.hash.between(low, high)).order_by(rows.leaf).limit(limit)
-            return _found(connection, query)
+            query = select(rows.leaf, rows.hash).where(rows.hash.between(low, high), self._seen())
+            return _found(connection, query.order_by(rows.leaf).limit(limit))
 
         return self._healed(lambda: self._reading(look))
 
@@ -244,9 +246,15 @@ class Index:
         if self._get(connection, "origin") != (self._source.origin or ""):
             return "is of another log"
         at, root = self._next(connection), self._get(connection, "root")
+        if at > self._source.size:
+            self._source.refresh()  # another process has seen more of it
         if at > self._source.size or (at and self._source.root(at).hex() != root):
             return "is of another log, or of one that was put back"
         return ""
+
+    def _seen(self) -> ColumnElement[bool]:
+        """That a row is of what this process sees of the log: another one may have indexed more."""
+        return self._tables.receipts.c.leaf < self._source.size
 
     def _next(self, connection: Connection) -> int:
         return int(self._get(connection, "next") or "0")

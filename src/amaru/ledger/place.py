@@ -128,7 +128,7 @@ def open_log(place: Place, *, wait_s: float = BUSY_S, sleep: Callable[[float], N
         except LedgerBusy as error:
             if time.monotonic() >= deadline:
                 raise LedgerBusy(
-                    f"{error}. It was waited for for {wait_s:g} s: end it, or record in a log of your own (--ledger)"
+                    f"{error}. Waited {wait_s:g} s for it: end it, or use a log of your own (--ledger)"
                 ) from None
             sleep(RETRY_S)
     try:
