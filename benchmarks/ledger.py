@@ -25,7 +25,7 @@ import asyncio
 import hashlib
 import os
 import random
-import resource
+import re
 import shutil
 import sqlite3
 import statistics
@@ -285,19 +285,24 @@ def proofs(root: Path, size: int) -> tuple[list[float], list[float]]:
     return sorted(warm), sorted(cold)
 
 
+def peak_mib() -> float:
+    """Of this process's resident memory; ``getrusage`` would count its parent's too."""
+    status = Path("/proc/self/status").read_text()
+    return float(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # it is there on Linux
+
+
 def memory(folder: Path, count: int) -> None:
     """In a process of its own: append ``count`` receipts, audit them, and print the peak of its memory in MiB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     log = Log.open(str(folder / "log"), [KEY])
     for start in range(0, count, BATCH):
         log.commit([receipt(number) for number in range(start, start + BATCH)])
     log.close()
-    appended = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    appended = peak_mib()
     began = time.perf_counter()
     assert audit(FolderStore(folder / "log"), [KEY.verifier]).ok
     took_s = time.perf_counter() - began
-    audited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(before / 1024, appended / 1024, audited / 1024, count / took_s)
+    print(before, appended, peak_mib(), count / took_s)
 
 
 def row(name: str, figures: list[float], more: str = "") -> str:
@@ -339,6 +344,7 @@ def rates(folder: Path | None, seconds: float, rounds: int) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    load = os.getloadavg()[0]
     text = rates(arguments.folder, arguments.seconds, arguments.rounds)
     with scratch(arguments.folder) as place:
         large_log(place / "log", arguments.leaves)
@@ -353,7 +359,8 @@ def main(arguments: argparse.Namespace) -> None:
         return f"{took[int(len(took) * share)]:.2f} ms"
 
     how = f"receipts of {len(receipt(1))} bytes, {arguments.seconds:g} s each, {arguments.rounds} rounds in turns"
-    text = f"""Measured by `python benchmarks/ledger.py` on {machine_words()}; {how}.
+    busy = f"\nOther programs had {load:.1f} of its cores' worth of work when it began." if load > 0.5 else ""
+    text = f"""Measured by `python benchmarks/ledger.py` on {machine_words()}; {how}.{busy}
 
 {text}
 

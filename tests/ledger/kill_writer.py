@@ -1,7 +1,7 @@
 """Kills writers of a log and looks at what they leave; a program of its own, so that it may fork.
 
     python kill_writer.py random FOLDER KILLS SEED      kills after a random time, each time the same log goes on
-    python kill_writer.py instants FOLDER STEP          kills before, then within or after, every STEP-th call to the system
+    python kill_writer.py instants FOLDER STEP          kills before, then within or after, every STEP-th system call
 
 Prints how many writers it killed; exits with a traceback where a log lost what it had acknowledged, or was not sound.
 """
