@@ -141,7 +141,7 @@ def reference(on: Board, w: Workload, excluded: set[int], policy: str) -> dict[i
             (Code.TOO_LARGE, place > room),
             (Code.EXCLUDED, row in excluded),
             (Code.BROKEN, cools and live[k.IS_BROKEN]),
-            (Code.DRAINED, live[k.IN_FLIGHT] + place > live[k.DRAINED_FROM]),
+            (Code.DRAINED, live[k.IN_FLIGHT] + (place if live[k.IN_FLIGHT] else 1e-9) > live[k.DRAINED_FROM]),
             (Code.SLOWED, slow),
             (Code.COOLING_DOWN, cools),
             (Code.THROTTLED, live[k.THROTTLED_UNTIL] > NOW),

@@ -199,6 +199,15 @@ def test_an_offer_kept_to_so_many_at_once_serves_more_only_where_no_other_can() 
     assert providers(decide(on)) == ["a", "b"]
 
 
+def test_an_idle_offer_that_is_tried_takes_one_job_of_whatever_size() -> None:
+    offers = [gpu_offer(name, 1.0, 100.0, 50.0, 100.0, ["global"]) for name in ("a", "b")]
+    on = board(*offers)
+    on.steer(0, Steering(at_once=1.0))
+    assert sorted(decide(on, gpu_job(gpu_hours=8.0)).order) == [0, 1]
+    assert on.admit(0, 0.0, NOW, gpu_hours=8.0) is not None
+    assert decide(on, gpu_job(gpu_hours=8.0)).order == [1]
+
+
 def test_a_concurrency_limit_holds_below_the_capacity_and_without_one() -> None:
     for capacity in (None, 8.0):
         on = board(offer("a", capacity=capacity))

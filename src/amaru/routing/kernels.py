@@ -264,7 +264,8 @@ def _refusal(
     now = ask[NOW]
     if live[slot, REFUSES_UNTIL] > now and live[slot, IS_BROKEN] != 0.0:
         return _BROKEN, live[slot, REFUSES_UNTIL] - now
-    drained = live[slot, IN_FLIGHT] + place > live[slot, DRAINED_FROM]
+    # Whatever its size, one job at least fits an idle offer that is not drained altogether.
+    drained = live[slot, IN_FLIGHT] + (place if live[slot, IN_FLIGHT] > 0.0 else FLOOR) > live[slot, DRAINED_FROM]
     if drained and not last_resort:
         return _DRAINED, live[slot, DRAINED_FROM]
     if too_slow:

@@ -22,7 +22,8 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     drained: bool = False
     """It serves only what no other offer can take now."""
     at_once: float | None = None
-    """Requests (or GPU-hours) at once, at least 1, beyond which it is as if drained: nobody is turned away by it."""
+    """Requests (or GPU-hours, but one job in any case) at once, at least 1, beyond which it is as if drained: nobody is
+    turned away by it."""
     look_s: float | None = None
     """Where nobody was sent to it for so many seconds, and nothing is under way there, one request tries it first
     wherever it ranks, if another offer could take over: else nobody would see that it is well."""
