@@ -65,21 +65,24 @@ class Loop:
 
     def ill(self, seconds: float) -> float | None:
         """From now on it fails: seconds until a pattern names it; ``None``: none did."""
-        begins, row, cool_down_s, next_at = self.at, 0, BreakerSettings().cool_down_s, self.at
+        begins, in_a_row, next_at, breaker = self.at, 0, self.at, BreakerSettings()
+        cool_down_s = breaker.cool_down_s
         while self.at < begins + seconds:
             self.at += self._draws.expovariate(PER_S)
-            offer = OFFERS[1 + self._draws.randrange(3)]
-            if row < 5 or self.at >= next_at:
-                offer = ILL
-            failure = self._failure if offer == ILL and self._draws.random() < self._fails else None
-            if offer == ILL:
-                next_at = self.at + (self._looks_s or cool_down_s)
-                if row >= 5:
-                    cool_down_s = min(2.0 * cool_down_s, BreakerSettings().max_cool_down_s) if failure else 5.0
-                row = row + 1 if failure is not None else 0 if row < 5 or self._looks_s is None else row
-            self._observe(offer, failure)
+            avoided = in_a_row >= breaker.consecutive_failures
+            if avoided and self.at < next_at:
+                self._observe(OFFERS[1 + self._draws.randrange(3)], None)
+                continue
+            failure = self._failure if self._draws.random() < self._fails else None
+            self._observe(ILL, failure)
             if any(ILL in pattern.offers for pattern in self.told):
                 return self.at - begins
+            if failure is not None:
+                cool_down_s = min(2.0 * cool_down_s, breaker.max_cool_down_s) if avoided else cool_down_s
+                in_a_row += 1
+            elif not avoided or self._looks_s is None:  # a probe that went well closes a breaker; looks go on
+                in_a_row, cool_down_s = 0, breaker.cool_down_s
+            next_at = self.at + (self._looks_s or cool_down_s)
         return None
 
 
@@ -95,22 +98,25 @@ def delays(failure: FailureKind, fails: float, looks_s: float | None, calm: int,
 
 
 @pytest.mark.parametrize("calm", [20, 50, 1000])
-@pytest.mark.parametrize("looks_s", [None, LOOK_S])
 @pytest.mark.parametrize("fails", [1.0, 0.6, 0.35])
-def test_unreadable_answers_are_named_however_little_is_asked_after_the_burst(
-    calm: int, looks_s: float | None, fails: float
-) -> None:
-    found = delays(FailureKind.MALFORMED_BODY, fails, looks_s, calm)
+@pytest.mark.parametrize("failure", [FailureKind.MALFORMED_BODY, FailureKind.SERVER_ERROR])
+def test_what_falls_ill_is_named_by_a_look_now_and_then(failure: FailureKind, fails: float, calm: int) -> None:
+    found = delays(failure, fails, LOOK_S, calm)
     assert found[len(found) // 2] < 20.0
-    assert found[-1] < 60.0
+    assert found[-1] < 90.0
 
 
 @pytest.mark.parametrize("calm", [20, 50, 1000])
-def test_failures_are_named_by_looks_and_by_a_breakers_probes(calm: int) -> None:
-    for fails in (1.0, 0.6):
-        looked, probed = (delays(FailureKind.SERVER_ERROR, fails, looks_s, calm) for looks_s in (LOOK_S, None))
-        assert looked[len(looked) // 2] < 20.0
-        assert probed[-1] < 120.0
+@pytest.mark.parametrize("fails", [1.0, 0.6])
+def test_unreadable_answers_are_named_by_the_probes_of_a_breaker_alone(fails: float, calm: int) -> None:
+    found = delays(FailureKind.MALFORMED_BODY, fails, None, calm)
+    assert found[len(found) // 2] < (20.0 if calm == 1000 else 40.0)
+    assert found[-1] < 90.0
+
+
+@pytest.mark.parametrize("calm", [20, 50, 1000])
+def test_a_hard_failure_is_named_by_the_probes_of_a_breaker_alone(calm: int) -> None:
+    assert delays(FailureKind.SERVER_ERROR, 1.0, None, calm)[-1] < 120.0
 
 
 def test_an_early_burst_is_not_usual_but_failures_that_stay_rare_are() -> None:

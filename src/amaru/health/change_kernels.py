@@ -133,10 +133,10 @@ def least_p0(s: int) -> float:
     """The smallest rate that a yes-or-no signal's usual one is bounded by; half of it is expected beforehand.
 
     Failures come in blips of seconds, and a new shape now and then. Bodies that cannot be read, or lack what every
-    answer has, are practically never seen in calm: three or four of them tell. Callers who ask for what no provider
+    answer has, are practically never seen in calm: three of them tell. Callers who ask for what no provider
     would do come in spells.
     """
-    return 0.002 if s == SHAPE else 0.005 if s == ODD else 0.01 if s == ERRORS else 0.1 if s == REFUSED else 0.02
+    return 0.001 if s == SHAPE else 0.005 if s == ODD else 0.01 if s == ERRORS else 0.1 if s == REFUSED else 0.02
 
 
 @inlined
