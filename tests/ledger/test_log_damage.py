@@ -13,7 +13,9 @@ from amaru.errors import LedgerCorrupt
 from amaru.ledger.audit import audit
 from amaru.ledger.checkpoint import Checkpoint
 from amaru.ledger.journal import Frame, decode_frames
+from amaru.ledger.kept import kept_path
 from amaru.ledger.merkle import EMPTY_ROOT
+from amaru.ledger.tiles import decode_entries
 
 
 def crash(root: Path, published: int, committed: int, settled: int = 0) -> None:
@@ -152,6 +154,17 @@ def lose_journal(root: Path) -> None:
     shutil.rmtree(root / "journal")
 
 
+def lose_journal_and_checkpoint(root: Path) -> None:
+    shutil.rmtree(root / "journal")
+    (root / "checkpoint").unlink()
+
+
+def replay_all_but_the_kept(root: Path) -> None:
+    lose_tail(root)
+    notes = decode_entries((root / kept_path(0, 6)).read_bytes())
+    (root / "checkpoint").write_bytes(notes[1])
+
+
 def lose_tail(root: Path) -> None:
     journal = journal_of(root)
     frames, _ = decode_frames(journal.read_bytes(), "")
@@ -202,6 +215,8 @@ def garble_journal(root: Path) -> None:
     ("harm", "words"),
     [
         (lose_journal, "no journal"),
+        (lose_journal_and_checkpoint, "holds 9 entries and no journal"),
+        (replay_all_but_the_kept, "truncated: 9 entries were published, and 7 are here"),
         (lose_tail, "truncated: 9 entries were published, and 7 are here"),
         (lose_middle, "entries 7 to 7 are missing"),
         (exchange_committed, "are not those that were published"),

@@ -127,6 +127,9 @@ def test_tiles_whose_flush_failed_are_written_again(tmp_path: Path, monkeypatch:
         broken.setattr(os, "fsync", failing)
         with pytest.raises(LedgerError, match="cannot make durable: Input/output error"):
             log.settle()
+        with pytest.raises(LedgerError):
+            log.publish()
+        assert log.inclusion(299).size == 300, "reading goes on"
     for path in tiles:
         path.write_bytes(b"what the disk has")
     log.settle()

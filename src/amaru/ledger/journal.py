@@ -15,7 +15,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,8 @@ _MARKER = b"\xf5aJ\x01"
 _HEAD = struct.Struct(">4sIIQQQ")
 _CHECKED_FROM = 12
 """The CRC covers the head from here on, and the payload."""
+FRAME_BYTES = 8 * 1024 * 1024
+"""A commit of more is written in several frames."""
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 
 
@@ -165,6 +167,20 @@ class FileJournal:
         os.fsync(self._file)
         sync_path(self._folder)
         self._broken = False
+
+
+def in_frames(leaves: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """The leaves in runs of at most FRAME_BYTES."""
+    run: list[bytes] = []
+    size = 0
+    for leaf in leaves:
+        if size + len(leaf) > FRAME_BYTES:
+            yield run
+            run, size = [], 0
+        run.append(leaf)
+        size += len(leaf) + 2
+    if run:
+        yield run
 
 
 def decode_frames(content: bytes, where: str) -> tuple[list[Frame], int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from amaru.errors import LedgerCorrupt
-from amaru.ledger.checkpoint import read_checkpoint
 from amaru.ledger.tile_store import TileStore
 from amaru.ledger.tiles import MAX_BUNDLE_BYTES, TILE_WIDTH, decode_entries, encode_entries, number_path
 
@@ -63,11 +62,6 @@ class KeptCheckpoints:
             if notes := _whole(store, low, width):
                 return cls(low, notes)
         return cls(low - 1, _whole(store, low - 1)) if low else cls()
-
-    @property
-    def last_size(self) -> int:
-        """Of the tree under the last one; -1 where there is none."""
-        return read_checkpoint(self.notes[-1]).size if self.notes else -1
 
     @property
     def path(self) -> str:

@@ -49,7 +49,7 @@ from amaru.errors import LedgerCorrupt, LedgerError, ProofError
 from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
 from amaru.ledger.erasing import finish_erasing
 from amaru.ledger.growth import Edge
-from amaru.ledger.journal import Frame, Mark
+from amaru.ledger.journal import Frame, Mark, in_frames
 from amaru.ledger.kept import KeptCheckpoints
 from amaru.ledger.merkle import EMPTY_ROOT
 from amaru.ledger.notes import MAX_NOTE_BYTES, NoteSigner, NoteVerifier
@@ -59,8 +59,6 @@ from amaru.ledger.tiles import MAX_ENTRY_BYTES, Tile, decode_entries, encode_ent
 from amaru.ledger.view import CHECKPOINT, TILES_CACHED, LogView, Pruned, read_pruned
 from amaru.telemetry.logs import get_logger
 
-FRAME_BYTES = 8 * 1024 * 1024
-"""A commit of more is written in several frames."""
 PUBLISH_BYTES = 8 * 1024 * 1024
 """Committed leaves are in memory until they are published, which is done without being asked from here on."""
 MOST_PENDING_BYTES = 8 * PUBLISH_BYTES
@@ -178,7 +176,7 @@ class Log(LogView):
         with self._writing:
             self._require_sound()
             first = self.committed
-            pieces = list(_pieces(leaves))
+            pieces = list(in_frames(leaves))
             for number, piece in enumerate(pieces, 1):
                 self._require_room()
                 new_mark = mark if mark is not None and number == len(pieces) else self._mark
@@ -212,6 +210,10 @@ class Log(LogView):
                 raise
             self._settle_at = self._settle_bytes
             self._superseded.based(self.size, self._kept.folder)
+
+    def refresh(self) -> Checkpoint:
+        """The last checkpoint published: nobody else publishes here."""
+        return self.head
 
     def note_pruned(self, pruned: Pruned) -> None:
         """The entries before ``pruned.until`` are gone (``pruning``)."""
@@ -303,11 +305,13 @@ class Log(LogView):
     def _recover(self) -> None:
         """Have everything as it was committed; see the top of this module."""
         frames = list(self._journal.recover())
-        note, published = self._published()
+        kept = KeptCheckpoints.load(self.store, since=frames[0].payload if frames else b"")
+        note, published = self._published(self.store.read(CHECKPOINT, most=MAX_NOTE_BYTES) or b"")
+        _, last_kept = self._published(kept.notes[-1] if kept.notes else b"")
         if not frames:
-            if published is not None:
+            if shown := published or last_kept:
                 raise LedgerCorrupt(
-                    f"{self.store.shown}: holds {published.size:,} entries and no journal, so that the last ones "
+                    f"{self.store.shown}: holds {shown.size:,} entries and no journal, so that the last ones "
                     "acknowledged may be missing — restore the folder journal from a copy"
                 )
             frames = [Frame(0, b"")]
@@ -319,12 +323,12 @@ class Log(LogView):
         self._mark = commits[-1].mark if commits else base.mark
         self._pending = self._leaves_of(commits)
         self._pending_bytes = sum(map(len, self._pending))
-        self._kept = KeptCheckpoints.load(self.store, since=base.payload)
-        self._superseded.based(base.first, self._kept.folder)
+        self._kept = kept
+        self._superseded.based(base.first, kept.folder)
         self._require_prefix(published)
-        if published is not None and published.size > self._kept.last_size:
+        self._require_prefix(last_kept)
+        if published is not None and (last_kept is None or published.size > last_kept.size):
             self._unkept = note  # the process ended between publishing and this
-        self._head = None
         self._publish()
         self._sound = True
 
@@ -353,9 +357,8 @@ class Log(LogView):
             leaves += decode_entries(frame.payload, where=f"{self.store.shown}/journal")
         return leaves
 
-    def _published(self) -> tuple[bytes, Checkpoint | None]:
-        """What was last published; ``None`` where nothing was, or where a loss of power left an empty file."""
-        note = self.store.read(CHECKPOINT, most=MAX_NOTE_BYTES)
+    def _published(self, note: bytes) -> tuple[bytes, Checkpoint | None]:
+        """A checkpoint that was published; ``None`` where none was, or where a loss of power left an empty file."""
         if not note:
             return b"", None
         try:
@@ -382,17 +385,3 @@ class Log(LogView):
                 f"{self.store.shown}: the {published.size:,} entries here are not those that were published — "
                 "run the audit, and restore from a copy"
             )
-
-
-def _pieces(leaves: Sequence[bytes]) -> Iterable[list[bytes]]:
-    """The leaves in runs of at most FRAME_BYTES."""
-    piece: list[bytes] = []
-    size = 0
-    for leaf in leaves:
-        if size + len(leaf) > FRAME_BYTES:
-            yield piece
-            piece, size = [], 0
-        piece.append(leaf)
-        size += len(leaf) + 2
-    if piece:
-        yield piece
