@@ -303,7 +303,7 @@ def test_a_bad_override_is_named_as_such() -> None:
 
 
 def test_only_single_values_of_these_sections_are_overridden() -> None:
-    sections = {"server", "routing", "storage", "health", "stability", "logging"}
+    sections = {"server", "routing", "storage", "health", "stability", "ledger", "logging"}
     assert {loc[0] for loc in variables().values()} == sections
     assert "AMARU_SERVER__OPERATOR_KEYS" not in variables()
 
@@ -321,6 +321,13 @@ def test_health_is_remembered_beside_the_database_unless_the_file_says_otherwise
     assert good().health_path == good().storage_path.parent / "health"
     elsewhere = parse("health: {path: sense}")
     assert elsewhere.health_path == elsewhere.path.parent / "sense"
+
+
+def test_the_ledger_lies_beside_the_database_unless_the_file_says_otherwise() -> None:
+    assert good().ledger_url == str(good().storage_path.parent / "ledger")
+    elsewhere = parse("ledger: {url: proofs/log}")
+    assert elsewhere.ledger_url == str(elsewhere.path.parent / "proofs/log")
+    assert parse("ledger: {url: 's3://bucket/log'}").ledger_url == "s3://bucket/log"
 
 
 def test_labels_of_an_offer_win_over_its_providers() -> None:

@@ -20,7 +20,8 @@ import yaml
 from amaru.config import load
 from amaru.gateway import Gateway
 from amaru.http1 import ServerSettings
-from amaru.mesh import Mesh
+from amaru.ledger.place import Place
+from amaru.mesh import Mesh, MeshLedger
 from amaru.simulation import Fault, ProviderProfile, SimulatedProvider
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.metrics import Metrics
@@ -162,7 +163,14 @@ def make_world(tmp_path: Path) -> MakeWorld:
             store = DecisionStore(StoreSettings(path=tmp_path / "test.db", interval_s=0.01))
             store.start()
             stack.push_async_callback(store.close)
-            mesh = Mesh(load(path, {"SIM_KEY": PROVIDER_KEY}), store, Metrics(), wall=wall)
+            config = load(path, {"SIM_KEY": PROVIDER_KEY})
+            ledger = None
+            if "ledger" in settings:
+                ledger = MeshLedger(Place.of(config.ledger_url, tmp_path), config.ledger)
+                ledger.start()
+                stack.push_async_callback(asyncio.to_thread, ledger.close)
+                await ledger.ready(10.0)
+            mesh = Mesh(config, store, Metrics(), wall=wall, ledger=ledger)
             stack.push_async_callback(mesh.aclose)
             gateway = Gateway(mesh, server or ServerSettings(), host="127.0.0.1")
             await gateway.start(0)

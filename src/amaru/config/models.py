@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from amaru.config.demand import RoutingSettings, TenantSettings
 from amaru.config.fields import RESTART, KeyReference
+from amaru.config.ledger import LedgerSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
 from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.files.fields import FilePath, Identifier, Name, Section
@@ -120,5 +121,8 @@ class ConfigFile(Section):
     health: HealthSettings = Field(default=HealthSettings(), description="How amaru senses each provider, and heals.")
     stability: StabilitySettings = Field(
         default=StabilitySettings(), description="One stability score for the whole mesh, and its guardian."
+    )
+    ledger: LedgerSettings = Field(
+        default=LedgerSettings(), description="The tamper-evident log of what amaru decided and did."
     )
     logging: LoggingSettings = Field(default=LoggingSettings(), description="What is logged, and how.")

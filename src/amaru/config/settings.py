@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from amaru.accounts.keys import ANONYMOUS, KeyRing
 from amaru.config.demand import RoutingSettings
+from amaru.config.ledger import LedgerSettings
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
 from amaru.domain import Offer, Tenant
@@ -106,6 +107,18 @@ class Config:
         """The folder of what health remembers: beside the database, unless the file names another."""
         path = self.file.health.path
         return self.storage_path.parent / "health" if path is None else self.path.parent / path
+
+    @property
+    def ledger(self) -> LedgerSettings:
+        return self.file.ledger
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the log lies, a path or a URL: beside the database, unless the file names another place."""
+        url = self.file.ledger.url
+        if url is None:
+            return str(self.storage_path.parent / "ledger")
+        return url if "://" in url else str(self.path.parent / url)
 
     def labels(self) -> Mapping[str, Mapping[str, str]]:
         """What each offer, by id, has in common with others by the operator's own words; its provider's hold for it."""

@@ -151,6 +151,8 @@ def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
         (b"x-amaru-decision", execution.id.encode()),
         (b"x-amaru-attempts", b"%d" % attempts),
     ]
+    if receipt := execution.log_decision():
+        headers.append((b"x-amaru-receipt", receipt))
     provider = execution.provider
     if provider is not None:
         headers.append((b"x-amaru-provider", provider.encode()))
@@ -160,10 +162,17 @@ def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
 def _head_of_whole(execution: Execution) -> Block:
     """The header lines of a whole answer. Ids and providers' names hold no character that could break them."""
     last = execution.attempts[-1]
+    receipt = execution.log_decision()
     return Block(
         b"x-amaru-decision: %b\r\nx-amaru-attempts: %d\r\nx-amaru-provider: %b\r\nx-amaru-cost-usd: %.9f\r\n"
-        b"content-type: application/json\r\n"
-        % (execution.id.encode(), len(execution.attempts), last.provider.encode(), execution.cost)
+        b"%bcontent-type: application/json\r\n"
+        % (
+            execution.id.encode(),
+            len(execution.attempts),
+            last.provider.encode(),
+            execution.cost,
+            b"x-amaru-receipt: %b\r\n" % receipt if receipt else b"",
+        )
     )
 
 

@@ -89,6 +89,10 @@ DECISION_HEADERS: Json = {
         "schema": STRING,
         "description": "Who answered; of a stream that broke, first.",
     },
+    "x-amaru-receipt": {
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "description": "Hash of the receipt's leaf in the ledger; `/decisions/{id}` proves that it is there.",
+    },
     "x-amaru-cost-usd": {
         "schema": {"type": "number", "minimum": 0},
         "description": "Cost of the answer; for a stream, in its closing SSE comment and at `/decisions/{id}`.",

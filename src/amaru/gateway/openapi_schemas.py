@@ -14,6 +14,7 @@ import msgspec
 from amaru.domain import Attempt, Decision, Offer, Outcome
 from amaru.gateway.agent_api import LEAST_WEIGHT, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, Need, WorkloadIn
 from amaru.gateway.openapi_health import HEALTH_TYPES
+from amaru.mesh import LedgerStatus
 from amaru.routing.board import OfferHealth
 from amaru.storage import DecisionRecord, StoreStatus
 
@@ -21,7 +22,7 @@ Json = dict[str, Any]  # Any: a JSON document
 
 TYPES = (
     WorkloadIn, Decision, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut,
-    Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus, *HEALTH_TYPES,
+    Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus, LedgerStatus, *HEALTH_TYPES,
 )  # fmt: skip
 
 STRING: Json = {"type": "string"}
@@ -291,6 +292,7 @@ _OVERVIEW: Json = obj(
         "in_flight": INTEGER,
         "traffic": obj({"requests": INTEGER, "cost_usd": NUMBER}),
         "store": ref("StoreStatus"),
+        "ledger": nullable(ref("LedgerStatus")),
         "sensing": ref("SensingStatus"),
         "providers": array(ref("Provider")),
     }

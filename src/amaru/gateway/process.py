@@ -15,13 +15,16 @@ from amaru.config import Config
 from amaru.config.watch import ConfigWatcher
 from amaru.gateway.server import Gateway
 from amaru.http1 import ServerSettings
-from amaru.mesh import ArtifactSource, Mesh
+from amaru.ledger.place import Place
+from amaru.mesh import ArtifactSource, LedgerCollector, Mesh, MeshLedger
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.logs import LineWriter, get_logger
 from amaru.telemetry.metrics import Metrics
 
 log = get_logger("gateway")
 
+LEDGER_READY_S = 10.0
+"""The first request may wait so long for the ledger to open; after that requests are served without it."""
 GC_THRESHOLD = 50_000
 """Allocations between two collections of the young generation. Requests leave no cycles behind, so the collector finds
 little; its default of 700 costs several per cent of the throughput."""
@@ -57,11 +60,15 @@ async def run(
         )
     )
     store.start()
+    ledger = _ledger_of(config)
     try:
         metrics = Metrics()
         metrics.watch(log_lines_dropped=lambda: log_writer.dropped)
+        if ledger is not None:
+            ledger.start()
+            metrics.registry.register(LedgerCollector(ledger))
         artifacts = ArtifactSource(store)
-        mesh = Mesh(config, store, metrics, origin=await artifacts.find(config))
+        mesh = Mesh(config, store, metrics, origin=await artifacts.find(config), ledger=ledger)
         mesh.artifacts = artifacts
         mesh.plan.warm()
         settings = ServerSettings(
@@ -70,6 +77,8 @@ async def run(
             keep_alive_s=server.keep_alive_s,
         )
         gateway = Gateway(mesh, settings, host=server.host)
+        if ledger is not None:
+            await ledger.ready(LEDGER_READY_S)
         await gateway.start(server.port)
         watcher = ConfigWatcher(config, _applier(mesh, artifacts), _on_refused, env=environment)
         watching = asyncio.gather(watcher.run(), artifacts.follow(mesh))
@@ -90,8 +99,16 @@ async def run(
             await store.close()  # still under the signal handlers: a third signal must not lose records
     finally:
         await store.close()
+        if ledger is not None:
+            await asyncio.to_thread(ledger.close)
     log.info("stopped", requests_cut=cut)
     return 1 if cut else 0
+
+
+def _ledger_of(config: Config) -> MeshLedger | None:
+    if not config.ledger.enabled:
+        return None
+    return MeshLedger(Place.of(config.ledger_url, config.storage_path.parent), config.ledger)
 
 
 async def _drain(gateway: Gateway, limit_s: float, hurry: asyncio.Event) -> int:

@@ -8,8 +8,20 @@ amaru decides, calls a provider or learns.
 from amaru.mesh.artifact import ArtifactSource
 from amaru.mesh.call import Call
 from amaru.mesh.execution import Execution
+from amaru.mesh.ledger import LedgerStatus, MeshLedger
+from amaru.mesh.ledger_metrics import LedgerCollector
 from amaru.mesh.mesh import Mesh
 from amaru.mesh.plan import Plan
 from amaru.mesh.views import Views
 
-__all__ = ["ArtifactSource", "Call", "Execution", "Mesh", "Plan", "Views"]
+__all__ = [
+    "ArtifactSource",
+    "Call",
+    "Execution",
+    "LedgerCollector",
+    "LedgerStatus",
+    "Mesh",
+    "MeshLedger",
+    "Plan",
+    "Views",
+]

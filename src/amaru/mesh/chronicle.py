@@ -11,6 +11,7 @@ from amaru.health.history import Recurrence, recurring
 from amaru.health.memory import Memory
 from amaru.health.pattern_types import InfrastructurePattern
 from amaru.mesh.feed import Feed
+from amaru.mesh.ledger import MeshLedger
 from amaru.stability.field_settings import FieldReading
 from amaru.stability.guardian import InterventionRecord
 from amaru.telemetry.logs import get_logger
@@ -24,10 +25,11 @@ log = get_logger("mesh")
 
 
 class Chronicle:
-    """Tells ``feed``; remembers in ``memory``, where there is one."""
+    """Tells ``feed``; remembers in ``memory`` and logs in ``ledger``, where there are such."""
 
-    def __init__(self, feed: Feed, memory: Memory | None) -> None:
+    def __init__(self, feed: Feed, memory: Memory | None, ledger: MeshLedger | None = None) -> None:
         self.memory = memory
+        self._ledger = ledger
         self.patterns_seen: dict[str, int] = {}
         """By kind, as ``healings_taken``."""
         self.healings_taken: dict[str, int] = {}
@@ -49,6 +51,8 @@ class Chronicle:
         if new:
             _count(self.healings_taken, healing.kind.value)
         log.info("healing", id=healing.id, kind=healing.kind.value, offers=healing.offers, ended=healing.ended or None)
+        if self._ledger is not None and healing.applied and (new or healing.ended_at is not None):
+            self._ledger.healed(healing)
         self._remember(healing)
         self._tell("healing", healing)
         return new
@@ -60,6 +64,8 @@ class Chronicle:
     def intervention(self, record: InterventionRecord) -> None:
         """The guardian, or a person, intervened."""
         log.warning("intervention", id=record.id, kind=record.kind.value, reason=record.reason, changed=record.changed)
+        if self._ledger is not None:
+            self._ledger.intervened(record)
         self._tell("guardian", record)
 
     def patterns(self) -> list[InfrastructurePattern]:

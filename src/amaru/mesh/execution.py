@@ -34,7 +34,7 @@ class Execution(Attempts):
     the events; ``settle()`` must be called exactly once at the end, whatever happened.
     """
 
-    __slots__ = ("duration_s", "first_token_ms", "head", "settled")
+    __slots__ = ("decision_logged", "duration_s", "first_token_ms", "head", "outcome_logged", "receipt", "settled")
 
     def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str, at: float) -> None:
         super().__init__(mesh, plan, call, decision_id, at)
@@ -43,6 +43,9 @@ class Execution(Attempts):
         self.head = b""
         """The first bytes that the caller got."""
         self.settled = False
+        self.decision_logged = self.outcome_logged = False
+        self.receipt = b""
+        """Hash of the leaf that holds the decision, in hexadecimal; empty: it is not logged, or not yet."""
 
     # ---- the stream ---------------------------------------------------------------------------------------------
 
@@ -137,6 +140,23 @@ class Execution(Attempts):
         return b""
 
     # ---- the end ------------------------------------------------------------------------------------------------
+
+    def log_decision(self) -> bytes:
+        """Log the decision, once, with its outcome where that is known; gives ``receipt``. Never raises."""
+        if not self.decision_logged:
+            self.decision_logged = True
+            ledger = self.mesh.ledger
+            if ledger is not None:
+                self.receipt = ledger.decided(self)
+        return self.receipt
+
+    def log_end(self) -> None:
+        """Log what is not logged yet of a settled execution. Never raises."""
+        if not self.decision_logged:
+            self.log_decision()
+        elif not self.outcome_logged and self.mesh.ledger is not None:
+            self.outcome_logged = True
+            self.mesh.ledger.ended(self)
 
     def settle(self) -> None:
         """Release, measure, record. Idempotent; the answer (if any) was already handed to the socket."""

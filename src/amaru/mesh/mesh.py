@@ -20,6 +20,7 @@ from amaru.errors import Failure, RequestError
 from amaru.mesh.call import Call
 from amaru.mesh.execution import Execution
 from amaru.mesh.learner import Learner
+from amaru.mesh.ledger import MeshLedger
 from amaru.mesh.origin import Origin, used_of
 from amaru.mesh.plan import Plan
 from amaru.mesh.records import record_of_execution, record_of_recommendation
@@ -64,8 +65,8 @@ class Mesh:
     ----------
     config
         What to serve; ``reload`` replaces it.
-    store, metrics
-        Where decisions and outcomes go, and counts and times; both owned by the caller.
+    store, metrics, ledger
+        Where decisions and outcomes go, counts and times, and receipts, if they do; all owned by the caller.
     clock, wall
         Seconds of the event loop's (monotonic) clock, and Unix seconds.
     rng
@@ -87,9 +88,11 @@ class Mesh:
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         origin: Origin | None = None,
+        ledger: MeshLedger | None = None,
     ) -> None:
         self.store = store
         self.metrics = metrics
+        self.ledger = ledger
         self.clock = clock
         self.wall = wall
         self.rng = rng if rng is not None else random.Random()  # noqa: S311 - lots and ids, not secrets
@@ -172,6 +175,8 @@ class Mesh:
                     workload = what.ranking.workload
                     self.metrics.observe_recommendation(workload.tenant, workload.kind, what.duration_s)
                     self.store.record(record_of_recommendation(what.ranking, what.decision_id, what.at))
+                    if self.ledger is not None:
+                        self.ledger.recommended(what.ranking, what.decision_id)
             except Exception as error:  # one that cannot be recorded must not take the others with it
                 log.error("record_lost", error=type(error).__name__, exc_info=error)
 
@@ -193,6 +198,7 @@ class Mesh:
             metrics.observe_rescue(execution.rescued)
         metrics.observe_decision(execution.decision_s)
         self.store.record(record_of_execution(execution))
+        execution.log_end()
 
     async def wait_for_change(self, resource: str, timeout_s: float, *, again: bool) -> None:
         """Until it is this request's turn to try for a place that became free, or ``timeout_s`` passes.
@@ -292,6 +298,8 @@ class Mesh:
                 raise RequestError(409, "The outcome of this decision was already reported.", code="already_reported")
         except UnknownDecisionError:
             raise no_such_decision() from None
+        if self.ledger is not None:
+            self.ledger.reported(tenant.id, outcome)
         self._learn(figures, [offer.id for offer in offers].index(outcome.offer or ""), outcome)
 
     async def find(self, decision_id: str) -> StoredDecision | None:
@@ -342,6 +350,8 @@ class Mesh:
         self._tell_time()
         self.store.remember_board(new.board.version, new.board.offers)
         self.sensing.reload()
+        if self.ledger is not None:
+            self.ledger.follow(config.ledger)
         self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
         earlier = self._retirement
         self._retiring.append(old)

@@ -111,7 +111,7 @@ class Sensing:
             self._keeper = keeper_of(mesh.plan.config, mesh.wall)
             load_states(self, self._keeper, mesh.wall())
             mesh.metrics.registry.register(SensingCollector(self))
-        self.chronicle = Chronicle(self.feed, None if self._keeper is None else self._keeper.memory)
+        self.chronicle = Chronicle(self.feed, None if self._keeper is None else self._keeper.memory, mesh.ledger)
 
     @staticmethod
     def _new_steadiness(mesh: Mesh) -> Steadiness:

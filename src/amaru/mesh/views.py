@@ -121,6 +121,7 @@ class Views:
             "in_flight": mesh.in_flight,
             "traffic": mesh.metrics.summary(),
             "store": msgspec.to_builtins(mesh.store.status()),
+            "ledger": None if mesh.ledger is None else msgspec.to_builtins(mesh.ledger.status()),
             "sensing": msgspec.to_builtins(self._sensing()),
             "providers": self.providers(),
         }
