@@ -10,6 +10,7 @@ from amaru.domain import Kind
 from amaru.health.healer import Healer
 from amaru.health.healing import HealingKind, SelfHealingAction
 from amaru.health.healing_settings import Veto
+from amaru.health.moves import DRAINED
 from amaru.health.observation import Sample
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.health.trial import BEGINS
@@ -39,7 +40,7 @@ def drained_by(levers: FakeLevers) -> tuple[Healer, InfrastructurePattern, SelfH
     ill = pattern("a/m")
     (action,) = one.look([ill], AT)
     assert action.kind is HealingKind.DRAIN
-    assert levers.all_steered() == {"a/m": Steering(drained=True)}
+    assert levers.all_steered() == {"a/m": DRAINED}
     return one, ill, action
 
 
@@ -55,7 +56,11 @@ def test_a_healing_is_recorded_with_what_it_changed_and_when_it_ends() -> None:
     _, ill, action = drained_by(mesh())
     assert action.pattern == ill.id
     assert action.offers == ("a/m",)
-    assert action.changed == {"a/m drained": "no -> yes"}
+    assert action.changed == {
+        "a/m drained": "no -> yes",
+        "a/m look_s": "as configured -> 20",
+        "a/m patience": "1 -> 0.5",
+    }
     assert action.until is not None
     assert AT < action.until <= AT + 3600.0
     assert "degradation, errors" in action.reason
@@ -538,7 +543,7 @@ def test_a_predicted_failure_is_laid_over_the_offer_and_taken_away() -> None:
     one, ill, _ = drained_by(levers)
     one.foresee("a/m", 0.35)
     one.foresee("b/m", 0.01)
-    assert levers.all_steered() == {"a/m": Steering(drained=True, risk=0.35)}
+    assert levers.all_steered() == {"a/m": msgspec.structs.replace(DRAINED, risk=0.35)}
     one.look(over(ill, AT + 1.0), AT + 1.0)
     for second in range(60):
         one.look([], AT + 2.0 + second)
@@ -636,7 +641,7 @@ def test_an_offer_that_went_and_came_back_is_steered_again() -> None:
     assert levers.all_steered() == {}
     levers.set_offers("a/m", "b/m", "c/m", "d/m")
     one.look([], AT + 2.0)
-    assert levers.all_steered() == {"a/m": Steering(drained=True)}
+    assert levers.all_steered() == {"a/m": DRAINED}
 
 
 def test_who_knows_what_goes_on_ends_the_rest_and_has_what_was_before_a_restart_taken_up() -> None:

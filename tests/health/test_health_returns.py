@@ -40,6 +40,20 @@ def returning(
     return one, action.until
 
 
+@pytest.mark.parametrize(("ok", "kind"), [(True, HealingKind.RESTORE), (False, HealingKind.DRAIN)])
+def test_a_drain_ends_early_where_a_look_was_answered_well(ok: bool, kind: HealingKind) -> None:
+    levers = mesh()
+    one = healer(levers)
+    only(one, "drain")
+    for tick in range(100):
+        one.observe(seen("a/m", AT - 100.0 + tick / 2.0))
+    one.look([pattern("a/m")], AT)
+    one.observe(seen("a/m", AT + 20.0, ok=ok))
+    one.look([], AT + 20.5)
+    assert [action.kind for action in one.active.values()] == [kind]
+    assert levers.steered["a/m"].look_s is not None
+
+
 def test_silence_brings_nothing_back() -> None:
     levers = mesh()
     one, ends = returning(levers)

@@ -19,7 +19,7 @@ import msgspec
 from amaru.health.bandit import Bandit
 from amaru.health.healer_state import Kept, packed, unpacked
 from amaru.health.healing import HealingKind, Levers, SelfHealingAction
-from amaru.health.healing_choice import Choice, action_of
+from amaru.health.healing_choice import Choice, action_of, is_hidden
 from amaru.health.healing_effects import Tallies
 from amaru.health.healing_returns import Returns
 from amaru.health.healing_runs import Running, Runs
@@ -153,6 +153,13 @@ class Healer:
             self._returns.begin(running, now, "the trouble is over", recovered=True)
         elif now >= action.until and not self._is_needed(running, now):
             self._returns.begin(running, now, "its time is up")
+        elif self._answers_again(running):
+            self._returns.begin(running, now, "it answers again")
+
+    def _answers_again(self, running: Running) -> bool:
+        """A drain is over where whoever looked at its offers was answered well, if that tells anything of its trouble."""
+        telling = running.about is not None and not is_hidden(running.about.cause)
+        return telling and running.action.kind is HealingKind.DRAIN and self._runs.answers_again(running)
 
     def _widen(self, running: Running) -> None:
         """Read what else of the pattern's answers cannot be read: streams too, say, or those of another offer."""

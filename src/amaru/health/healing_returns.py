@@ -122,7 +122,7 @@ class Returns:
             running.in_vain = True
             self._try_out(running, now)
             return
-        self._runs.begin(again)
+        self._runs.begin(again, {offer: self._choice.usual(again.action.pattern, offer) for offer in again.offers})
         rest = tuple(offer for offer in running.offers if offer not in again.offers)
         if rest:
             self._runs.narrow(running, rest)

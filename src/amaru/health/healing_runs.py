@@ -124,6 +124,8 @@ class Runs:
             now = levers.steering(offer)
             if was is not None and now is not None:
                 changed.update({f"{offer} {name}": words for name, words in in_words(was, now).items()})
+        if running.action.kind is HealingKind.DRAIN and running.action.until is not None and usual:
+            self.try_out(running, usual, running.action.at)
         if running.action.kind is HealingKind.CONCURRENCY:
             for offer, layer in move.layers.items():
                 begins = layer.at_once or 1.0
@@ -250,6 +252,11 @@ class Runs:
     def trials_of(self, running: Running) -> dict[str, Trial]:
         """By offer: the trials of a return."""
         return {offer: self._trials[running.action.id, offer] for offer in running.offers}
+
+    def answers_again(self, running: Running) -> bool:
+        """Whether all offers of a drain answered well when they were looked at last."""
+        trials = [self._trials.get((running.action.id, offer)) for offer in running.offers]
+        return all(trial is not None and trial.evidence > 0.0 for trial in trials)
 
     def narrow(self, running: Running, offers: tuple[str, ...]) -> None:
         """From now on it is about these of its offers only."""

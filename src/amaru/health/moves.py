@@ -15,13 +15,14 @@ from amaru.health.healing import HealingKind, Levers
 from amaru.health.healing_effects import Tallies
 from amaru.health.healing_settings import MASKING, HealerSettings
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
+from amaru.health.trial import PATIENCE
 from amaru.protocols.adapting import Adaptation
 from amaru.routing.steering import UNSTEERED, Steering
 
 STRICTER = Steering(backoff=4.0, retry_ratio=0.05, breaker_failures=3, cool_down_s=10.0)
 """Where another could serve at once, a second try at an ill offer is seldom worth its wait."""
-PATIENCE = 0.5
-"""Share of the learned limits on waits for first tokens and inside streams that a hurried offer is granted."""
+DRAINED = Steering(drained=True, look_s=20.0, patience=PATIENCE)
+"""Who is kept away is looked at now and then all the same: else nobody would see that it is well."""
 LEAST_CONCURRENCY = 4.0
 """An adaptive limit begins no lower."""
 OTHER_MODEL_WEIGHT = 0.1
@@ -149,7 +150,7 @@ class Moves:
                 if pattern.impact not in (Impact.MAJOR, Impact.CRITICAL):
                     return None
                 drainable = self.drainable(self._with_others(offers, pattern, everywhere=True), self.drained())
-                return _all(drainable, Steering(drained=True))
+                return _all(drainable, DRAINED)
             case HealingKind.OTHER_MODEL:
                 return _all(self._of_these_models(offers), Steering(weight=OTHER_MODEL_WEIGHT))
             case HealingKind.TIMEOUTS:
