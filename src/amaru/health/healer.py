@@ -157,7 +157,7 @@ class Healer:
             self._returns.begin(running, now, "it answers again")
 
     def _answers_again(self, running: Running) -> bool:
-        """A drain is over where whoever looked at its offers was answered well, if that tells anything of its trouble."""
+        """A drain is over where whoever looked at its offers was answered well, if that tells of its trouble."""
         telling = running.about is not None and not is_hidden(running.about.cause)
         return telling and running.action.kind is HealingKind.DRAIN and self._runs.answers_again(running)
 
