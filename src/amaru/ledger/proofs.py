@@ -47,6 +47,10 @@ class Proofs:
         kept = self._store.read(f"{folder}/checkpoint", most=MAX_PIECE_BYTES)
         return self._pieces(folder) if kept == note else Pieces()
 
+    def note_of(self, size: int) -> bytes | None:
+        """The signed checkpoint of this size that what was got is for; ``None``: nothing was."""
+        return self._store.read(f"{_checkpoint(size)}/checkpoint", most=MAX_PIECE_BYTES)
+
     def first_over(self, size: int) -> bytes | None:
         """The smallest checkpoint of at least ``size`` entries that has any; it shows best how old an entry is."""
         for shard in sorted(_numbers(self._store.names("proofs/checkpoints"))):

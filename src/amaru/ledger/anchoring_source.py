@@ -1,0 +1,104 @@
+"""A namespace's log as a scheduler sees it: with public keys alone, and held to what it was before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from amaru.errors import LedgerCorrupt, ProofError
+from amaru.ledger.anchoring_state import StateFolder, Token
+from amaru.ledger.checkpoint import Checkpoint, read_checkpoint, verify_checkpoint
+from amaru.ledger.notes import NoteVerifier
+from amaru.ledger.proofs import MAX_PIECES, Proofs
+from amaru.ledger.tile_store import open_store
+from amaru.ledger.view import LogView
+
+
+class Source:
+    """One log. Safe from several threads: its lines take turns.
+
+    Parameters
+    ----------
+    namespace
+        Its name in the state folder.
+    url
+        Folder or URL of the log, where time-stamps and signatures are written too.
+    verifiers
+        The log's public keys.
+    states
+        Where the checkpoint that it is held to lies.
+    """
+
+    def __init__(self, namespace: str, url: str, verifiers: Sequence[NoteVerifier], states: StateFolder) -> None:
+        self.namespace = namespace
+        self.url = url
+        self.verifiers = tuple(verifiers)
+        self.alarm = ""
+        """What does not hold about the log; empty: it held when it was last looked at."""
+        self.size: int | None = None
+        """Entries when it was last looked at, and held."""
+        self._states = states
+        self._turn = states.turn(namespace)
+
+    def checked(self) -> tuple[Checkpoint, bytes]:
+        """The log's newest checkpoint, signed by a known key and an extension of the last one; and the note to anchor.
+
+        The note may be an older one over the same tree, where that has been signed or time-stamped before: a rotation
+        of keys signs anew, and what was got for other bytes is of no use to these.
+
+        Raises
+        ------
+        ProofError
+            It is forged, replayed, a split view, or its history was rewritten; ``alarm`` says so from then on.
+        LedgerError
+            The log cannot be read.
+        """
+        with self._turn:
+            try:
+                head, note = self._checked()
+            except (ProofError, LedgerCorrupt) as error:
+                self.alarm = str(error)
+                raise
+            self.alarm, self.size = "", head.size
+            return head, note
+
+    def _checked(self) -> tuple[Checkpoint, bytes]:
+        view = LogView(open_store(self.url), self.verifiers)  # anew each time: it must not see what it saw before
+        held = self._states.held(self.namespace)
+        if held:
+            try:
+                view.origin = read_checkpoint(held).origin
+                view.stand_at(held)
+            except ProofError as error:
+                raise ProofError(
+                    f"{self._states.held_path(self.namespace)}: the checkpoint that this log was held to is not signed "
+                    f"by a key known here ({error}); know that key, too, or give a new log a new namespace"
+                ) from None
+        head = view.refresh()
+        if not held or read_checkpoint(held).size < head.size:
+            self._states.hold(self.namespace, view.checkpoint())
+        kept = Proofs(view.store).note_of(head.size)
+        if kept is None or kept == view.checkpoint():
+            return head, view.checkpoint()
+        older = verify_checkpoint(kept, self.verifiers, origin=head.origin)
+        if older.root != head.root:
+            raise ProofError(
+                f"split view: {head.origin} has signed two trees of {head.size} leaves, one of them was anchored "
+                f"before, with the roots {older.root.hex()} and {head.root.hex()}"
+            )
+        return head, kept
+
+    def keep(self, note: bytes, token: Token) -> None:
+        """Have what was got lie beside the log, once, where ``export-proof`` finds it. Raises LedgerError."""
+        if token.kind == "post":
+            return
+        with self._turn:
+            proofs = Proofs(open_store(self.url))
+            pieces = proofs.of_checkpoint(note)
+            if token.content in pieces.stamps or (token.content, token.public_key) in pieces.signatures:
+                os.sync()  # whoever was killed after writing it may not have come to make it durable
+            elif token.kind == "timestamp" and len(pieces.stamps) < MAX_PIECES:
+                proofs.keep_stamp(note, token.content, checkpoint=True)
+            elif token.kind == "gpg" and len(pieces.signatures) < MAX_PIECES:
+                proofs.keep_signature(note, token.content, token.public_key, checkpoint=True)
+            # else it has so many of them that one more would prove nothing
