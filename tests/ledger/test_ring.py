@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -140,6 +141,25 @@ def test_a_file_that_is_no_queue_is_begun_anew(open_ring: Callable[..., Ring], t
     ring = open_ring()
     assert ring.put(b"leaf")
     assert take(ring) == [b"leaf"]
+
+
+def test_a_system_without_preallocation_writes_the_file_whole(
+    open_ring: Callable[..., Ring], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    ring = open_ring()
+    assert (tmp_path / "ring").stat().st_size == 4_096 + 1_000
+    assert ring.put(b"leaf")
+    assert take(ring) == [b"leaf"]
+
+
+def test_a_disk_without_room_for_the_queue_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(LedgerError, match="the queue cannot be opened: No space left"):
+        Ring.open(tmp_path / "ring", clock=Hand())
 
 
 def test_a_record_damaged_by_a_loss_of_power_is_counted_and_the_queue_goes_on(

@@ -114,7 +114,7 @@ class FileJournal:
                 self._mend()
             self._broken = True
             write_fully(self._file, content)
-            os.fdatasync(self._file)
+            getattr(os, "fdatasync", os.fsync)(self._file)  # macOS has only the latter
             self._broken = False
         except OSError as error:
             with contextlib.suppress(OSError):  # else before the next frame

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amaru.errors import LedgerBusy, LedgerError
-from amaru.ledger.journal import Mark
+from amaru.ledger.journal import Mark, write_fully
 from amaru.ledger.tiles import MAX_ENTRY_BYTES
 
 CAPACITY_BYTES = 16 * 1024 * 1024
@@ -232,7 +232,10 @@ def _mapped(file: int, capacity: int, mark: Mark) -> mmap.mmap:
         memory.close()
     os.ftruncate(file, 0)
     # Every block is taken now: a full disk met later, through the mapping, would end the process (SIGBUS).
-    os.posix_fallocate(file, 0, _HEAD_BYTES + capacity)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, _HEAD_BYTES + capacity)
+    else:  # macOS
+        write_fully(file, bytes(_HEAD_BYTES + capacity))
     memory = mmap.mmap(file, _HEAD_BYTES + capacity)
     fields = memoryview(memory)[:64].cast("Q")
     fields[_CAPACITY_AT] = capacity
