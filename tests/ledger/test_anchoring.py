@@ -375,7 +375,8 @@ moments = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moments)
 def test_no_history_doubles_a_slot_or_leaves_the_last_growth_unanchored(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[float, bool, bool, list[Trouble]]]
