@@ -289,6 +289,17 @@ def test_an_offer_that_nobody_prefers_is_looked_at_now_and_then_but_never_twice_
     assert not on.probe_due(0, NOW + 5.0)
 
 
+def test_a_drained_offer_may_be_chosen_where_it_is_to_be_looked_at() -> None:
+    on = board(offer("a"), offer("b"))
+    on.steer(0, Steering(drained=True, look_s=5.0))
+    assert sorted(decide(on).order) == [0, 1]
+    admission = on.admit(0, 100.0, NOW)
+    assert admission is not None
+    assert decide(on).order == [1]
+    on.release(admission)
+    assert decide(on).order == [1]  # it was asked just now
+
+
 def test_a_reload_carries_the_steering_on_under_the_new_configuration() -> None:
     old = pair()
     steering = Steering(drained=True, breaker_failures=2, concurrency=3.0)

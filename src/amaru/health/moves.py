@@ -159,7 +159,9 @@ class Moves:
             case HealingKind.CONCURRENCY:
                 return self._concurrency(self._with_others(offers, pattern))
             case HealingKind.NON_STREAM:
-                streamed = offers if self._mostly_streams(offers) else ()
+                # Callers wait longer for its first words than for any other healing's, so only where streams break.
+                breaks = pattern.suggested == HealingKind.NON_STREAM.value or pattern.kind is PatternKind.API_CHANGE
+                streamed = offers if breaks and self._mostly_streams(offers) else ()
                 return _all(streamed, Steering(non_stream=True))
             case HealingKind.ALTERNATE:
                 return self._alternate(pattern)

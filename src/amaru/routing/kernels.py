@@ -63,8 +63,9 @@ N_STATIC = 16
     CARE,  # its score is multiplied by this; 1: not weighed; see ``steering``
     LIMIT,  # as CAPACITY, of a steering; inf: none
     RISK,  # the part of CARE that is a prediction, as 1 less; told with the decision
-) = range(19)
-N_LIVE = 19
+    LOOK_AT,  # from then on one request is to try it, drained or not; inf: none
+) = range(20)
+N_LIVE = 20
 
 # Entries of `ask`.
 (
@@ -165,7 +166,7 @@ BLANK: Floats = np.zeros(N_LIVE)
 """A row of ``live`` of which nothing is known: closed, idle, nothing observed, not steered."""
 BLANK[[REFUSES_UNTIL, THROTTLED_UNTIL, REQUEST_TAT, TOKEN_TAT]] = -math.inf
 BLANK[CARE] = 1.0
-BLANK[[DRAINED_FROM, LIMIT]] = math.inf
+BLANK[[DRAINED_FROM, LIMIT, LOOK_AT]] = math.inf
 BLANK.setflags(write=False)
 
 
@@ -266,6 +267,8 @@ def _refusal(
         return _BROKEN, live[slot, REFUSES_UNTIL] - now
     # Whatever its size, one job at least fits an idle offer that is not drained altogether.
     drained = live[slot, IN_FLIGHT] + (place if live[slot, IN_FLIGHT] > 0.0 else FLOOR) > live[slot, DRAINED_FROM]
+    if live[slot, LOOK_AT] <= now and live[slot, IN_FLIGHT] == 0.0:
+        drained = False
     if drained and not last_resort:
         return _DRAINED, live[slot, DRAINED_FROM]
     if too_slow:

@@ -92,7 +92,7 @@ class LiveState:
 
     __slots__ = (
         "__weakref__", "_admitted", "_configured", "_fell_midway", "_rng", "_throttled_at", "_throttles",
-        "asked_at", "base", "breaker", "first_token", "idle", "look_at", "prefill_refused", "recoveries",
+        "asked_at", "base", "breaker", "first_token", "idle", "prefill_refused", "recoveries",
         "retries", "slab", "slot", "steering",
     )  # fmt: skip
 
@@ -105,8 +105,6 @@ class LiveState:
         self.idle = Patience(patience.least_idle_s, patience.idle_s)
         self.asked_at = -math.inf
         """Instant of its last admission."""
-        self.look_at = math.inf
-        """From then on a request is to try it first, where nothing is under way there."""
         self.prefill_refused = False
         """It was asked to continue an assistant message, and would not."""
         self.recoveries = 0
@@ -161,8 +159,8 @@ class LiveState:
             self.retries.request(now_s)
         self._admitted += 1
         self.asked_at = now_s
-        if self.look_at < math.inf:
-            self.look_at = self._look_at()
+        if self.steering.look_s is not None:
+            cells[base + k.LOOK_AT] = now_s + self.steering.look_s
         return Admission(self, row, ticket, place, tokens, now_s)
 
     def release(self, admission: Admission) -> None:
@@ -271,11 +269,11 @@ class LiveState:
         if steering.retry_ratio != before.retry_ratio:
             ratio = steering.retry_ratio
             self.retries = None if ratio is None else RetryBudget(ratio, min_per_s=0.0)
-        self.look_at = self._look_at()
         cells, base = self.slab.cells, self.base
         cells[base + k.DRAINED_FROM] = steering.drained_from
         cells[base + k.CARE] = steering.care
         cells[base + k.RISK] = steering.risk
+        cells[base + k.LOOK_AT] = math.inf if steering.look_s is None else self.asked_at + steering.look_s
         cells[base + k.LIMIT] = math.inf if steering.concurrency is None else steering.concurrency
         settings = steering.over(self._configured)
         if settings != self.breaker.settings:
@@ -285,11 +283,8 @@ class LiveState:
 
     def look_due(self, now_s: float) -> bool:
         """Whether whoever steers it wants it tried now."""
-        return self.look_at <= now_s and self._admitted == 0
-
-    def _look_at(self) -> float:
-        look_s = self.steering.look_s
-        return math.inf if look_s is None else self.asked_at + look_s
+        cells = self.slab.cells
+        return cells[self.base + k.LOOK_AT] <= now_s and cells[self.base + k.IN_FLIGHT] == 0.0
 
     def most_at_once(self, offer: Sequence[float]) -> float:
         """Requests, or GPU-hours, that may be under way; ``offer`` is the offer's row of ``static``."""
