@@ -17,7 +17,7 @@ from amaru.simulation.faults import Fault, Incident
 from amaru.simulation.profiles import SEVEN, ProviderProfile
 from amaru.simulation.traces import TraceRequest, bundled_trace, open_trace
 
-CALM_S = 75.0
+CALM_S = 110.0
 """Before the first incident, for the baselines, and after each."""
 PAIR = ("cobalt", "ember")
 """Those that the rules prefer: of a provider that nobody asks, live traffic shows nothing. They stand in one region, so
