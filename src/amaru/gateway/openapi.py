@@ -8,6 +8,7 @@ from amaru import __version__
 from amaru.domain import Rescue
 from amaru.gateway.agent_api import MAX_BATCH
 from amaru.gateway.openapi_health import health_paths
+from amaru.gateway.openapi_ledger import ledger_paths
 from amaru.gateway.openapi_schemas import ID, INTEGER, STRING, Json, component_schemas, ref
 
 CHAT_EXAMPLE: Json = {"model": "fast", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
@@ -108,7 +109,7 @@ ERRORS: dict[int, tuple[str, Json]] = {
     400: ("The request is wrong; the message names the field and the remedy", {}),
     401: ("The key is missing or not known", CHALLENGE),
     403: ("The key does not open this", {}),
-    404: ("Unknown resource, provider or decision", {}),
+    404: ("Unknown resource, provider, decision or file", {}),
     408: ("The request did not arrive in time", {}),
     409: ("The outcome of this decision is known already; or health is switched off", {}),
     413: ("The body is too large", {}),
@@ -195,6 +196,7 @@ def openapi_document() -> Json:
             "get": _get("The policy, and what it has learned", "policy", "Policy", 401, 403, security=OPERATOR)
         },
         **health_paths(_operators_get, _order, _events),
+        **ledger_paths(_errors, OPERATOR),
         "/metrics": {"get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)},
         "/openapi.json": {"get": _get("This document", "openapi", "Document", security=[])},
     }

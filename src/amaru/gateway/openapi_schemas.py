@@ -14,7 +14,7 @@ import msgspec
 from amaru.domain import Attempt, Decision, Offer, Outcome
 from amaru.gateway.agent_api import LEAST_WEIGHT, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, Need, WorkloadIn
 from amaru.gateway.openapi_health import HEALTH_TYPES
-from amaru.mesh import LedgerStatus
+from amaru.gateway.openapi_ledger import LEDGER_TYPES
 from amaru.routing.board import OfferHealth
 from amaru.storage import DecisionRecord, StoreStatus
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]  # Any: a JSON document
 
 TYPES = (
     WorkloadIn, Decision, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut,
-    Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus, LedgerStatus, *HEALTH_TYPES,
+    Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus, *HEALTH_TYPES, *LEDGER_TYPES,
 )  # fmt: skip
 
 STRING: Json = {"type": "string"}
@@ -265,6 +265,10 @@ _DECISION_DETAIL: Json = obj(
         "attempts": array(ref("Attempt")),
         "feedback": {"description": "What the caller reported.", "anyOf": [ref("Outcome"), _NULL]},
         "pending": {**BOOLEAN, "description": "Not written to disk yet."},
+        "ledger": {
+            "description": "Its receipts, and the proofs that they are in the ledger; null where that is off.",
+            "anyOf": [ref("DecisionReceipts"), _NULL],
+        },
     },
     resource=STRING,
     policy=STRING,

@@ -12,6 +12,7 @@ from amaru.gateway.access import Access
 from amaru.gateway.agent_api import AgentApi
 from amaru.gateway.answers import respond_error
 from amaru.gateway.health_api import HealthApi
+from amaru.gateway.ledger_api import LedgerApi
 from amaru.gateway.openai_api import OpenAIApi
 from amaru.gateway.operator_api import OperatorApi
 from amaru.http1 import Handler, HttpServer, Request, ServerSettings, asgi_handler
@@ -40,7 +41,8 @@ class Gateway:
         openai = OpenAIApi(mesh, views, access)
         agent = AgentApi(mesh, access)
         health = HealthApi(mesh, access)
-        operator = OperatorApi(views, access, further=health.routes(), ready=lambda: self._serving)
+        ledger = LedgerApi(mesh, views, access)
+        operator = OperatorApi(views, access, further=[*health.routes(), *ledger.routes()], ready=lambda: self._serving)
         self._posts: dict[str, Handler] = {
             "/v1/chat/completions": openai.handler(Kind.CHAT),
             "/v1/completions": openai.handler(Kind.COMPLETION),

@@ -10,6 +10,7 @@ from amaru.mesh.call import Call
 from amaru.mesh.execution import Execution
 from amaru.mesh.ledger import LedgerStatus, MeshLedger
 from amaru.mesh.ledger_metrics import LedgerCollector
+from amaru.mesh.ledger_reading import DecisionReceipts
 from amaru.mesh.mesh import Mesh
 from amaru.mesh.plan import Plan
 from amaru.mesh.views import Views
@@ -17,6 +18,7 @@ from amaru.mesh.views import Views
 __all__ = [
     "ArtifactSource",
     "Call",
+    "DecisionReceipts",
     "Execution",
     "LedgerCollector",
     "LedgerStatus",

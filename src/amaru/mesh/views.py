@@ -8,6 +8,7 @@ import msgspec
 
 from amaru import __version__
 from amaru.domain import Tenant
+from amaru.mesh.ledger_reading import LedgerReader
 from amaru.mesh.mesh import Mesh
 from amaru.mesh.records import page_of, summary_of
 from amaru.routing.board import OfferHealth
@@ -39,6 +40,7 @@ class Views:
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._started_at = mesh.clock()
+        self._reader = None if mesh.ledger is None else LedgerReader(mesh.ledger)
 
     def models(self, tenant: Tenant) -> Json:
         """OpenAI's list of models: the resources and aliases that the tenant may use."""
@@ -159,7 +161,14 @@ class Views:
         stored = await self._mesh.find(decision_id)
         if stored is None:
             return None
-        return page_of(stored, await self._mesh.store.board(stored.record.board_version))
+        page = page_of(stored, await self._mesh.store.board(stored.record.board_version))
+        reader = self._reader
+        page["ledger"] = None if reader is None else msgspec.to_builtins(await reader.receipts(stored))
+        return page
+
+    async def ledger_file(self, name: str) -> bytes | None:
+        """A public file of the ledger; ``None``: it has none of this name. Raises ``LedgerError``."""
+        return None if self._reader is None else await self._reader.file(name)
 
     async def decisions(self, *, limit: int, **filters: Any) -> Json:  # Any: as DecisionStore.recent names them
         """A page of stored decisions, newest first. Raises ``StorageError``."""

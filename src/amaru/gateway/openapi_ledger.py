@@ -1,0 +1,61 @@
+"""What the OpenAPI document says of the ledger's endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaru.mesh import DecisionReceipts, LedgerStatus
+
+Json = dict[str, Any]  # Any: a JSON document
+
+LEDGER_TYPES = (LedgerStatus, DecisionReceipts)
+"""Whose schemas are made from the types themselves."""
+
+CHECKPOINT_EXAMPLE = (
+    "gateway/ledger-5f3a91c2\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
+    "— gateway/ledger-5f3a91c2 Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE"
+    "+xeMcTOAYQ8=\n"
+)
+TILE: Json = {
+    "name": "tile",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^(entries|[0-9]{1,2})/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?$"},
+    "description": "Level and number as https://c2sp.org/tlog-tiles has them, slashes included: `0/x001/234`, "
+    "`entries/000.p/7`.",
+    "example": "0/000",
+}
+
+
+def ledger_paths(errors: Any, operator: Any) -> Json:  # Any: what `openapi` makes errors of, and the security
+    """The paths below ``/ledger/``."""
+
+    def get(summary: str, operation: str, media: str, example: str | None = None, parameters: Any = None) -> Json:
+        content: Json = {"schema": {"type": "string"}}
+        if media == "application/octet-stream":
+            content = {}
+        elif example is not None:
+            content["example"] = example
+        found: Json = {
+            "summary": summary,
+            "description": "For operators; for everybody where `ledger.public` says so.",
+            "operationId": operation,
+            "tags": ["Ledger"],
+            "responses": {"200": {"description": "Done", "content": {media: content}}, **errors(401, 403, 404)},
+            "security": operator,
+        }
+        if parameters is not None:
+            found["parameters"] = parameters
+        return found
+
+    text, octets = "text/plain", "application/octet-stream"
+    return {
+        "/ledger/checkpoint": {
+            "get": get("The log's signed checkpoint (C2SP tlog-checkpoint)", "checkpoint", text, CHECKPOINT_EXAMPLE)
+        },
+        "/ledger/vkey": {"get": get("The log's public keys (C2SP signed-note)", "ledgerKeys", text)},
+        "/ledger/pruned": {"get": get("Which entries were erased, if any", "ledgerPruned", text)},
+        "/ledger/tile/{tile}": {
+            "get": get("A tile of the log (C2SP tlog-tiles)", "ledgerTile", octets, parameters=[TILE])
+        },
+    }
