@@ -167,6 +167,15 @@ def test_any_damage_to_a_file_is_told_or_is_none(
     assert all(problem.startswith(str(path)) for problem in problems)
 
 
+def test_the_file_in_the_guide_is_one(folder: Path, roots: bytes) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "scheduler.md").read_text()
+    (folder / "tsa-roots.pem").write_bytes(roots)
+    (folder / "amaru-data" / "ledger.keys").mkdir(parents=True)
+    (folder / "amaru-data" / "ledger.keys" / "trust").write_text(KEY.verifier.vkey)
+    found = read(folder, guide.partition("```yaml\n")[2].partition("```")[0])
+    assert len(found.lines) == 4
+
+
 # ---- watching -----------------------------------------------------------------------------------------------------
 
 
