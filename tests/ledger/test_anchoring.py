@@ -208,6 +208,40 @@ def test_a_token_that_cannot_be_kept_is_kept_as_soon_as_it_can(world: AnchoringW
     assert len(world.fake.asked) == 1  # and the log has not grown since
 
 
+def test_what_was_got_from_a_place_is_not_put_into_another(world: AnchoringWorld) -> None:
+    world.grow()
+    (world.root / "proofs").write_text("in the way")
+    due = world.line.step()
+    (world.root / "proofs").unlink()
+    world.fake.where, world.fake.placed = "another place", []
+    world.restarted()
+    world.now = due
+    world.line.step()
+    assert world.kept_slots() == [SLOT]
+    assert world.fake.placed == []
+    assert world.line.state.last is not None
+    assert world.line.state.last.where == "a place"
+    world.run_until(START + 180)
+    assert world.kept_slots() == [SLOT, SLOT + 90]
+    assert [ask.slot for ask in world.fake.placed] == [SLOT + 90]
+
+
+def test_what_another_process_wrote_over_is_kept_again(world: AnchoringWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.grow()
+    keep_stamp = Proofs.keep_stamp
+
+    def overwritten(proofs: Proofs, note: bytes, response: bytes, *, checkpoint: bool = False) -> None:
+        keep_stamp(proofs, note, b"another's", checkpoint=checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Proofs, "keep_stamp", overwritten)
+        world.now = world.line.step()
+        assert "wrote a proof over this one" in world.line.problem
+    world.line.step()
+    assert [stamp.split()[0] for stamp in world.kept()] == [b"another's", str(SLOT).encode()]
+    assert len(world.fake.asked) == 1
+
+
 def test_what_a_target_raises_unforeseen_ends_no_line(world: AnchoringWorld) -> None:
     world.grow()
 

@@ -23,7 +23,7 @@ from amaru.ledger.anchoring_pace import Cadence
 from amaru.ledger.anchoring_state import LineName, StateFolder
 from amaru.ledger.anchoring_targets import Ask, Target
 from amaru.ledger.checkpoint import Checkpoint
-from amaru.ledger.scheduler import Scheduler
+from amaru.ledger.scheduler import AT_ONCE, Scheduler
 from amaru.ledger.scheduler_api import SchedulerApi
 from amaru.ledger.troubles import Trouble
 
@@ -213,6 +213,19 @@ async def test_a_slow_target_holds_up_nobody_else(world: World) -> None:
     await world.until(lambda: world.anchors()["gateway/fast/quick"]["status"] == "anchored")
     await world.until(slow.entered.is_set)
     assert world.anchors()["gateway/fast/slow"]["status"] == "new"
+    slow.release.set()
+    await world.all_are("anchored")
+
+
+async def test_a_namespace_that_is_stuck_holds_up_no_other_one(world: World) -> None:
+    world.grow("stuck")
+    world.grow("gateway")
+    slow = Held()
+    lines: dict[str, Target] = {f"stuck/fast/{number}": slow for number in range(3 * AT_ONCE)}
+    world.scheduler.apply(world.settings({**lines, "gateway/fast/quick": FakeTarget()}))
+    await world.until(slow.entered.is_set)
+    await world.until(lambda: world.anchors()["gateway/fast/quick"]["status"] == "anchored")
+    assert slow.most_at_once <= AT_ONCE
     slow.release.set()
     await world.all_are("anchored")
 

@@ -140,17 +140,17 @@ class Line:
                 return
         self._figures.attempted += 1
         ask = Ask(self.name, pending.slot, note)
-        token = pending.token
+        token, where = pending.token, pending.where
         if token is None:
             self._write_down(replace(pending, note=note))
-            token = self.target.ask(ask)
+            token, where = self.target.ask(ask), self.target.where
         # In memory even where it cannot be written down; but nothing is done with it before it is.
-        self.state = self._with(replace(pending, note=note, token=token))
+        self.state = self._with(replace(pending, note=note, token=token, where=where))
         self._states.save(self.name, self.state)
-        self.target.place(ask, token)
+        if where == self.target.where:  # else its settings were changed in between: another place has no use for it
+            self.target.place(ask, token)
         self._log.keep(note, token)
         head = read_checkpoint(note)
-        where = self.target.where
         made = Anchored(pending.slot, self._clock(), head.size, head.root.hex(), where, token.digest)
         self._settle(pending.slot, "anchored", made)
         self._figures.succeeded += 1

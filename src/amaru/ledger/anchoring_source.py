@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from amaru.errors import LedgerCorrupt, ProofError
+from amaru.errors import LedgerCorrupt, LedgerError, ProofError
 from amaru.ledger.anchoring_state import StateFolder, Token
 from amaru.ledger.checkpoint import Checkpoint, read_checkpoint, verify_checkpoint
 from amaru.ledger.notes import NoteVerifier
-from amaru.ledger.proofs import MAX_PIECES, Proofs
+from amaru.ledger.proofs import MAX_PIECES, Pieces, Proofs
 from amaru.ledger.tile_store import open_store
 from amaru.ledger.view import LogView
 
@@ -95,10 +95,18 @@ class Source:
         with self._turn:
             proofs = Proofs(open_store(self.url))
             pieces = proofs.of_checkpoint(note)
-            if token.content in pieces.stamps or (token.content, token.public_key) in pieces.signatures:
+            if _holds(pieces, token):
                 os.sync()  # whoever was killed after writing it may not have come to make it durable
-            elif token.kind == "timestamp" and len(pieces.stamps) < MAX_PIECES:
+                return
+            if len(pieces.stamps if token.kind == "timestamp" else pieces.signatures) >= MAX_PIECES:
+                return  # one more would prove nothing
+            if token.kind == "timestamp":
                 proofs.keep_stamp(note, token.content, checkpoint=True)
-            elif token.kind == "gpg" and len(pieces.signatures) < MAX_PIECES:
+            else:
                 proofs.keep_signature(note, token.content, token.public_key, checkpoint=True)
-            # else it has so many of them that one more would prove nothing
+            if not _holds(proofs.of_checkpoint(note), token):
+                raise LedgerError(f"{self.url}: another process wrote a proof over this one; it is written again")
+
+
+def _holds(pieces: Pieces, token: Token) -> bool:
+    return token.content in pieces.stamps or (token.content, token.public_key) in pieces.signatures

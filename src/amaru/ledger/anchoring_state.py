@@ -52,11 +52,12 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """An anchor that was begun. ``note`` is the checkpoint that was chosen for it, ``token`` what was got for that."""
+    """An anchor that was begun: the checkpoint that was chosen for it, and what was got for that, from where."""
 
     slot: int
     note: bytes = b""
     token: Token | None = None
+    where: str = ""
     tries: int = 0
     """That failed; one that a kill cut short is not known to have."""
     next_s: float = 0.0

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from amaru.ledger.anchoring_state import LineName, StateFolder
 from amaru.ledger.receipts import rfc3339
 
 AT_ONCE = 16
-"""Steps that run at one time; a target that is slow does not hold up those of others."""
+"""Steps of one namespace that run at one time; a log whose store does not answer holds up no other's."""
 LOOK_S = 20.0
 """No longer sleep than this: a clock that is set, or a machine that slept, is noticed."""
 
@@ -60,7 +61,7 @@ class Scheduler:
         self._sources: dict[str, tuple[SourceSettings, Source]] = {}
         self._running: dict[LineName, _Running] = {}
         self._ending: dict[LineName, asyncio.Task[None]] = {}
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     def apply(self, settings: SchedulerSettings) -> None:
         """Run these lines from now on. One whose settings are as before goes on undisturbed; a step that is under way
@@ -127,7 +128,7 @@ class Scheduler:
         if before is not None:
             await asyncio.wait((before,))
         while not stop.is_set():
-            async with self._at_once:
+            async with self._at_once[line.name.namespace]:
                 if stop.is_set():
                     return
                 next_s = await _in_thread(line.step)
