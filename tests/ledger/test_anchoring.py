@@ -296,6 +296,17 @@ def test_a_rewritten_log_is_alarmed_and_never_anchored(world: AnchoringWorld, en
     assert len(world.fake.asked) == 1
 
 
+def test_a_state_that_was_lost_lets_no_rewritten_log_through(world: AnchoringWorld) -> None:
+    world.grow(5)
+    world.run_until(START + 90)
+    forge(world.root, 9)
+    shutil.rmtree(world.folder / "state")
+    world.restarted()
+    world.run_until(START + 180)
+    assert "consisten" in world.source.alarm
+    assert len(world.fake.asked) == 1
+
+
 def test_a_log_that_is_restored_is_anchored_again(world: AnchoringWorld) -> None:
     world.grow(5)
     world.run_until(START + 90)
@@ -349,7 +360,12 @@ def test_a_key_that_is_known_no_more_is_told(world: AnchoringWorld) -> None:
     world.restarted((OTHER_KEY.verifier,))
     world.now = START + 90
     world.line.step()
+    assert "state/gateway/checkpoint" in world.source.alarm
     assert "give a new log a new namespace" in world.source.alarm
+    shutil.rmtree(world.folder / "state")
+    world.restarted((OTHER_KEY.verifier,))
+    world.line.step()
+    assert "log/proofs" in world.source.alarm
 
 
 # ---- the state ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ sent the same key again.
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -151,7 +152,7 @@ class Line:
             self.target.place(ask, token)
         self._log.keep(note, token)
         head = read_checkpoint(note)
-        made = Anchored(pending.slot, self._clock(), head.size, head.root.hex(), where, token.digest)
+        made = Anchored(pending.slot, self._clock(), head.size, _text(head.root), where, token.digest)
         self._settle(pending.slot, "anchored", made)
         self._figures.succeeded += 1
         self._figures.seconds.observe(self._timer() - began)
@@ -160,7 +161,7 @@ class Line:
     def _is_unchanged(self, head: Checkpoint) -> bool:
         """This tree was anchored here before, or there is nothing in it: one more anchor would prove nothing."""
         last = self.state.last
-        if last is None or (last.size, last.root) != (head.size, head.root.hex()):
+        if last is None or (last.size, last.root) != (head.size, _text(head.root)):
             return not head.size
         return last.where == self.target.where
 
@@ -208,6 +209,10 @@ class Line:
         self._states.save(self.name, settled)
         self.state = settled
         self._figures.backoff = 0
+
+
+def _text(root: bytes) -> str:
+    return base64.b64encode(root).decode()
 
 
 def trouble_of(error: LedgerError) -> Trouble:

@@ -64,20 +64,23 @@ class Source:
 
     def _checked(self) -> tuple[Checkpoint, bytes]:
         view = LogView(open_store(self.url), self.verifiers)  # anew each time: it must not see what it saw before
-        held = self._states.held(self.namespace)
-        if held:
+        proofs, held = Proofs(view.store), self._states.held(self.namespace)
+        # A state that was lost loses nothing that was anchored: the log has its anchors beside it.
+        before = held or proofs.latest()
+        if before:
             try:
-                view.origin = read_checkpoint(held).origin
-                view.stand_at(held)
+                view.origin = read_checkpoint(before).origin
+                view.stand_at(before)
             except ProofError as error:
+                where = self._states.held_path(self.namespace) if held else f"{view.store.shown}/proofs"
                 raise ProofError(
-                    f"{self._states.held_path(self.namespace)}: the checkpoint that this log was held to is not signed "
-                    f"by a key known here ({error}); know that key, too, or give a new log a new namespace"
+                    f"{where}: the checkpoint that this log is held to is not signed by a key known here ({error}); "
+                    "know that key, too, or give a new log a new namespace"
                 ) from None
         head = view.refresh()
         if not held or read_checkpoint(held).size < head.size:
             self._states.hold(self.namespace, view.checkpoint())
-        kept = Proofs(view.store).note_of(head.size)
+        kept = proofs.note_of(head.size)
         if kept is None or kept == view.checkpoint():
             return head, view.checkpoint()
         older = verify_checkpoint(kept, self.verifiers, origin=head.origin)

@@ -72,7 +72,7 @@ class Anchored(msgspec.Struct, frozen=True):
     at_s: float
     size: int
     root: str
-    """Hexadecimal."""
+    """Base64, as in the checkpoint."""
     where: str
     digest: str
 
