@@ -7,19 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from anchoring_world import NAME, START, AnchoringWorld
+from anchoring_world import FAST, NAME, START, AnchoringWorld, FakeTarget
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_samples import KEY, OTHER_KEY, make_leaf
 
 from amaru.errors import LedgerBusy, LedgerError
+from amaru.ledger.anchoring import Line
+from amaru.ledger.anchoring_metrics import LineFigures
 from amaru.ledger.anchoring_pace import PHI, TRIES
+from amaru.ledger.anchoring_source import Source
 from amaru.ledger.anchoring_state import LineState, StateFolder
 from amaru.ledger.anchoring_targets import Ask
 from amaru.ledger.checkpoint import read_checkpoint
 from amaru.ledger.log import Log
 from amaru.ledger.proofs import MAX_PIECES, Proofs
-from amaru.ledger.tile_store import FolderStore
+from amaru.ledger.tile_store import FolderStore, open_store
 from amaru.ledger.troubles import Trouble
 
 SLOT = int(START)
@@ -446,3 +449,19 @@ def test_no_history_doubles_a_slot_or_leaves_the_last_growth_unanchored(
     assert slots == sorted(set(slots))
     assert world.line.state.last is not None
     assert world.line.state.last.size == size
+
+
+def test_a_log_in_a_bucket_gets_its_anchors_there(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/ledger"
+    with Log.open(url, [KEY]) as log:
+        log.append([make_leaf(0)])
+    states = StateFolder(tmp_path / "state")
+    try:
+        source = Source(NAME.namespace, url, [KEY.verifier], states)
+        line = Line(NAME, FAST, FakeTarget(), source, states, LineFigures(), clock=lambda: START)
+        assert line.step() == START + 90
+        head, note = source.checked()
+        assert head.size == 1
+        assert len(Proofs(open_store(url)).of_checkpoint(note).stamps) == 1
+    finally:
+        states.close()
