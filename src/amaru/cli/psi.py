@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amaru.cli.psi_anomalies import anomalies
 from amaru.errors import AmaruError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _LOOPBACK = ("127.", "localhost", "::1")
 Json = dict[str, Any]  # Any: a JSON document
 
 app = typer.Typer(
-    help="The stability field (Ψ) as a service: serve it, feed it a gateway's signals, look at it.",
+    help="The stability field (Ψ) as a service: serve it, feed it a gateway's signals, look at it; find anomalies.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -271,3 +272,6 @@ def _stopped() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+app.command()(anomalies)
