@@ -64,7 +64,7 @@ def test_the_readmes_commands_check_it_without_amaru(made: World, bundle: bytes,
     assert done.stdout.count("Signature Verified Successfully") == 1
     assert done.stderr.count("Good signature from") == 2
     assert done.stderr.count("Verification: OK") + done.stdout.count("Verification: OK") == 3
-    assert '"predicateType":"https://amaru.dev/attestation/deployment/v1"' in done.stdout
+    assert '"predicateType":"urn:amaru:attestation:deployment:v1"' in done.stdout
 
 
 def test_the_commands_of_the_explanation_do_too(made: World, bundle: bytes, tmp_path: Path) -> None:

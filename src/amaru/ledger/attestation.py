@@ -23,7 +23,7 @@ from amaru.ledger.notes import NoteSigner, NoteVerifier
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-DEPLOYMENT_TYPE = "https://amaru.dev/attestation/deployment/v1"
+DEPLOYMENT_TYPE = "urn:amaru:attestation:deployment:v1"
 """amaru's own predicate, described in ``docs/explanation/ledger.md``. A name: nothing is fetched from there."""
 MAX_ENVELOPE_BYTES = 1024 * 1024
 MAX_SIGNATURES = 64
