@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amaru.cli.ledger_option import RecordIn, record, said_of, shown_url
 from amaru.errors import ArtifactError, CheckpointError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from amaru.learning.artifact_manifest import Manifest, Score
-    from amaru.learning.artifacts import ArtifactStore, Listed
+    from amaru.learning.artifacts import ArtifactStore, Listed, Moved
+    from amaru.ledger.receipts import Promotion
+    from amaru.ledger.remembrancer import Entry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +59,7 @@ def publish(
         str | None,
         typer.Option(metavar="VERSION", help="The version that training began from.", show_default=False),
     ] = None,
+    ledger: RecordIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep the best policy of a training as the next version.
@@ -89,6 +93,7 @@ def publish(
         note=note,
     )
     moved = store.promote(published.version) if promote else None
+    entry = None if moved is None else _record(ledger, store, moved, note)
     if as_json:
         _print_json(
             {
@@ -98,6 +103,7 @@ def publish(
                 "promoted": moved is not None,
                 "policy": agent.policy,
                 "size": len(agent.state),
+                "receipt": _id_of(entry),
             }
         )
         return
@@ -107,6 +113,7 @@ def publish(
         typer.echo(f"{published.version} at {store.url} holds exactly this {agent.policy}: nothing new was published")
     if moved is not None:
         typer.echo(_told(moved.before, moved.now, "promoted"))
+        _tell(entry)
     else:
         typer.echo(f"To have gateways take it up: amaru artifacts promote {store.url} {published.version}")
 
@@ -134,6 +141,7 @@ def list_(url: StoreUrl, as_json: AsJson = False) -> None:
 def promote(
     url: StoreUrl,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="v1, v2, … or latest.", show_default=False)],
+    ledger: RecordIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Promote a version: gateways that follow URL@promoted take it up.
@@ -144,17 +152,17 @@ def promote(
 
     store = ArtifactStore(url)
     moved = store.promote(version)
-    _print_moved(store, moved.before, moved.now, "promoted", as_json)
+    _print_moved(store, moved, _record(ledger, store, moved), "promoted", as_json)
 
 
 @app.command()
-def rollback(url: StoreUrl, as_json: AsJson = False) -> None:
+def rollback(url: StoreUrl, ledger: RecordIn = None, as_json: AsJson = False) -> None:
     """Promote what was promoted before; once more, and it is the one before that."""
     from amaru.learning.artifacts import ArtifactStore
 
     store = ArtifactStore(url)
     moved = store.rollback()
-    _print_moved(store, moved.before, moved.now, "promoted again", as_json)
+    _print_moved(store, moved, _record(ledger, store, moved, "rolled back"), "promoted again", as_json)
 
 
 @app.command()
@@ -260,11 +268,44 @@ def _as_dict(one: Listed) -> dict[str, Any]:  # Any: JSON
     return {"version": one.version, "promoted": one.promoted, "manifest": manifest, "problem": one.problem or None}
 
 
-def _print_moved(store: ArtifactStore, before: str | None, now: str, word: str, as_json: bool) -> None:
+def _record(ledger: str | None, store: ArtifactStore, moved: Moved, note: str = "") -> Entry | None:
+    """Have a promotion leave a receipt, where there is a ledger."""
+    if moved.before == moved.now:
+        return None
+
+    def receipt(at: str, by: str) -> Promotion:
+        from amaru.ledger.receipts import MAX_NOTE, Promotion
+
+        manifest = store.manifest(moved.now)
+        return Promotion(
+            at=at,
+            component=manifest.policy,
+            version=moved.now,
+            before=moved.before or "",
+            store=shown_url(store.url),
+            ref=manifest.digest,
+            by=by,
+            note=note[:MAX_NOTE],
+        )
+
+    return record(ledger, receipt)
+
+
+def _print_moved(store: ArtifactStore, moved: Moved, entry: Entry | None, word: str, as_json: bool) -> None:
     if as_json:
-        _print_json({"url": store.url, "promoted": now, "before": before})
+        _print_json({"url": store.url, "promoted": moved.now, "before": moved.before, "receipt": _id_of(entry)})
     else:
-        typer.echo(_told(before, now, word))
+        typer.echo(_told(moved.before, moved.now, word))
+        _tell(entry)
+
+
+def _tell(entry: Entry | None) -> None:
+    if entry is not None:
+        typer.echo(said_of(entry))
+
+
+def _id_of(entry: Entry | None) -> str | None:
+    return None if entry is None else entry.id
 
 
 def _told(before: str | None, now: str, word: str) -> str:

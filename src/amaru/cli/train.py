@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amaru.cli.ledger_option import RecordIn, said_of
 from amaru.cli.reports import obstacle_to
+from amaru.cli.train_receipt import record_training
 from amaru.errors import AmaruError, CheckpointError
 
 if TYPE_CHECKING:
@@ -158,6 +160,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    ledger: RecordIn = None,
 ) -> None:
     """Train a swarm of policies in the war-game: each episode is one world, which every agent plays and learns from.
 
@@ -227,6 +230,8 @@ def train(
             typer.echo(f"Stopped at once{kept}.", err=True)
             raise typer.Exit(130) from None
     _report(done, out, wanted, say)
+    if entry := record_training(ledger, settings, done, wanted):
+        say(said_of(entry))
     if field is not None and field.missed:
         say(f"The psi-field was away for {field.missed:,} episodes.")
     if not done.complete:
