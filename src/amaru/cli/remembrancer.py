@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from amaru.ledger.remembrancer import Entry, Remembrancer
     from amaru.ledger.search import Search
 
-QUIET = ("decision", "outcome", "anchor")
+QUIET = ("decision", "outcome")
 """What a timeline only counts, unless it is asked for: there may be thousands a second."""
 
 app = typer.Typer(
@@ -217,12 +217,12 @@ def timeline(
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="30d, 12h, 2026-11-21, or an instant.")] = "7d",
     component: Component = None,
     limit: Limit = 200,
-    everything: Annotated[bool, typer.Option("--all", help="Also each decision, outcome and anchor.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also each decision and outcome.")] = False,
     ledger: Ledger = None,
     trust: Trusting = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened, day by day, the newest last; decisions, outcomes and anchors are only counted."""
+    """Show what happened, day by day, the newest last; decisions and outcomes are only counted."""
     with session(ledger, as_json, trust) as it:
         import msgspec
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from amaru.ledger.receipts import (
     Adr,
-    Anchor,
     Decision,
     Gap,
     Healing,
@@ -37,7 +36,7 @@ SHORT = 12
 STYLES = {
     "deploy": "green", "training": "cyan", "promotion": "cyan", "incident": "bold red", "healing": "magenta",
     "intervention": "magenta", "adr": "blue", "decision": "blue", "discovery": "yellow", "gap": "bold red",
-    "pruning": "yellow", "pruned": "dim", "anchor": "dim",
+    "pruning": "yellow", "pruned": "dim",
 }  # fmt: skip
 
 Json = dict[str, Any]  # Any: a JSON document
@@ -104,7 +103,6 @@ _SUMMARIES: dict[type[Receipt], Callable[[Any], list[str]]] = {
     Adr: lambda r: [r.ref, f"“{r.title}”", f"({r.status})"],
     Healing: _healing,
     Intervention: lambda r: [r.action],
-    Anchor: lambda r: [r.target, f"checkpoint of {r.size:,}"],
     Pruning: lambda r: [f"entries before #{r.until:,} erased"],
     Gap: lambda r: [f"{r.dropped:,} receipts could not be logged"],
 }

@@ -193,18 +193,6 @@ class Intervention(Receipt, frozen=True, kw_only=True):
     psi: float | None = None
 
 
-class Anchor(Receipt, frozen=True, kw_only=True):
-    """A checkpoint was made known outside: time-stamped, signed, posted; ``digest`` is of the token that came back."""
-
-    namespace: Words = ""
-    cadence: Words = ""
-    target: Words
-    size: Annotated[int, msgspec.Meta(ge=0)]
-    """Entries that the checkpoint covers."""
-    root: Words
-    """Base64, as in the checkpoint."""
-
-
 class Pruning(Receipt, frozen=True, kw_only=True):
     """The entries before ``until`` were erased; their hashes remain."""
 
@@ -221,13 +209,13 @@ class Gap(Receipt, frozen=True, kw_only=True):
 
 AnyReceipt = (
     Deploy | Training | Promotion | Decision | Outcome | Incident | Discovery | Memory | Adr | Healing | Intervention
-    | Anchor | Pruning | Gap
+    | Pruning | Gap
 )  # fmt: skip
 
 PLURALS = {
     "deploy": "deployments", "training": "trainings", "promotion": "promotions", "decision": "decisions",
     "outcome": "outcomes", "incident": "incidents", "discovery": "discoveries", "memory": "memories", "adr": "adrs",
-    "healing": "healings", "intervention": "interventions", "anchor": "anchors", "pruning": "prunings", "gap": "gaps",
+    "healing": "healings", "intervention": "interventions", "pruning": "prunings", "gap": "gaps",
 }  # fmt: skip
 """Type → how a list of them is called."""
 _TYPES = {name: kind for kind, plural in PLURALS.items() for name in (kind, plural)} | {"deployment": "deploy"}
