@@ -274,3 +274,23 @@ def test_a_bug_in_a_callback_does_not_end_the_writer(room: Room) -> None:
     assert [writer.append(make_leaf(number)).result(WAIT_S) for number in range(3)] == [0, 1, 2]
     until(lambda: told == [0, 1, 2])
     assert writer.status().committed == 3
+
+
+def test_what_is_offered_while_a_commit_is_flushed_gathers_for_the_next(room: Room) -> None:
+    told = threading.Event()
+
+    def offer_another(first: int, committed: Sequence[bytes]) -> None:
+        room.tell(first, committed)
+        if not told.is_set():
+            assert writer.offer(make_leaf(3))
+            told.set()
+
+    writer = Writer(room.open_log, room.open_ring, on_committed=offer_another, interval_s=3600.0)
+    room.writers.append(writer)
+    writer.start()
+    assert writer.wait_open(WAIT_S)
+    writer.append(make_leaf(1)).result(WAIT_S)
+    assert told.wait(WAIT_S)
+    writer.append(make_leaf(2)).result(WAIT_S)
+    assert writer.close(WAIT_S)
+    assert [committed for _, committed in room.told] == [[make_leaf(1)], [make_leaf(2), make_leaf(3)]]

@@ -239,7 +239,9 @@ class Writer:
                 future.set_result(index)
             if self._on_committed is not None:
                 self._on_committed(first, leaves)
-        more = bool(self._appends) or bool(ring is not None and ring.waiting_bytes)
+        # What was offered meanwhile gathers for the next time: at some thousands a second there is always something.
+        full = len(leaves) >= MOST_LEAVES or sum(map(len, leaves)) >= MOST_BYTES
+        more = bool(self._appends) or bool(ring is not None and (full or self._closing) and ring.waiting_bytes)
         self._publish_if_due(log, 0 if more else publishes)
         return more
 

@@ -45,6 +45,8 @@ PROMPT_FIELD = {Kind.CHAT: "messages", Kind.COMPLETION: "prompt", Kind.EMBEDDING
 """Which field of a request is its prompt."""
 ALARM_EVERY_S = 60.0
 """Between two lines in the log about receipts that are dropped."""
+GATHER_S = 0.2
+"""Receipts gather for so long in the queue, which outlives the process, before they are flushed together."""
 READY_POLL_S = 0.01
 CLOSE_S = 10.0
 """How long the end may take."""
@@ -104,7 +106,12 @@ class MeshLedger:
         self._alarmed_at = -ALARM_EVERY_S
         self._inlet: Inlet | None = None
         self._writer = Writer(
-            self._open_log, self._open_ring, gap_leaf=self._gap_leaf, on_committed=self._committed, clock=wall
+            self._open_log,
+            self._open_ring,
+            gap_leaf=self._gap_leaf,
+            on_committed=self._committed,
+            interval_s=GATHER_S,
+            clock=wall,
         )
         self.follow(settings)
 
