@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from amaru.mesh.ledger_metrics import LedgerCollector
 from amaru.mesh.sensing_metrics import SensingCollector
 from amaru.stability.field_settings import FieldReading
 from amaru.stability.guardian import Guardian
@@ -28,11 +29,17 @@ def page() -> str:
     metrics = Metrics()
     metrics.watch(in_flight=lambda: 0.0, offers=list, store=lambda: store, log_lines_dropped=lambda: 0)
     rows = []
-    for family in [*MetricsCollector(metrics).collect(), *SensingCollector(_sensing()).collect()]:
+    collectors = (MetricsCollector(metrics), LedgerCollector(_ledger()), SensingCollector(_sensing()))
+    for family in (family for collector in collectors for family in collector.collect()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(code(label) for label in getattr(family, "_labelnames", ()))
         rows.append((code(name), family.type, labels, family.documentation))
     return INTRO + "\n" + table(("metric", "type", "labels", "what it counts"), rows)
+
+
+def _ledger() -> Any:  # Any: as much of a MeshLedger as the collector asks
+    fields = ("healthy", "entries", "published", "queued_bytes", "lag_s", "dropped", "lost")
+    return SimpleNamespace(status=lambda: SimpleNamespace(**dict.fromkeys(fields, 0)))
 
 
 def _sensing() -> Any:  # Any: as much of a Sensing as the collector asks

@@ -327,7 +327,9 @@ def test_the_ledger_lies_beside_the_database_unless_the_file_says_otherwise() ->
     assert good().ledger_url == str(good().storage_path.parent / "ledger")
     elsewhere = parse("ledger: {url: proofs/log}")
     assert elsewhere.ledger_url == str(elsewhere.path.parent / "proofs/log")
-    assert parse("ledger: {url: 's3://bucket/log'}").ledger_url == "s3://bucket/log"
+    remote = parse("ledger: {url: 's3://key:secret@bucket/log'}")
+    assert remote.ledger_url == "s3://key:secret@bucket/log"
+    assert effective(remote)["ledger"]["url"] == "s3://bucket/log"
 
 
 def test_labels_of_an_offer_win_over_its_providers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ from amaru.config.settings import Config
 from amaru.config.supply import ProviderSettings
 from amaru.domain import Capability, Kind, Offer
 from amaru.files.problems import dotted
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def summary(config: Config) -> list[tuple[str, list[str]]]:
@@ -79,6 +82,7 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
     plain["server"]["operator_keys"] = [_reference(key) for key in config.server.operator_keys]
     plain["storage"]["path"] = str(config.storage_path)
     plain["health"]["path"] = str(config.health_path)
+    plain["ledger"]["url"] = _CREDENTIALS.sub("", config.ledger_url)
     return plain
 
 

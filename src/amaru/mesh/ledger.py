@@ -311,7 +311,7 @@ class MeshLedger:
             _log.info("ledger_begun", vkey=made.verifier.vkey, remedy="give this key to whoever checks the log")
         self._mark = Marker(load_salt(self.place))
         log = open_log(self.place, wait_s=0.0)
-        _log.info("ledger_open", url=self.place.url, entries=log.committed)
+        _log.info("ledger_open", at=log.store.shown, entries=log.committed)
         self._let_others_in()
         return log
 
