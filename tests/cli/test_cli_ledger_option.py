@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from amaru.cli.ledger_option import shown_url
 from amaru.cli.main import build
+from amaru.cli.remembrancer_session import ledger_url
 from amaru.errors import AmaruError, LedgerError
 from amaru.ledger.place import Place, open_log, open_view, trust_of
 from amaru.ledger.receipts import Promotion, Receipt, Training, read_leaf
@@ -73,6 +74,17 @@ def test_without_a_ledger_nothing_is_made_and_one_that_is_there_is_used() -> Non
     assert not Path("amaru-data").exists()
     said(*TRAIN, "--overwrite", "--ledger", "amaru-data/ledger")
     assert "Recorded as #1" in said(*TRAIN, "--overwrite")
+
+
+def test_the_ledger_is_where_the_configuration_has_it() -> None:
+    config = {"AMARU_CONFIG": "etc/amaru.yaml"}
+    assert ledger_url(config) == "etc/amaru-data/ledger"
+    Path("etc").mkdir()
+    Path("etc/amaru.yaml").write_text("storage: {path: data/a.db}")
+    assert ledger_url(config) == "etc/data/ledger"
+    Path("etc/amaru.yaml").write_text("ledger: {url: log}")
+    assert ledger_url(config) == "etc/log"
+    assert ledger_url({**config, "AMARU_LEDGER__URL": "s3://bucket/log"}) == "s3://bucket/log"
 
 
 def test_a_ledger_that_cannot_be_written_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def place_of(ledger: str | None) -> Any:  # Any: a Place; its module is imported
     from amaru.ledger.place import Place
 
     data = data_folder(os.environ)
-    return Place.of(ledger or str(data / "ledger"), data, index=os.environ.get("AMARU_LEDGER_INDEX") or None)
+    return Place.of(ledger or ledger_url(os.environ), data, index=os.environ.get("AMARU_LEDGER_INDEX") or None)
 
 
 def at_ledger(ledger: str | None) -> str:
@@ -119,23 +119,43 @@ def data_folder(environment: Any) -> Path:  # Any: a mapping of texts
 
     The file is not checked: whoever asks an auditor's question need not have the providers' keys.
     """
+    given = _setting(environment, "storage", "path")
+    folder = _file(environment).parent
+    return (folder / given).parent if given else folder / DATA
+
+
+def ledger_url(environment: Any) -> str:  # Any: as above
+    """Where the configuration has the ledger: beside the database, unless ``ledger.url`` says otherwise."""
+    given = _setting(environment, "ledger", "url")
+    if given is None:
+        return str(data_folder(environment) / "ledger")
+    return given if "://" in given else str(_file(environment).parent / given)
+
+
+def _file(environment: Any) -> Path:  # Any: as above
+    return Path(environment.get("AMARU_CONFIG") or "amaru.yaml")
+
+
+def _setting(environment: Any, section: str, name: str) -> str | None:  # Any: as above
+    """A setting of the configuration, or of the variable over it. Raises LedgerError where the file is not readable."""
     from amaru.errors import LedgerError
 
-    given = environment.get("AMARU_STORAGE__PATH")
-    file = Path(environment.get("AMARU_CONFIG") or "amaru.yaml")
-    if not given and file.is_file():
-        import yaml
+    given = environment.get(f"AMARU_{section}__{name}".upper())
+    file = _file(environment)
+    if given or not file.is_file():
+        return given or None
+    import yaml
 
-        try:
-            content = yaml.safe_load(file.read_bytes())
-            storage = content.get("storage") if isinstance(content, dict) else None
-            given = storage.get("path") if isinstance(storage, dict) else None
-        except (OSError, yaml.YAMLError, ValueError, RecursionError):
-            raise LedgerError(
-                f"{file} cannot be read, and so not where the ledger lies: name it with --ledger, or see "
-                "`amaru config check`"
-            ) from None
-    return (file.parent / str(given)).parent if given else file.parent / DATA
+    try:
+        content = yaml.safe_load(file.read_bytes())
+        settings = content.get(section) if isinstance(content, dict) else None
+        found = settings.get(name) if isinstance(settings, dict) else None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        raise LedgerError(
+            f"{file} cannot be read, and so not where the ledger lies: name it with --ledger, or see "
+            "`amaru config check`"
+        ) from None
+    return str(found) if found else None
 
 
 def code_of(error: AmaruError) -> ExitCode:
