@@ -52,7 +52,7 @@ async def test_a_gateway_that_is_killed_under_load_loses_no_receipt_that_a_calle
     place = Place.of(str(tmp_path / "amaru-data" / "ledger"), tmp_path / "amaru-data")
     held: set[str] = set()
     async with SimulatedProvider(ProviderProfile(name="slow", latency=INSTANT)) as provider:
-        settings = settings_for(provider.base_url)
+        settings = settings_for(provider.base_url) | {"ledger": {"enabled": True}}
         for kill in range(KILLS):
             before = len(held)
             served = await serve(tmp_path, settings)
@@ -74,7 +74,7 @@ async def test_a_gateway_that_is_killed_under_load_loses_no_receipt_that_a_calle
 async def test_others_record_through_a_gateway_that_holds_the_log(tmp_path: Path) -> None:
     place = Place.of(str(tmp_path / "amaru-data" / "ledger"), tmp_path / "amaru-data")
     async with SimulatedProvider(ProviderProfile(name="slow", latency=INSTANT)) as provider:
-        served = await serve(tmp_path, settings_for(provider.base_url))
+        served = await serve(tmp_path, settings_for(provider.base_url) | {"ledger": {"enabled": True}})
         try:
             headers = {"authorization": f"Bearer {KEY}"}
             answer = await served.client.post("/v1/chat/completions", json=REQUEST, headers=headers)
@@ -93,7 +93,7 @@ async def test_others_record_through_a_gateway_that_holds_the_log(tmp_path: Path
 
 async def test_a_second_gateway_on_one_log_serves_without_receipts(tmp_path: Path) -> None:
     async with SimulatedProvider(ProviderProfile(name="slow", latency=INSTANT)) as provider:
-        settings = settings_for(provider.base_url)
+        settings = settings_for(provider.base_url) | {"ledger": {"enabled": True}}
         first = await serve(tmp_path, settings)
         second = await serve(tmp_path, settings)
         try:

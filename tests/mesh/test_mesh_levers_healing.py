@@ -48,7 +48,7 @@ async def test_a_drain_moves_real_traffic_survives_a_reload_and_ends_step_by_ste
         healer = healer_of(world, HealingKind.DRAIN)
         assert await world.served(4) == {"a": 4}
         (action,) = healer.look([OF_A], AT)
-        assert action.changed == {"a/sim drained": "no -> yes"}
+        assert action.changed["a/sim drained"] == "no -> yes"
         assert await world.served(4) == {"b": 4}
         world.mesh.reload(world.config(routing={"policy": "rules_classic"}))
         world.levers.carry_on()
@@ -108,6 +108,7 @@ async def test_another_version_of_the_api_is_asked_while_the_first_one_fails(mak
 async def test_a_restart_sets_again_what_was_set(make_levers: MakeLevers) -> None:
     async with make_levers() as world:
         healer = healer_of(world, HealingKind.DRAIN)
+        assert await world.served(1) == {"a": 1}  # so that nobody need look at it for a while
         healer.look([OF_A], AT)
         state = healer.state()
         world.levers.steer("a/sim", UNSTEERED)  # as a new process finds it

@@ -57,7 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Record what was decided, deployed and trained, in a ledger that anyone can verify; find it, prove it.",
     ),
     "scheduler": ("amaru.cli.scheduler:scheduler", "Anchor the checkpoints of logs: time-stamped, signed, posted."),
-    "psi": ("amaru.cli.psi:app", "The stability field of the whole as a service: serve it, feed it, look at it; find anomalies in a series."),
+    "psi": ("amaru.cli.psi:app", "The stability field of the whole: serve, feed and show it; anomalies in a series."),
     "wargame": ("amaru.cli.wargame:app", "List, check and show scenarios of the war-game."),
     "demo": ("amaru.cli.demo:demo", "Two minutes of traffic over seven simulated providers that break on the way."),
 }

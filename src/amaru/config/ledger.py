@@ -11,11 +11,15 @@ from amaru.files.fields import FilePath, Section
 class LedgerSettings(Section):
     """The tamper-evident log of what amaru decided and did."""
 
-    enabled: bool = Field(default=True, description="false: nothing is logged.", json_schema_extra=RESTART)
+    enabled: bool = Field(
+        default=False,
+        description="true: the gateway logs decisions with their outcomes, healings and interventions.",
+        json_schema_extra=RESTART,
+    )
     url: FilePath | None = Field(
         default=None,
         description="Folder of the log, relative to the configuration file, or a URL that fsspec knows (s3://…, "
-        "gs://…); left out: `ledger` beside the database.",
+        "gs://…: for one writer alone, and not yet to be relied upon); left out: `ledger` beside the database.",
         json_schema_extra=RESTART,
     )
     decisions: float = Field(

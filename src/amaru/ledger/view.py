@@ -213,8 +213,10 @@ class LogView:
 
     def proof(self, index: int) -> TlogProof:
         """The inclusion of a leaf under the current checkpoint, for a file that proves it offline."""
-        note = self.checkpoint()
-        return TlogProof(index, self.inclusion(index).path, note)
+        if self._head is None:
+            raise LedgerError(f"{self.store.shown}: not opened yet")
+        head, note = self._head  # once: a writer's thread may publish the next one meanwhile
+        return TlogProof(index, self.inclusion(index, head.size).path, note)
 
     def node(self, level: int, index: int) -> bytes:
         """The root of a perfect subtree of the tree."""
