@@ -52,7 +52,8 @@ async def test_new_calls_go_to_the_address_of_the_hour_and_old_ones_end_where_th
 
 async def test_adaptations_hold_at_every_address() -> None:
     async def script(exchange: Exchange) -> None:
-        exchange.answer(200, b'{"outputs":[{"message":{"content":"Ur"}}]}')
+        choice = b'{"message":{"content":"Ur"},"finish_reason":"stop"}'
+        exchange.answer(200, b'{"outputs":[%b],"usage":{"prompt_tokens":1,"completion_tokens":1}}' % choice)
 
     rules = Adaptation((Rule(Kind.CHAT, False, "choices", "outputs"),))
     async with peer(script) as one, peer(script) as two:
