@@ -109,12 +109,21 @@ def test_that_the_others_are_slower_than_the_one_kept_out_is_no_reason_to_give_u
 # ---- those under which an offer looks well whether or not it is
 
 
+def test_streams_are_asked_for_whole_only_where_they_break() -> None:
+    one = healer(mesh())
+    only(one, "non_stream")
+    traffic(one, AT - 100.0, AT, a=0.0)
+    begun = one.look([pattern("a/m", suggested="drain")], AT)
+    begun += one.look([pattern("a/m", suggested="non_stream", at=AT + 1.0)], AT + 1.0)
+    assert [action.at for action in begun if action.kind is HealingKind.NON_STREAM] == [AT + 1.0]
+
+
 def masked(levers: FakeLevers, kind: str) -> tuple[Healer, InfrastructurePattern, float]:
     """A healer whose masking healing ends now, its pattern long over, with what it was about."""
     one = healer(levers)
     only(one, kind)
     traffic(one, AT - 100.0, AT, a=0.0)
-    ill = pattern("a/m")
+    ill = pattern("a/m", suggested=kind)
     (action,) = one.look([ill], AT)
     assert (action.kind, action.until is not None) == (kind, True)
     assert action.until is not None
