@@ -279,16 +279,17 @@ def hit(attempts: int, troubles: int, p: float) -> Hit:
     n = min(attempts, 200)
     if attempts > n:  # that many tell enough; exact tails of thousands underflow
         troubles = round(troubles * n / attempts)
-    found = Hit(False, 0.0)
-    for least, grade in _grades(n, min(math.ceil(p * _STEPS), int(0.95 * _STEPS))):
+    was, ratio = False, 0.0
+    for least, grade_was, grade_ratio in _grades(n, min(math.ceil(p * _STEPS), int(0.95 * _STEPS))):
         if troubles >= least:
-            found = grade
-    return found
+            was, ratio = grade_was, grade_ratio
+    return Hit(was, ratio)
 
 
-@functools.lru_cache(maxsize=20_000)
-def _grades(n: int, steps: int) -> tuple[tuple[int, Hit], ...]:
-    """What ``n`` attempts may show at a rate of so many ``_STEPS``, by the fewest troubles; empty: nothing."""
+@functools.lru_cache(maxsize=5_000)
+def _grades(n: int, steps: int) -> tuple[tuple[int, bool, float], ...]:
+    """What ``n`` attempts may show at a rate of so many ``_STEPS``: the fewest troubles, and the ``Hit`` from there on;
+    empty: nothing."""
     p = steps / _STEPS
     least, chance = _critical(n, p, MOST_CHANCE)
     hard, hard_chance = _critical(n, p, HARD_CHANCE)
@@ -297,13 +298,13 @@ def _grades(n: int, steps: int) -> tuple[tuple[int, Hit], ...]:
     well = (1.0 - p) ** n
     touched = max(1.0 - well - chance, LEAST_CHANCE)
     if WELL / well < TOUCHED / touched:
-        grades = [(0, Hit(False, WELL / well)), (1, Hit(False, TOUCHED / touched))]
+        grades = [(0, False, WELL / well), (1, False, TOUCHED / touched)]
     else:  # so often in trouble anyway that none at all is rare, and no better a sign
-        grades = [(0, Hit(False, (WELL + TOUCHED) / (1.0 - chance)))]
+        grades = [(0, False, (WELL + TOUCHED) / (1.0 - chance))]
     if hard == least or not hard:
-        return (*grades, (least, Hit(True, (HIT + HARD) / max(chance, LEAST_CHANCE))))
-    grades.append((least, Hit(True, HIT / max(chance - hard_chance, LEAST_CHANCE))))
-    return (*grades, (hard, Hit(True, HARD / max(hard_chance, LEAST_CHANCE))))
+        return (*grades, (least, True, (HIT + HARD) / max(chance, LEAST_CHANCE)))
+    grades.append((least, True, HIT / max(chance - hard_chance, LEAST_CHANCE)))
+    return (*grades, (hard, True, HARD / max(hard_chance, LEAST_CHANCE)))
 
 
 def _critical(n: int, p: float, most: float) -> tuple[int, float]:
