@@ -135,7 +135,7 @@ class Decision(Receipt, frozen=True, kw_only=True):
     propensity: float | None = None
     explored: bool = False
     prompt: Mark | Literal[""] = ""
-    """A salted HMAC of the prompt: who holds both can show that it was this one; others see which receipts are of one prompt."""
+    """A salted HMAC of the prompt: who holds both can show that it was this one; others see which are of one prompt."""
     outcome: Served | None = None
 
 
