@@ -32,7 +32,8 @@ import uvloop
 from amaru.domain import Attempt, Kind, Provenance, Usage
 from amaru.storage import DecisionRecord, DecisionStore, StoreSettings
 from amaru.storage.database import Database
-from amaru.storage.schema import DecisionInsert, Values, values_of
+from amaru.storage.inserting import RowsInsert
+from amaru.storage.schema import Values, decisions, values_of
 from amaru.telemetry.metrics import Metrics
 
 ATTEMPTS = (
@@ -218,7 +219,7 @@ def beside_a_greedy_thread(directory: Path, seconds: float) -> None:
 
         def write(name: str = name, database: Database = database, done: list[int] = done) -> None:
             with database.writing() as connection:
-                statements = DecisionInsert(connection)
+                statements = RowsInsert(decisions, connection.dialect)
             while not stop.is_set():  # noqa: B023 - the loop waits for this thread before it goes on
                 rows = [values_of(make_record(done[0] + i)) for i in range(256)]
                 with database.writing() as connection:

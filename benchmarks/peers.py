@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,14 +36,18 @@ def amaru(
     ca: Path | None = None,
     source: Path | None = None,
     policy: str = "rules",
+    ledger: bool = False,
+    accounts: bool = False,
+    workers: int = 1,
 ) -> Peer:
-    """amaru with authentication, decisions over ``offers`` offers, recording and metrics on.
+    """amaru with authentication, decisions over ``offers`` offers, recording and metrics on; with ``ledger``, that too.
 
+    ``accounts``: the caller's key is one of the store, and budgets and limits bind the caller and what it asks.
     ``source``: another checkout, whose code is run with this one's dependencies.
     """
     lines = [
         "version: 1",
-        f"server: {{host: 127.0.0.1, port: {port}}}",
+        f"server: {{host: 127.0.0.1, port: {port}{f', workers: {workers}' if workers > 1 else ''}}}",
         "providers:",
     ]
     tls = f", ca_file: {ca}" if ca else ""
@@ -59,15 +64,32 @@ def amaru(
         "tenants:",
         "  bench:",
         f"    keys: [{{sha256: {hashlib.sha256(KEY.encode()).hexdigest()}}}]",
+        *((*BOUND, f"accounts: {{url: '{folder / (name + '.accounts.db')}'}}") if accounts else ()),
         f"storage: {{path: '{folder / (name + '.db')}'}}",
     ]
+    if ledger:
+        lines.append(f"ledger: {{enabled: true, url: '{folder / (name + '.ledger')}'}}")
     config = folder / f"{name.replace(' ', '-')}.yaml"
     config.write_text("\n".join(lines) + "\n")
     env = {} if source is None else {"PYTHONPATH": str(source.resolve() / "src")}
-    binary = Path(__file__).parent.parent / ".venv/bin/amaru"
-    return Peer(
-        name, [str(binary), "serve", "--config", str(config)], port, {"authorization": f"Bearer {KEY}"}, env=env
-    )
+    binary = str(Path(__file__).parent.parent / ".venv/bin/amaru")
+    key = _key_of_the_store(binary, config) if accounts else KEY
+    return Peer(name, [binary, "serve", "--config", str(config)], port, {"authorization": f"Bearer {key}"}, env=env)
+
+
+BOUND = (
+    "    budgets: [{usd: 1000000, per: month}, {usd: 100000, per: day}]",
+    "    limits: {requests_per_min: 100000000, tokens_per_min: 1000000000000, concurrency: 10000}",
+    "budgets:",
+    f"  models: {{{MODEL}: [{{usd: 1000000, per: month}}]}}",
+    "  providers: {up0: [{usd: 1000000, per: month}]}",
+)
+"""Budgets and limits that are far away: what they cost, not what they refuse."""
+
+
+def _key_of_the_store(binary: str, config: Path) -> str:
+    command = [binary, "keys", "create", "bench", "--config", str(config)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def nginx(folder: Path, upstream: str, port: int) -> Peer:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from peers import MODEL, Peer
 
 GATEWAY_CORE, LOAD_CORE = "0", "1"
@@ -46,6 +47,8 @@ class Load:
     p50_ms: float
     p99_ms: float
     errors: int
+    cpu_us: float = float("nan")
+    """Of the gateway's processes, a request; other work on the machine moves it less than it moves throughput."""
 
 
 def clean_up_on_sigterm() -> None:
@@ -132,10 +135,10 @@ def running(
 
 
 @contextlib.contextmanager
-def gateway(peer: Peer, folder: Path, body: str) -> Iterator[subprocess.Popen[bytes]]:
+def gateway(peer: Peer, folder: Path, body: str, *, cores: str = GATEWAY_CORE) -> Iterator[subprocess.Popen[bytes]]:
     """``peer`` on the gateway's core, ready to answer."""
     log = folder / f"{peer.name.replace(' ', '-')}.log"
-    with running(peer.argv, GATEWAY_CORE, log, peer.env) as process:
+    with running(peer.argv, cores, log, peer.env) as process:
         wait_for_port(peer, process, log, body.encode())
         yield process
 
@@ -183,25 +186,42 @@ def body_of(stream: bool) -> str:
 
 
 def load(
-    peer: Peer, folder: Path, *, body: str, connections: int = 32, seconds: int = 4, path: str | None = None
+    peer: Peer,
+    folder: Path,
+    *,
+    body: str,
+    connections: int = 32,
+    seconds: int = 4,
+    path: str | None = None,
+    process: subprocess.Popen[bytes] | None = None,
+    cores: str = LOAD_CORE,
 ) -> Load:
-    """wrk against ``peer`` from the load's core."""
+    """wrk against ``peer``, which runs as ``process``, from the load's core."""
     headers = {"content-type": "application/json", **peer.headers}
     script = folder / "wrk.lua"
     lines = ['wrk.method = "POST"', f"wrk.body = [[{body}]]"]
     lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
     script.write_text("\n".join(lines))
     url = f"http://127.0.0.1:{peer.port}{path or peer.path}"
+    before_s = cpu_s(process)
     out = subprocess.run(
-        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script),
+        ["taskset", "-c", cores, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script),
          url],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    return parse_wrk(out)
+    return parse_wrk(out, cpu_s(process) - before_s)
 
 
-def parse_wrk(out: str) -> Load:
-    """wrk's report."""
+def cpu_s(process: subprocess.Popen[bytes] | None) -> float:
+    """Processor time that a process and its children have used; not a number where there is none."""
+    if process is None:
+        return float("nan")
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    return sum(times.user + times.system for times in (member.cpu_times() for member in family))
+
+
+def parse_wrk(out: str, used_s: float) -> Load:
+    """wrk's report, with the gateway's processor time meanwhile."""
 
     def percentile(which: str) -> float:
         match = re.search(rf"{which}%\s+([\d.]+)(us|ms|s)", out)
@@ -209,9 +229,11 @@ def parse_wrk(out: str) -> Load:
             return float("nan")
         return float(match.group(1)) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match.group(2)]
 
+    requests = re.search(r"(\d+) requests in", out)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     errors = int(bad.group(1)) if bad else 0
     errors += sum(int(n) for n in sockets.groups()) if sockets else 0
-    return Load(float(rate.group(1)) if rate else 0.0, percentile("50"), percentile("99"), errors)
+    cpu_us = used_s / int(requests.group(1)) * 1e6 if requests and int(requests.group(1)) else float("nan")
+    return Load(float(rate.group(1)) if rate else 0.0, percentile("50"), percentile("99"), errors, cpu_us)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from amaru.cli.main import COMMANDS, load_command
 from reference.markdown import fence
 
 INTRO = """# Command line
 
-Exit status: 0 fine, 1 refused or failed, 2 wrong usage.
+Exit status: 0 fine, 1 refused or failed, 2 wrong usage; what has more says so.
 """
 
 _RUN = "import sys; sys.argv[0] = 'amaru'; from amaru.cli.main import main; main()"
@@ -20,12 +22,20 @@ _COLUMNS = 120
 
 def page() -> str:
     """The page's Markdown."""
+    commands = [path for name in COMMANDS for path in _with_children((name,), load_command(name))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        helps = pool.map(lambda path: _help(*path), commands)
     parts = [INTRO, fence("text", _help())]
-    for name in COMMANDS:
-        parts += [f"## amaru {name}\n", fence("text", _help(name))]
-        for child in getattr(load_command(name), "commands", {}):
-            parts += [f"### amaru {name} {child}\n", fence("text", _help(name, child))]
+    for path, text in zip(commands, helps, strict=True):
+        parts += [f"{'#' * min(len(path) + 1, 6)} amaru {' '.join(path)}\n", fence("text", text)]
     return "\n".join(parts)
+
+
+def _with_children(path: tuple[str, ...], command: object) -> Iterator[tuple[str, ...]]:
+    """The path to a command, and to each below it, however deep."""
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _with_children((*path, name), child)
 
 
 def _help(*command: str) -> str:

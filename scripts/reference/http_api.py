@@ -33,7 +33,7 @@ def page() -> str:
             texts = groups.setdefault(operation.get("tags", ["Other"])[0], [])
             texts += _operation(method, path, operation)
             for status, answer in operation["responses"].items():
-                if status != "200":
+                if not status.startswith("2"):
                     meanings.setdefault(status, _resolved(document, answer)["description"])
     parts = [INTRO, table(("status", "meaning"), sorted(meanings.items()))]
     for group, texts in groups.items():
@@ -51,11 +51,13 @@ def _resolved(document: Schema, part: Schema) -> Schema:
 
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield f"### `{method.upper()} {path}`\n"
-    yield operation["summary"] + "." + (" No key needed." if operation.get("security") == [] else "") + "\n"
+    role = operation.get("x-amaru-role")
+    key = " No key needed." if operation.get("security") == [] else f" For the role `{role}`." if role else ""
+    yield operation["summary"] + "." + key + "\n"
     parameters = operation.get("parameters", ())
-    if any(parameter["in"] == "header" for parameter in parameters):
+    if role is None and any(parameter["in"] == "header" for parameter in parameters):
         yield "Takes and gives [amaru's headers](headers.md).\n"
-    if others := [parameter for parameter in parameters if parameter["in"] != "header"]:
+    if others := [parameter for parameter in parameters if role is not None or parameter["in"] != "header"]:
         yield table(
             ("parameter", "in", "type", "meaning"),
             ((code(p["name"]), p["in"], _type(p["schema"]), p.get("description", "")) for p in others),
@@ -72,10 +74,10 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
 
 def _answer(status: str, answer: Schema) -> str:
     content = answer.get("content", {})
-    if status != "200":
+    if not status.startswith("2"):
         return status
     types = [_type(c["schema"]) if "$ref" in c.get("schema", {}) else code(media) for media, c in content.items()]
-    return f"200 ({' or '.join(types)})"
+    return f"{status} ({' or '.join(types)})"
 
 
 def _types(document: Schema) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from amaru.mesh import WorkersCollector
 from amaru.mesh.ledger_metrics import LedgerCollector
 from amaru.mesh.sensing_metrics import SensingCollector
 from amaru.stability.field_settings import FieldReading
@@ -19,7 +20,8 @@ INTRO = """# Metrics
 operators: see [security](../explanation/security.md).
 
 Labels hold few values: an unknown model has no series of its own, and beyond 500 names of one label further ones are
-counted as `other`. Beside these there are prometheus_client's standard `process_*` and `python_*` metrics.
+counted as `other`. Beside these there are prometheus_client's standard `process_*` and `python_*` metrics;
+of several workers they are of the one that owns the figures.
 """
 
 
@@ -29,12 +31,21 @@ def page() -> str:
     metrics = Metrics()
     metrics.watch(in_flight=lambda: 0.0, offers=list, store=lambda: store, log_lines_dropped=lambda: 0)
     rows = []
-    collectors = (MetricsCollector(metrics), LedgerCollector(_ledger()), SensingCollector(_sensing()))
+    collectors = (
+        MetricsCollector(metrics),
+        LedgerCollector(_ledger()),
+        SensingCollector(_sensing()),
+        WorkersCollector(_owner()),
+    )
     for family in (family for collector in collectors for family in collector.collect()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(code(label) for label in getattr(family, "_labelnames", ()))
         rows.append((code(name), family.type, labels, family.documentation))
     return INTRO + "\n" + table(("metric", "type", "labels", "what it counts"), rows)
+
+
+def _owner() -> Any:  # Any: as much of an Owner as the collector asks
+    return SimpleNamespace(live=lambda: 2, dropped=dict)
 
 
 def _ledger() -> Any:  # Any: as much of a MeshLedger as the collector asks

@@ -1,6 +1,7 @@
 """The language of amaru, as frozen types.
 
-Every room speaks in these words and no others. This module imports nothing of amaru, does no I/O and holds no state.
+Every room speaks in these words and no others. This module imports nothing of amaru but the words of a bill, does no
+I/O and holds no state.
 
 The types hold nothing but values and each other, so none can be part of a cycle: ``gc=False`` spares the collector.
 
@@ -13,6 +14,13 @@ from __future__ import annotations
 import enum
 
 import msgspec
+
+from amaru.bill import Price as Price
+from amaru.bill import PriceTier as PriceTier
+from amaru.bill import Provenance as Provenance
+from amaru.bill import ServiceTier as ServiceTier
+from amaru.bill import Usage as Usage
+from amaru.bill import UsageDetails as UsageDetails
 
 GLOBAL_REGION = "global"
 """The region of an offer that serves every region."""
@@ -93,17 +101,6 @@ class PrefillStyle(enum.StrEnum):
     """``"continue_final_message": true, "add_generation_prompt": false`` in the request (vLLM, SGLang)."""
 
 
-class Provenance(enum.StrEnum):
-    """Where a figure came from (law 1)."""
-
-    PROVIDER = "provider"
-    """The provider reported it."""
-    COUNTED = "counted"
-    """We counted it with the model's own vocabulary, or counted what was delivered."""
-    ESTIMATED = "estimated"
-    """We estimated it from sizes."""
-
-
 class Weights(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A tenant's preferences; each is at least 0 and at least one is positive. Only their ratios matter."""
 
@@ -125,16 +122,6 @@ class Limits(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Regions that may serve; an offer in ``global`` passes only where ``global`` is listed."""
 
 
-class Price(msgspec.Struct, frozen=True, gc=False):
-    """What one offer charges. Token prices are USD per million tokens; a GPU price is USD per GPU-hour."""
-
-    input_usd_per_mtok: float = 0.0
-    cached_input_usd_per_mtok: float | None = None
-    """``None``: cached input costs what input costs."""
-    output_usd_per_mtok: float = 0.0
-    usd_per_gpu_hour: float = 0.0
-
-
 class Offer(msgspec.Struct, frozen=True, gc=False):
     """One provider's ability to serve one resource."""
 
@@ -148,6 +135,10 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     regions: tuple[str, ...] = (GLOBAL_REGION,)
     price: Price = Price()
     context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
+    """Most tokens of one answer; ``None``: unknown."""
+    max_image_tokens: int | None = None
+    """Most tokens that one image of a prompt is counted as; ``None``: unknown."""
     capabilities: Capability = Capability.STREAM
     latency_ms: float = 500.0
     """Advertised time to first token (or until a GPU job is accepted)."""
@@ -173,6 +164,10 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
     """Resources and aliases the tenant may use; ``None``: all."""
     rescue: Rescue = Rescue.JOIN
     """Of its streams, where the request does not say."""
+    serves_without_store: bool | None = None
+    """Whether its requests are served while its budgets cannot be asked; ``None``: as everybody's."""
+    open_nusd: int | None = None
+    """Nano-USD that a process may spend for it then; ``None``: as for everybody."""
 
 
 class Workload(msgspec.Struct, frozen=True, gc=False):
@@ -247,15 +242,6 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     """The first place was drawn by the exploration floor, not by the policy."""
     propensity: float = 1.0
     """Probability with which the first attempt's offer was chosen."""
-
-
-class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens of one attempt. ``cached_input_tokens`` are a part of ``input_tokens``."""
-
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int = 0
-    source: Provenance = Provenance.PROVIDER
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):

@@ -30,6 +30,44 @@ class StorageError(AmaruError):
     """A store cannot be opened, read or written."""
 
 
+class StaleTurn(StorageError):
+    """A turn of a till's came after a later one of the same holder, and changed nothing."""
+
+
+class BankGone(StorageError):
+    """The accounts' store cannot be reached, and nothing can be reserved beyond what is leased already."""
+
+
+class JournalError(StorageError):
+    """A till's journal cannot be written or read: what it cannot note, it does not dispatch."""
+
+
+class TillBusy(AmaruError):
+    """Too many requests wait for a lease; the message says how many."""
+
+
+class AllowanceExceeded(AmaruError):
+    """A budget or a limit has too little left for a reservation.
+
+    Attributes
+    ----------
+    allowance
+        Its id.
+    period_end
+        Unix seconds at which it renews; ``None``: never.
+    amount, left, needed
+        In the allowance's unit (nano-USD, requests or tokens): all of it, what is free, what this one needs at most.
+    """
+
+    def __init__(self, allowance: str, period_end: int | None, *, amount: int, left: int, needed: int) -> None:
+        super().__init__(f"{allowance}: {max(left, 0)} of {amount} left, {needed} needed at most")
+        self.allowance = allowance
+        self.period_end = period_end
+        self.amount = amount
+        self.left = left
+        self.needed = needed
+
+
 class TraceError(AmaruError):
     """A trace file cannot be read; the message names the file, the line and the column."""
 
@@ -57,6 +95,18 @@ class HealthError(AmaruError):
 class CheckpointError(AmaruError):
     """A swarm's file or a checkpoint of a training cannot be used; the message names the file, the place in it and the
     reason."""
+
+
+class AccountError(AmaruError):
+    """A tenant, team, key or allowance cannot be made or changed as asked; the message says why and what to do."""
+
+
+class UnknownAccount(AccountError):
+    """There is no such tenant, team, key or allowance."""
+
+
+class AccountConflict(AccountError):
+    """What is there already is in the way: a name that is taken, a key that is revoked, what the file has."""
 
 
 class LedgerError(AmaruError):
@@ -99,6 +149,8 @@ class Failure(AmaruError):
     generated_bytes
         Bytes of generated text among them, where the provider had begun to answer and so bills the attempt; ``None``
         where it bills nothing, as far as one can tell. Set by ``providers/``.
+    unsent
+        Nothing of the request went out.
     """
 
     def __init__(
@@ -110,6 +162,7 @@ class Failure(AmaruError):
         body: bytes | None = None,
         retry_after_s: float | None = None,
         bytes_received: int = 0,
+        unsent: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -119,6 +172,7 @@ class Failure(AmaruError):
         self.retry_after_s = retry_after_s
         self.bytes_received = bytes_received
         self.generated_bytes: int | None = None
+        self.unsent = unsent or kind is FailureKind.CONNECT
 
     def __str__(self) -> str:
         where = f" (HTTP {self.status})" if self.status is not None else ""
@@ -129,7 +183,8 @@ class RequestError(AmaruError):
     """The request cannot be served; carries what OpenAI's error object needs.
 
     ``status`` is the HTTP status; ``type``, ``code`` and ``param`` are OpenAI's fields; ``retry_after_s`` becomes the
-    Retry-After header; ``body``, where given, is the provider's own error object, passed on in its own words.
+    Retry-After header, ``should_retry`` x-should-retry, which OpenAI's clients obey; ``body``, where given, is the
+    provider's own error object, passed on in its own words.
     """
 
     def __init__(
@@ -141,6 +196,7 @@ class RequestError(AmaruError):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
+        should_retry: bool | None = None,
         body: bytes | None = None,
     ) -> None:
         super().__init__(message)
@@ -151,3 +207,4 @@ class RequestError(AmaruError):
         self.code = code
         self.param = param
         self.retry_after_s = retry_after_s
+        self.should_retry = should_retry

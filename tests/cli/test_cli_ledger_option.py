@@ -67,6 +67,12 @@ def test_promotions_leave_receipts() -> None:
     assert (second.version, second.before, second.store) == ("v2", "v1", "store")
     assert (third.version, third.before, third.note) == ("v1", "v2", "rolled back")
     assert len(found["receipt"]) == 64
+    # The subject is the state as the store has it: by its SHA-256 for everyone, by its name for the store.
+    for promoted in (first, second, third):
+        blob = Path("store/blobs", promoted.ref.removeprefix("blake2b:"))
+        assert promoted.digest == evidence_of(blob).digest
+    assert first.digest == third.digest != second.digest
+    assert "is known" in said("remembrancer", "verify", str(blob), "--ledger", "log")
 
 
 def test_without_a_ledger_nothing_is_made_and_one_that_is_there_is_used() -> None:

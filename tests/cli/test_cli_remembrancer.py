@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from amaru.cli.main import build
 from amaru.cli.remembrancer import app
 from amaru.cli.remembrancer_session import ExitCode, data_folder
 from amaru.errors import LedgerError
+from amaru.ledger.checkpoint import Checkpoint, read_checkpoint
+from amaru.ledger.keys import load_signers
 from amaru.ledger.log import Log
-from amaru.ledger.notes import NoteVerifier
+from amaru.ledger.notes import NoteSigner, NoteVerifier
 from amaru.ledger.place import Place, open_log
 from amaru.ledger.receipts import PLURALS, Incident, leaf_of, rfc3339
 
@@ -121,7 +124,7 @@ def test_architecture_decisions_are_files_and_receipts(run: Run) -> None:
     assert f"Wrote {path}" in said.out
     assert "Any server can serve it." in path.read_text()
     path.write_text(path.read_text().replace("Status: proposed", "Status: accepted"))
-    run("record", "adr", "--component", "ledger", "--evidence", str(path))
+    run("record", "adr", "--evidence", str(path))
     run("adr", "create", "Another one")
     titles = [
         (one["receipt"]["ref"], one["receipt"]["status"]) for one in run("list", "adrs", "--json").document["receipts"]
@@ -179,6 +182,8 @@ def place_here() -> Place:
         (["record", "deploy", "--component", "x", "--digest", "md5:1"], ExitCode.FAILED, "sha256: and 64"),
         (["record", "discovery", "--component", "x", "--evidence", "none"], ExitCode.FAILED, "none: cannot be read"),
         (["record", "adr", "--component", "x", "--evidence", "none.md"], ExitCode.FAILED, "none.md: cannot be read"),
+        (["record", "incident", "--component", "x", "--note", "y" * 4001], ExitCode.FAILED, "name that as evidence"),
+        (["adr", "create", " "], ExitCode.USAGE, "say what is decided"),
         (["verify-proof", "none.zip"], ExitCode.FAILED, "none.zip: cannot be read"),
         (["init", "--name", "two words"], ExitCode.FAILED, "cannot name a key"),
         (["list", "--trust", "none"], ExitCode.FAILED, "none: cannot be read"),
@@ -207,10 +212,16 @@ def test_what_cannot_be_done_is_said_on_stderr_or_as_json(
         (["timestamp", "--tsa", "http://127.0.0.1:1/"], ExitCode.USAGE, "AMARU_TSA_ROOTS"),
         (["keys", "retire", "zz"], ExitCode.USAGE, "`keys` shows them"),
         (["keys", "retire", "00000000"], ExitCode.FAILED, "no key"),
-        (["verify-full", "none.tar"], ExitCode.NOT_FOUND, "names no receipt"),
+        (
+            ["verify-full", "none.tar"],
+            ExitCode.NOT_FOUND,
+            "there is no file none.tar, and as a receipt: 'none.tar' names",
+        ),
+        (["verify-proof", "amaru-data/ledger/vkey"], ExitCode.UNPROVEN, "amaru-data/ledger/vkey is no bundle"),
+        (["verify-audit", "--witness", "amaru-data/ledger/vkey"], ExitCode.FAILED, "vkey: is no signed checkpoint"),
         (["prune", "--before", "1d"], ExitCode.FAILED, "256 at a time"),
         (["prune", "--before", "soon"], ExitCode.USAGE, "30d, 12h"),
-        (["export-proof", "0", "--out", "no/such/folder/p.zip"], ExitCode.FAILED, "cannot be written"),
+        (["export-proof", "0", "--out", "no/such/folder/p.zip"], ExitCode.FAILED, "make the folder first"),
     ],
 )
 def test_what_is_asked_wrong_of_a_log_is_said_as_json_too(
@@ -223,6 +234,13 @@ def test_what_is_asked_wrong_of_a_log_is_said_as_json_too(
     plain = run(*arguments, code=code)
     assert plain.out == ""
     assert plain.err
+
+
+def test_a_type_that_no_receipt_has_is_named_among_those_that_there_are(run: Run) -> None:
+    run("record", "discovery", "--component", "x")
+    assert "'banana' is no type of receipt, as deploy, training" in run("query", "type:banana").out
+    assert run("query", "type:banana", "--json").document["receipts"] == []
+    assert run("query", "type:memories").out == "No receipt says that.\n"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +260,28 @@ def test_a_note_cannot_play_with_the_terminal(run: Run) -> None:
         assert not set("\x1b\r\x07") & set(said.out)
         assert "gone" in said.out
     assert run("receipt", "0", "--json").document["receipt"]["note"] == "\x1b[2Jgone\r\x07\nnext line"
+
+
+def test_the_words_of_another_log_cannot_either(run: Run) -> None:
+    run("record", "incident", "--component", "c", "--note", "n")
+    place, name = place_here(), "evil\x9b31m\u202eoga"
+    checkpoint = Path("amaru-data/ledger/checkpoint")
+    signed = read_checkpoint(checkpoint.read_bytes())._replace(origin=name).sign(load_signers(place.signing_key))
+    checkpoint.write_bytes(signed)
+    place.seen.unlink(missing_ok=True)
+    audit, shown = run("verify-audit", code=ExitCode.UNPROVEN), run("receipt", "0")
+    place.seen.write_bytes(Checkpoint(name, 5, bytes(32)).sign([NoteSigner.generate(name)]))
+    refused = run("receipt", "0", code=ExitCode.UNPROVEN)
+    for said in (audit.out, shown.out, refused.err):
+        assert "evil 31m oga" in said
+        assert not set("\x9b\u202e") & set(said)
+
+
+def test_what_rests_on_the_logs_own_key_alone_says_so(run: Run) -> None:
+    run("record", "incident", "--component", "c", "--note", "n")
+    said = run("verify-full", "--strict").out
+    assert "All of it holds" in said
+    assert "No signature and no time-stamp is there" in said
 
 
 def test_another_writer_makes_it_wait_and_then_busy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,13 +346,34 @@ def test_the_audit_names_the_first_leaf_at_fault(run: Run) -> None:
     assert "verify-audit" in run("receipt", "1", code=ExitCode.UNPROVEN).err
 
 
+def test_the_audit_says_where_history_is_not_available(run: Run) -> None:
+    for note in ("first", "second", "third"):
+        run("record", "incident", "--component", "c", "--note", note)
+    newest = max(Path("amaru-data/ledger/checkpoints/000.p").iterdir(), key=lambda path: int(path.name))
+    newest.unlink()
+    said = run("verify-audit", code=ExitCode.NO_HISTORY).out
+    assert "history not available in part" in said
+    assert "those after the one of 2 leaves, up to the log's own of 3 are not here" in said
+    assert "Everything holds" not in said
+    document = run("verify-audit", "--json", code=ExitCode.NO_HISTORY).document
+    assert (document["ok"], document["findings"]) == (False, [])
+    assert document["missing"] == ["those after the one of 2 leaves, up to the log's own of 3"]
+    shutil.rmtree("amaru-data/ledger/checkpoints")
+    assert "history not available: no earlier checkpoint is here. A copy" in run("verify-audit", code=8).out
+    assert run("verify-audit", "--json", code=8).document["history"] == "not available"
+
+
 def test_a_checkpoint_kept_elsewhere_catches_a_log_that_was_made_anew(run: Run) -> None:
     run("record", "incident", "--component", "c", "--note", "the truth")
     Path("kept").write_bytes(Path("amaru-data/ledger/checkpoint").read_bytes())
     shutil.rmtree("amaru-data/ledger")
+    said = run("record", "incident", "--component", "c", "--note", "a lie", code=ExitCode.UNPROVEN).err
+    assert "shows 0 leaves, and had 1" in said
+    assert "needs a key of its own" in said
+    place_here().seen.unlink()
     with open_log(place_here()) as log:
         log.append([leaf_of(Incident(at=rfc3339(0), component="c", note="a lie"))])
-    Path("amaru-data/ledger.keys/seen").unlink(missing_ok=True)
+    place_here().seen.unlink()
     assert run("verify-audit", "--json").document["ok"] is True  # nobody who looks at it alone can tell
     found = run("verify-audit", "--witness", "kept", "--json", code=ExitCode.UNPROVEN).document
     assert found["findings"][0]["fault"] == "split view"
@@ -357,6 +418,31 @@ def test_a_log_that_any_http_server_serves_can_be_read_and_proven(run: Run, tmp_
         said = run("record", "incident", "--component", "x", "--ledger", url, code=ExitCode.FAILED)
         assert "only who holds it" in said.err
         server.shutdown()
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Sends without end, whatever is asked for, for as long as somebody takes it."""
+
+    sent = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while Endless.sent < 1 << 30:
+                Endless.sent += self.wfile.write(bytes(1 << 20))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_sends_without_end_is_not_heard_out(run: Run) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/ledger"
+        assert "sends more than 16,777,472 bytes" in run("list", "--ledger", url, code=ExitCode.FAILED).err
+        server.shutdown()
+    assert Endless.sent < 1 << 28
 
 
 def test_the_data_folder_is_the_configurations(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from amaru.gateway import Gateway
 from amaru.http1 import ServerSettings
 from amaru.ledger.place import Place
 from amaru.mesh import Mesh, MeshLedger
+from amaru.mesh.accounts import MeshAccounts
+from amaru.mesh.accounts_till import MeshTill
 from amaru.simulation import Fault, ProviderProfile, SimulatedProvider
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.metrics import Metrics
@@ -46,6 +48,8 @@ class World:
     client: httpx.AsyncClient
     config_path: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    accounts: MeshAccounts | None = None
+    till: MeshTill | None = None
 
     @property
     def base_url(self) -> str:
@@ -115,6 +119,7 @@ def make_world(tmp_path: Path) -> MakeWorld:
         tenants: dict[str, Any] | None = None,
         server: ServerSettings | None = None,
         extra: dict[str, Any] | None = None,
+        with_accounts: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> AsyncIterator[World]:
         async with contextlib.AsyncExitStack() as stack:
@@ -166,13 +171,21 @@ def make_world(tmp_path: Path) -> MakeWorld:
             config = load(path, {"SIM_KEY": PROVIDER_KEY})
             ledger = None
             if "ledger" in settings:
-                ledger = MeshLedger(Place.of(config.ledger_url, tmp_path), config.ledger)
+                ledger = MeshLedger(Place.of(config.ledger_url, tmp_path), config.ledger, wall=wall)
                 ledger.start()
                 stack.push_async_callback(asyncio.to_thread, ledger.close)
                 await ledger.ready(10.0)
-            mesh = Mesh(config, store, Metrics(), wall=wall, ledger=ledger)
+            accounts, till = None, None
+            if with_accounts:
+                accounts = MeshAccounts.of(config)
+                stack.push_async_callback(accounts.aclose)
+                await accounts.start()
+                till = MeshTill.of(config, accounts)
+                stack.push_async_callback(till.aclose)
+                await till.start()
+            mesh = Mesh(config, store, Metrics(), wall=wall, ledger=ledger, till=till)
             stack.push_async_callback(mesh.aclose)
-            gateway = Gateway(mesh, server or ServerSettings(), host="127.0.0.1")
+            gateway = Gateway(mesh, server or ServerSettings(), host="127.0.0.1", accounts=accounts)
             await gateway.start(0)
             stack.push_async_callback(gateway.drain, 1.0)
             client = await stack.enter_async_context(
@@ -182,7 +195,7 @@ def make_world(tmp_path: Path) -> MakeWorld:
                     timeout=20.0,
                 )
             )
-            yield World(gateway, mesh, providers, client, path, settings)
+            yield World(gateway, mesh, providers, client, path, settings, accounts, till)
 
     return make
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from gateway_world import OPERATOR_KEY, OTHER_KEY, MakeWorld, World
+from typer.testing import CliRunner
 
+from amaru.cli.remembrancer import app
+from amaru.cli.remembrancer_session import ExitCode
 from amaru.ledger.checkpoint import verify_checkpoint
 from amaru.ledger.merkle import leaf_hash, root_of
+from amaru.ledger.proofs import Proofs
 from amaru.ledger.receipts import Outcome, read_leaf
+from amaru.ledger.tile_store import FolderStore
 from amaru.ledger.tiles import decode_entries
 from amaru.ledger.tlog_proof import parse_tlog_proof
 from amaru.ledger.trust import parse_trust
@@ -74,7 +85,9 @@ async def test_a_decision_that_was_not_logged_says_so(make_world: MakeWorld) -> 
     async with make_world(extra={"ledger": {"decisions": 0}}) as world:
         answer = await world.chat()
         assert "x-amaru-receipt" not in answer.headers
-        assert (await world.decision(answer))["ledger"] == {"state": "not_sampled", "receipts": []}
+        shown = (await world.decision(answer))["ledger"]
+        assert (shown["state"], shown["receipts"]) == ("not_sampled", [])
+        assert shown["words"] == "Not among the share of decisions that is logged now."
     async with make_world() as world:
         assert (await world.decision(await world.chat()))["ledger"] is None
 
@@ -113,6 +126,12 @@ async def test_a_narrower_tile_is_cut_from_the_one_that_replaced_it(make_world: 
         "tile/0/000.p/256", "tile/../checkpoint", "tile/%2e%2e/checkpoint", "tile/..%2f..%2fledger.keys%2fsalt",
         "tile/entries/../../../ledger.keys/salt", "..%2fledger.keys/salt", "%2e%2e/ledger.keys/signing-key", "journal",
         "journal/current", "lock", "seen", "tile/", "tile//etc/passwd", "tile/0/000%00",
+        "checkpoints/../../ledger.keys/salt", "checkpoints/..%2f..%2fledger.keys%2fsalt", "checkpoints/999",
+        "checkpoints/000.p/0", "checkpoints/000.p/999", "checkpoints/.", "checkpoints/..", "checkpoints/x000/../000",
+        "checkpoints//", "checkpoints/x001/x002/x003/004", "checkpoints/000.p/1/", "checkpoints%2f..%2fvkey",
+        "proofs", "proofs/", "proofs/..", "proofs/../checkpoint", "proofs/checkpoints/0/1/../../../../vkey",
+        "proofs/checkpoints/0/1/1.pem", "proofs/checkpoints/%2e%2e/%2e%2e/1.asc", "proofs/artifacts/", "proofs/seen",
+        "proofs/artifacts/ab/", "proofs/artifacts/../../../ledger.keys/salt", "proofs/checkpoints/٣/",
     ],
 )  # fmt: skip
 async def test_nothing_else_is_served(make_world: MakeWorld, name: str) -> None:
@@ -141,6 +160,73 @@ async def test_the_log_is_for_operators_unless_it_is_public(make_world: MakeWorl
             f"/decisions/{answer.headers['x-amaru-decision']}", headers={"authorization": f"Bearer {OTHER_KEY}"}
         )
         assert another.status_code == 404
+
+
+async def test_an_auditor_from_afar_holds_the_log_to_all_that_it_published(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads HTTP by aiohttp")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    async with make_world(extra={"ledger": {"public": True}}) as world:
+        for _ in range(3):
+            await proven(world, (await world.chat()).headers["x-amaru-decision"])
+        url = f"{world.base_url}/ledger"
+
+        async def verify_audit(code: int) -> dict[str, Any]:
+            arguments = ["verify-audit", "--ledger", url, "--json"]
+            done = await asyncio.to_thread(CliRunner().invoke, app, arguments, catch_exceptions=False)
+            assert done.exit_code == code, done.output
+            report: dict[str, Any] = json.loads(done.stdout)
+            return report
+
+        report = await verify_audit(0)
+        assert (report["ok"], report["history"]) == (True, "complete")
+        assert report["checkpoints"] >= 3
+        folder = tmp_path / "ledger/checkpoints/000.p"
+        assert set(links(await ledger_file(world, "checkpoints/000.p/"))) == set(os.listdir(folder))
+        shutil.move(folder.parent, tmp_path / "aside")
+        assert (await verify_audit(ExitCode.NO_HISTORY))["history"] == "not available"
+        shutil.move(tmp_path / "aside", folder.parent)
+        Proofs(FolderStore(tmp_path / "ledger")).keep_stamp(
+            (await ledger_file(world, "checkpoint")).content, b"a stamp", checkpoint=True
+        )
+        (shard,) = links(await ledger_file(world, "proofs/checkpoints/"))
+        (size,) = links(await ledger_file(world, f"proofs/checkpoints/{shard}/"))
+        at = f"proofs/checkpoints/{shard}/{size}"
+        name, note = links(await ledger_file(world, f"{at}/"))
+        assert note == "checkpoint"
+        stamp = await ledger_file(world, f"{at}/{name}")
+        assert (stamp.content, stamp.headers["content-type"]) == (b"a stamp", "application/timestamp-reply")
+        moved = await ledger_file(world, at)
+        assert (moved.status_code, moved.headers["location"]) == (308, f"{size}/")
+
+
+def links(page: httpx.Response) -> list[str]:
+    assert page.status_code == 200
+    return re.findall('href="([^"]+)"', page.text)
+
+
+async def test_an_operator_audits_from_afar_what_is_not_public(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/guides/operate.md has it: the key goes to fsspec, by its own variable."""
+    pytest.importorskip("aiohttp", reason="as above")
+    async with make_world(**ON) as world:
+        await proven(world, (await world.chat()).headers["x-amaru-decision"])
+        command = [sys.executable, "-c", "from amaru.cli.remembrancer import main; main()", "verify-audit"]
+        environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+        for headers, code in ((OPERATOR, 0), ({}, ExitCode.FAILED)):
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                "--ledger",
+                f"{world.base_url}/ledger",
+                env={**environment, "FSSPEC_HTTP": json.dumps({"headers": headers})},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            said, _ = await process.communicate()
+            assert process.returncode == code, said
+            assert OPERATOR_KEY.encode() not in said
 
 
 async def test_without_a_ledger_there_are_no_files(world: World) -> None:

@@ -1,6 +1,6 @@
 """Kills schedulers while they anchor, and looks at what the next one makes of it; a program, so that it may fork.
 
-    python kill_scheduler.py random FOLDER ROUNDS SEED     kills after a random time, a slot a round
+    python kill_scheduler.py random FOLDER KILLS SEED      kills after a random time, a slot a round
     python kill_scheduler.py instants FOLDER STEP          kills at every STEP-th call to the system, a slot a call
 
 Before each round the log grows and the clock moves on a slot. After each kill another process goes on, unharmed, at
@@ -85,12 +85,12 @@ def look(folder: Path, slots: list[int], kills: int) -> None:
         world.states.close()
 
 
-def kill_at_random(folder: Path, rounds: int, seed: int) -> int:
+def kill_at_random(folder: Path, enough: int, seed: int) -> int:
     choose = random.Random(seed)
     slots: list[int] = []
     kills = 0
-    for number in range(rounds):
-        now = START + 90 * number
+    while kills < enough:
+        now = START + 90 * len(slots)
         grow(folder)
         slots.append(int(now))
         for _ in range(choose.choice((1, 1, 2, 3))):

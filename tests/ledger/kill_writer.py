@@ -2,6 +2,7 @@
 
     python kill_writer.py random FOLDER KILLS SEED      kills after a random time, each time the same log goes on
     python kill_writer.py instants FOLDER STEP          kills before, then within or after, every STEP-th system call
+    python kill_writer.py reopened FOLDER STEP          the same, of a writer that comes back to a log that was killed
 
 Prints how many writers it killed; exits with a traceback where a log lost what it had acknowledged, or was not sound.
 """
@@ -26,7 +27,7 @@ from amaru.ledger.log import Log
 from amaru.ledger.tile_store import FolderStore
 
 SETTLE_BYTES = 30_000
-CALLS = ("write", "fsync", "fdatasync", "ftruncate", "rename", "replace", "unlink", "rmdir", "open", "mkdir")
+CALLS = ("write", "fsync", "fdatasync", "ftruncate", "rename", "replace", "link", "unlink", "rmdir", "open", "mkdir")
 
 
 def write_for_ever(log: Log, acknowledge: Callable[[int], None], choose: random.Random) -> None:
@@ -49,6 +50,24 @@ def scenario(log: Log, acknowledge: Callable[[int], None]) -> None:
             log.publish()
         if count == 3:
             log.settle()
+    log.close()
+
+
+def killed_log(root: Path) -> int:
+    """A log as a killed writer leaves it: settled, then published, then committed; how much was acknowledged."""
+    log = open_log(root, settle_bytes=SETTLE_BYTES)
+    log.append(leaves(0, 300))
+    log.settle()
+    log.append(leaves(300, 560))
+    log.commit(leaves(560, 565))
+    log.store.release()
+    return 565
+
+
+def come_back(log: Log, acknowledge: Callable[[int], None]) -> None:
+    size = log.committed
+    log.commit(leaves(size, size + 300))
+    acknowledge(size + 300)
     log.close()
 
 
@@ -81,7 +100,7 @@ def look(root: Path, acknowledged: int) -> int:
     """Audit what is there as it is, then open it; returns its size."""
     if (root / "checkpoint").exists():
         report = audit(FolderStore(root), [KEY.verifier])
-        assert report.ok, report.findings
+        assert report.sound, report.findings  # what a killed writer published last, it keeps once it is back
     with open_log(root, settle_bytes=SETTLE_BYTES) as log:
         size = log.committed
         assert size >= acknowledged, f"{acknowledged} were acknowledged, {size} are there"
@@ -134,20 +153,24 @@ def kill_at_call(number: int, half: bool) -> None:
         setattr(os, name, counted(name))
 
 
-def kill_at_every_call(root: Path, step: int) -> int:
+def kill_at_every_call(root: Path, step: int, before: Path, acknowledged: int) -> int:
+    """Kill a writer that finds what is ``before``, of which so much was acknowledged; a new log where nothing is."""
+    run = come_back if acknowledged else scenario
     kills = 0
     for half in (False, True):
         number = 1
         while True:
             shutil.rmtree(root, ignore_errors=True)
+            if acknowledged:
+                shutil.copytree(before, root)
 
             def work(acknowledge: Callable[[int], None], number: int = number, half: bool = half) -> None:
                 kill_at_call(number, half)
-                scenario(open_log(root, settle_bytes=SETTLE_BYTES), acknowledge)
+                run(open_log(root, settle_bytes=SETTLE_BYTES), acknowledge)
 
             child, pipe = forked(work)
             _, status = os.waitpid(child, 0)
-            look(root, last_acknowledged(pipe, 0))
+            look(root, last_acknowledged(pipe, acknowledged))
             if os.WIFEXITED(status):
                 assert os.WEXITSTATUS(status) == 0
                 break
@@ -161,4 +184,5 @@ if __name__ == "__main__":
     if how == "random":
         print(kill_at_random(Path(folder), int(rest[0]), int(rest[1])))
     else:
-        print(kill_at_every_call(Path(folder), int(rest[0])))
+        killed = Path(f"{folder} killed")
+        print(kill_at_every_call(Path(folder), int(rest[0]), killed, killed_log(killed) if how == "reopened" else 0))

@@ -15,12 +15,13 @@ from log_samples import KEY, OTHER_KEY, make_leaf
 from amaru.errors import LedgerBusy, LedgerError
 from amaru.ledger.anchoring import Line
 from amaru.ledger.anchoring_metrics import LineFigures
-from amaru.ledger.anchoring_pace import PHI, TRIES
+from amaru.ledger.anchoring_pace import PHI, TRIES, Cadence
 from amaru.ledger.anchoring_source import Source
 from amaru.ledger.anchoring_state import LineState, StateFolder
 from amaru.ledger.anchoring_targets import Ask
 from amaru.ledger.checkpoint import read_checkpoint
 from amaru.ledger.log import Log
+from amaru.ledger.notes import NoteSigner
 from amaru.ledger.proofs import MAX_PIECES, Proofs
 from amaru.ledger.tile_store import FolderStore, open_store
 from amaru.ledger.troubles import Trouble
@@ -99,7 +100,7 @@ def test_troubles_are_waited_out_by_the_golden_ratio_seven_times(
         assert world.figures.backoff == n
         assert world.line.step() == due  # nothing before it is due
         world.now = due
-    assert waits == pytest.approx([factor * 3.0 * PHI**n for n in range(TRIES - 1)])
+    assert waits == pytest.approx([factor * 1.5 * PHI**n for n in range(TRIES - 1)])
     late = world.now
     due = world.line.step()
     assert (world.line.status, world.figures.backoff, len(world.fake.asked)) == ("failed", TRIES, TRIES)
@@ -129,8 +130,9 @@ def test_tries_and_waits_outlast_restarts(world: AnchoringWorld) -> None:
 
 
 def test_an_anchor_that_is_late_keeps_its_checkpoint_and_the_slot_of_now_follows_at_once(
-    world: AnchoringWorld,
+    tmp_path: Path,
 ) -> None:
+    world = AnchoringWorld(tmp_path, cadence=Cadence.of("fast", 90, base_s=3.0))
     world.grow()
     world.fake.troubles = [Trouble.AUTHENTICATION] * 5
     while len(world.fake.asked) < 5:
@@ -144,6 +146,7 @@ def test_an_anchor_that_is_late_keeps_its_checkpoint_and_the_slot_of_now_follows
     assert world.kept_slots() == [SLOT, int(world.now) // 90 * 90]
     assert [ask.key for ask in world.fake.asked[:6]] == [world.fake.asked[0].key] * 6
     assert world.fake.asked[6].key != world.fake.asked[0].key
+    world.states.close()
 
 
 def test_what_was_asked_for_is_written_down_before_it_is_asked(world: AnchoringWorld) -> None:
@@ -202,9 +205,13 @@ def test_a_token_that_cannot_be_kept_is_kept_as_soon_as_it_can(world: AnchoringW
     world.grow()
     (world.root / "proofs").write_text("in the way")
     world.run_until(START + 5000)
-    assert world.line.status == "retrying"
+    assert world.line.status == "failed"
+    assert "proofs" in world.line.problem
     assert len(world.fake.asked) == 1  # a token is in hand
+    assert world.figures.failed < TRIES + 5000 / 90  # after seven tries, one a slot
     world.restarted()
+    assert world.line.step() > world.now
+    assert world.line.status == "failed"
     (world.root / "proofs").unlink()
     world.run_until(world.now + 180)
     assert world.kept_slots()[0] == SLOT
@@ -336,7 +343,7 @@ def test_a_checkpoint_that_the_log_did_not_sign_is_not_anchored(world: Anchoring
 
 def test_a_log_that_is_away_is_waited_for(world: AnchoringWorld) -> None:
     due = world.line.step()
-    assert due == pytest.approx(START + 3.0)  # as for a network
+    assert due == pytest.approx(START + 1.5)  # as for a network
     assert (world.line.status, world.source.alarm) == ("retrying", "")
     assert "no log here" in world.line.problem
     world.grow()
@@ -355,6 +362,84 @@ def test_new_signatures_over_a_tree_that_was_anchored_do_not_lose_what_it_has(wo
     world.run_until(START + 180)
     assert world.kept_slots() == [SLOT, SLOT + 90]
     assert world.fake.asked[1].note == world.fake.asked[0].note != note
+
+
+BOTH = (KEY.verifier, OTHER_KEY.verifier)
+
+
+def sign_anew(world: AnchoringWorld, *keys: NoteSigner) -> bytes:
+    """As a log does whose last checkpoint a crash of the machine took, and whose keys were rotated."""
+    path = world.root / "checkpoint"
+    path.write_bytes(read_checkpoint(path.read_bytes()).sign(keys))
+    return path.read_bytes()
+
+
+def test_what_was_got_before_a_rotation_and_cannot_be_kept_any_more_is_got_anew(world: AnchoringWorld) -> None:
+    world.grow()
+    world.restarted(BOTH)
+    world.fake.troubles = [Trouble.NETWORK]
+    due = world.line.step()  # has chosen a checkpoint, by the key of then
+    note = sign_anew(world, KEY, OTHER_KEY)
+    Proofs(FolderStore(world.root)).keep_stamp(note, b"0 by hand", checkpoint=True)  # of the key of now
+    world.now = due
+    world.run_until(START + 90)
+    assert (world.line.status, world.figures.backoff) == ("anchored", 0)
+    assert world.kept_slots() == [0, SLOT]
+    assert world.fake.asked[-1].note == note
+    assert world.figures.failed == 2  # the network's, and the one that came too late
+    world.grow()
+    world.run_until(START + 180)
+    assert world.kept_slots() == [0, SLOT, SLOT + 90]
+
+
+def test_what_was_got_for_another_tree_is_never_kept_and_told_until_the_log_is_restored(world: AnchoringWorld) -> None:
+    world.grow()
+    world.fake.troubles = [Trouble.NETWORK]
+    due = world.line.step()
+    good = (world.root / "checkpoint").read_bytes()
+    forged = read_checkpoint(good)._replace(root=bytes(32)).sign([KEY])
+    Proofs(FolderStore(world.root)).keep_stamp(forged, b"0 forged", checkpoint=True)
+    world.now = due
+    world.run_until(START + 900)
+    assert "split view" in world.source.alarm
+    assert world.line.status in ("failed", "retrying")
+    shutil.rmtree(world.root / "proofs")
+    world.run_until(START + 1080)
+    assert (world.line.status, world.source.alarm) == ("unchanged", "")
+    assert len(world.kept()) == 1
+
+
+def test_keys_rotated_and_retired_between_two_anchors_stop_no_line(world: AnchoringWorld) -> None:
+    """Who gives the scheduler the new key during the overlap may take the old one away after it."""
+    world.grow()
+    world.run_until(START + 90)
+    sign_anew(world, KEY, OTHER_KEY)
+    world.restarted(BOTH)
+    world.run_until(START + 180)
+    with Log.open(str(world.root), [OTHER_KEY], verifiers=[KEY.verifier]) as log:
+        log.append([make_leaf(1)])
+    world.restarted((OTHER_KEY.verifier,))
+    world.run_until(START + 270)
+    assert (world.line.status, world.source.alarm) == ("anchored", "")
+    assert world.kept_slots() == [SLOT, SLOT + 180]
+
+
+def test_proofs_by_a_key_that_is_known_no_more_are_told_until_it_is_known_or_the_log_has_grown(
+    world: AnchoringWorld,
+) -> None:
+    world.grow()
+    world.run_until(START + 90)
+    sign_anew(world, KEY, OTHER_KEY)
+    world.restarted(BOTH)
+    world.run_until(START + 180)
+    world.restarted((OTHER_KEY.verifier,))
+    world.run_until(START + 270)
+    assert "proofs/checkpoints/0/1: has proofs of a checkpoint by a key that is not known" in world.line.problem
+    assert world.source.alarm
+    with Log.open(str(world.root), [OTHER_KEY], verifiers=[KEY.verifier]) as log:
+        log.append([make_leaf(1)])
+    world.run_until(START + 360)
+    assert (world.line.status, world.line.problem, world.source.alarm) == ("anchored", "", "")
 
 
 def test_a_key_that_is_known_no_more_is_told(world: AnchoringWorld) -> None:

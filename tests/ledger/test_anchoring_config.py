@@ -74,7 +74,7 @@ def test_a_file_says_what_is_anchored_how_often_and_where(folder: Path) -> None:
         "elsewhere/cold/witness",
     ]  # fmt: skip
     cadences = {line.name.cadence: (line.cadence.interval_s, line.cadence.base_s) for line in found.lines}
-    assert cadences == {"fast": (90, 3.0), "strong": (3600, 5.0), "weekly": (604_800, 60.0), "cold": (86_400, 2880.0)}
+    assert cadences == {"fast": (90, 1.5), "strong": (3600, 5.0), "weekly": (604_800, 60.0), "cold": (86_400, 1440.0)}
     authority, _, vault, witness, _ = (line.target for line in found.lines)
     assert isinstance(authority, TimeStamping)
     assert (authority.url, len(authority.roots)) == ("https://tsa.example.org/tsr", 1)

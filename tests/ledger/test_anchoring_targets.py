@@ -246,6 +246,28 @@ def test_a_url_gets_the_signed_checkpoint_with_one_key_for_all_tries(taker: Take
         assert world.kept() == []  # what a URL answers is no proof
 
 
+@pytest.mark.parametrize("status", [403, 405])
+def test_a_url_that_refuses_for_ever_has_failed_and_is_asked_seven_times_a_slot(
+    taker: Taker, tmp_path: Path, status: int
+) -> None:
+    with world_of(tmp_path, Posted(taker.url, {}, None, 10.0)) as world:
+        world.grow()
+        taker.statuses = [status] * 3 * TRIES
+        for slot in (1, 2, 3):
+            world.run_until(START + 90 * slot - 1)
+            assert len(taker.came) == slot * TRIES
+            assert (world.line.status, world.figures.backoff) == ("failed", TRIES)
+            assert f"answered with status {status}" in world.line.problem
+            assert world.line.step() == START + 90 * slot
+        statuses = []
+        while not statuses or statuses[-1] != "anchored":
+            world.now = world.line.step()
+            statuses.append(world.line.status)
+        assert set(statuses[:-1]) <= {"failed"}  # not taken for well before it is
+        assert world.line.problem == ""
+        assert len({headers["idempotency-key"] for headers, _ in taker.came}) == 4  # each slot is an anchor of its own
+
+
 def test_no_secret_is_shown(taker: Taker, tmp_path: Path) -> None:
     target = Posted(taker.url, {"authorization": SecretStr("Bearer hush")}, None, 10.0)
     taker.statuses = [403]

@@ -239,6 +239,14 @@ def test_time_stamps_without_roots_are_not_checked(contents: Contents, trust: Tr
     assert by_piece(verify_proof(bare, trust, now=NOW))["timestamps/checkpoint.1.tsr"].trusted
 
 
+def test_a_time_stamp_over_something_else_is_seen_without_roots_too(contents: Contents) -> None:
+    _, entry, artifact = contents.timestamps
+    swapped = changed(contents, timestamps=(Stamp("checkpoint", entry.response), entry, artifact), certificates=b"")
+    assert "is for other data, so it was swapped" in failure(swapped, "timestamps/checkpoint.1.tsr")
+    junk = changed(contents, timestamps=(Stamp("checkpoint", b"junk"), entry, artifact), certificates=b"")
+    assert "no time-stamp response" in failure(junk, "timestamps/checkpoint.1.tsr")
+
+
 def test_a_swapped_signature(made: World, contents: Contents) -> None:
     artifact = contents.signatures[1]
     swapped = (Signature("checkpoint", artifact.signature, artifact.public_key), artifact)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,9 +19,12 @@ from authority import needs_openssl, openssl_accepts
 from bundle_world import ARTIFACT, INDEX, ORIGIN, World, other_leaf
 from gpg_home import needs_gpg
 
+from amaru.ledger.attestation import keyid_of, sign_envelope
 from amaru.ledger.bundle_check import root_of
+from amaru.ledger.canonical import canonical
 from amaru.ledger.log import Log
 from amaru.ledger.merkle import leaf_hash
+from amaru.ledger.notes import NoteSigner
 
 pytestmark = [needs_gpg, needs_openssl]
 
@@ -61,7 +66,8 @@ def test_the_readmes_commands_check_it_without_amaru(made: World, bundle: bytes,
     assert not [file for file in (tmp_path / "gpg-home").iterdir() if file.is_socket()]  # no agent is left behind
     assert leaf_hash(made.entry).hex() in done.stdout
     assert f"entry.json is number {INDEX} of the 300 entries of {ORIGIN}" in done.stdout
-    assert done.stdout.count("Signature Verified Successfully") == 1
+    assert done.stdout.count("Signature Verified Successfully") == 2  # the checkpoint's, and the attestation's
+    assert f"deployment:v1 of sha256:{hashlib.sha256(ARTIFACT).hexdigest()}" in done.stdout
     assert done.stderr.count("Good signature from") == 2
     assert done.stderr.count("Verification: OK") + done.stdout.count("Verification: OK") == 3
     assert '"predicateType":"urn:amaru:attestation:deployment:v1"' in done.stdout
@@ -71,7 +77,7 @@ def test_the_commands_of_the_explanation_do_too(made: World, bundle: bytes, tmp_
     page = (Path(__file__).parents[2] / "docs" / "explanation" / "ledger.md").read_text("utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if not line.startswith("remembrancer ")]
-    assert len(commands) == 10
+    assert len(commands) == 12
     (tmp_path / "proof.zip").write_bytes(bundle)
     (tmp_path / "image.tar").write_bytes(ARTIFACT)
     found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -81,10 +87,11 @@ def test_the_commands_of_the_explanation_do_too(made: World, bundle: bytes, tmp_
     assert done.returncode == 0, done.stderr
     for said in (
         leaf_hash(made.entry).hex(),
-        "Signature Verified Successfully",
+        '"predicateType":"urn:amaru:attestation:deployment:v1"',
         f"= {hashlib.sha256(ARTIFACT).hexdigest()}",
     ):
         assert said in done.stdout
+    assert done.stdout.count("Signature Verified Successfully") == 2
     assert "Good signature from" in done.stderr
     assert "Verification: OK" in done.stdout + done.stderr
 
@@ -96,6 +103,8 @@ def test_the_commands_of_the_explanation_do_too(made: World, bundle: bytes, tmp_
         ("entry.tlog-proof", b"index 137", b"index 136", "does not stand in that tree"),
         ("entry.tlog-proof", b"index 137", b"index 300", "no such entry"),
         ("checkpoint", b"\n300\n", b"\n301\n", "not the one of the proof"),
+        ("attestation.json", b"keyid", b"keyed", "not the envelope that the receipt holds"),
+        ("log-keys.txt", b"gateway", b"getaway", "the checkpoint is signed by no key of log-keys.txt"),
     ],
 )
 def test_the_script_in_it_names_what_was_changed(
@@ -104,9 +113,50 @@ def test_the_script_in_it_names_what_was_changed(
     zipfile.ZipFile(BytesIO(bundle)).extractall(tmp_path)
     assert old in (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes().replace(old, new))
-    done = subprocess.run([sys.executable, "-I", "check.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = checked(tmp_path)
     assert done.returncode == 1
     assert words in done.stderr
+
+
+def checked(folder: Path) -> subprocess.CompletedProcess[str]:
+    """What the script in a bundle says, with nothing but Python's own library."""
+    command = [sys.executable, "-I", "-S", "check.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def attested(folder: Path, receipt: dict[str, object]) -> bool:
+    """Whether openssl finds that the log's key signed the attestation in a receipt, as check.py readies it."""
+    (folder / "entry.json").write_bytes(canonical(receipt))
+    (folder / "attestation.json").write_bytes(canonical(receipt["envelope"]))
+    code = "import sys; sys.path.insert(0, str()); import check, pathlib; check.check_attestation(pathlib.Path())"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        assert done.stderr.startswith("FAILS: "), done.stderr
+        return False
+    verify = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "attestation.1.pem", "-rawin"]
+    verify += ["-in", "attestation.signed", "-sigfile", "attestation.1.sig"]
+    return subprocess.run(verify, cwd=folder, capture_output=True, timeout=60).returncode == 0
+
+
+def test_an_attestation_that_the_log_did_not_sign_is_refused_by_openssl_too(
+    made: World, bundle: bytes, tmp_path: Path
+) -> None:
+    zipfile.ZipFile(BytesIO(bundle)).extractall(tmp_path)
+    receipt = json.loads(made.entry)
+    assert attested(tmp_path, receipt)
+    envelope = receipt["envelope"]
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    other = NoteSigner(ORIGIN, bytes(32))
+    claimed = {"keyid": keyid_of(made.signer.verifier)}
+    by_another = sign_envelope(canonical(statement), [other])
+    rewritten = base64.b64encode(canonical({**statement, "predicate": {}})).decode()
+    assert not attested(tmp_path, {**receipt, "envelope": {**envelope, "payload": rewritten}})
+    falsely = {**by_another, "signatures": [{**by_another["signatures"][0], **claimed}]}
+    assert not attested(tmp_path, {**receipt, "envelope": falsely})
+    assert not attested(tmp_path, {**receipt, "envelope": by_another})
+    assert not attested(tmp_path, {**receipt, "digest": f"sha256:{'0' * 64}"})
+    assert not attested(tmp_path, {**receipt, "envelope": {**envelope, "payloadType": "text/plain"}})
 
 
 def test_the_script_agrees_with_the_algebra_for_every_entry_of_many_trees(tmp_path: Path, made: World) -> None:

@@ -13,7 +13,8 @@ import pytest
 from log_samples import KEY, ORIGIN, OTHER_KEY, leaves, make_leaf, open_log, view_of
 
 from amaru.errors import LedgerCorrupt, ProofError
-from amaru.ledger.audit import AuditReport, Fault, audit
+from amaru.ledger.audit import audit
+from amaru.ledger.audit_report import AuditReport, Fault, History
 from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint, verify_succession
 from amaru.ledger.growth import Edge
 from amaru.ledger.kept import kept_path
@@ -156,7 +157,8 @@ def test_a_truncated_log_is_named(root: Path) -> None:
     assert faults(report) == {Fault.TRUNCATED}
     assert report.first_leaf == 300
     shutil.rmtree(root / "checkpoints")
-    assert audited(root).ok, "alone, the files cannot tell"
+    assert audited(root).sound, "alone, the files cannot tell"
+    assert audited(root).history is History.NONE, "but that something is gone"
     assert faults(audited(root, later)) == {Fault.TRUNCATED}, "a holder of a later checkpoint can"
 
 
@@ -234,7 +236,8 @@ def test_a_history_rewritten_and_signed_anew_is_caught_by_an_earlier_checkpoint(
     new = rebuild(root, entries)
     (root / "checkpoint").write_bytes(new.sign([KEY]))
     shutil.rmtree(root / "checkpoints")
-    assert audited(root).ok, "alone, the files cannot tell"
+    assert audited(root).sound, "alone, the files cannot tell"
+    assert audited(root).history is History.NONE, "but that something is gone"
     report = audited(root, held)
     assert faults(report) == {Fault.HISTORY}
     old = verify_checkpoint(held, [KEY.verifier])
@@ -256,6 +259,75 @@ def test_a_kept_checkpoint_exchanged_is_named(root: Path) -> None:
     assert faults(audited(root)) == {Fault.TRUNCATED}
     (root / kept_path(0, 4)).write_bytes(b"\xff\xff")
     assert faults(audited(root)) == {Fault.CHECKPOINT}
+
+
+def assert_incomplete(root: Path, *missing: str) -> None:
+    report = audited(root)
+    assert (report.findings, report.history, report.missing) == ((), History.INCOMPLETE, missing)
+    assert not report.ok
+
+
+def test_kept_checkpoints_that_were_removed_are_missed(root: Path) -> None:
+    notes = decode_entries((root / kept_path(0, 4)).read_bytes())
+    (root / kept_path(0, 4)).unlink()
+    assert_incomplete(root, "those after the one of 300 leaves, up to the log's own of 600")
+    (root / kept_path(0, 3)).unlink()
+    assert_incomplete(root, "those after the one of 100 leaves, up to the log's own of 600")
+    for path in (root / "checkpoints/000.p").iterdir():
+        path.unlink()
+    (root / kept_path(0, 2)).write_bytes(encode_entries(notes[2:]))
+    assert_incomplete(root, "those before the one of 300 leaves")
+    (root / kept_path(0, 4)).write_bytes(encode_entries(notes[:3]))
+    assert faults(audited(root)) == {Fault.CHECKPOINT}, "cut, under the name of the whole"
+
+
+@pytest.mark.parametrize("more", [0, 300])
+def test_a_checkpoint_that_is_published_and_kept_while_an_audit_looks_is_not_missed(root: Path, more: int) -> None:
+    class Written(FolderStore):
+        """What a reader of the newest file sees who comes between publishing and keeping; ``more`` follow."""
+
+        def read(self, name: str, *, most: int) -> bytes | None:
+            if name == kept_path(0, 4) and not asked:
+                asked.append(name)
+                with open_log(root) as log:
+                    for number in range(600, 600 + more):
+                        log.append([make_leaf(number)])
+                return None
+            return super().read(name, most=most)
+
+    asked: list[str] = []
+    report = audit(Written(root), [KEY.verifier], origin=ORIGIN)
+    assert asked
+    assert report.ok, report
+    assert report.size == 600
+
+
+def test_a_log_without_any_kept_checkpoint_is_no_plain_success(root: Path) -> None:
+    """A copy by other tools, of tiles and checkpoint alone, looks so; nothing in it is wrong."""
+    shutil.rmtree(root / "checkpoints")
+    report = audited(root)
+    assert (report.sound, report.history, report.ok) == (True, History.NONE, False)
+    (root / "checkpoints/000.p").mkdir(parents=True)
+    assert audited(root).history is History.NONE
+
+
+def test_files_of_kept_checkpoints_that_are_missing_before_others_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "log"
+    with open_log(root) as log:
+        for number in range(800):
+            log.append([make_leaf(number)])
+    assert audited(root).checkpoints == 802
+    bundle = (root / kept_path(1)).read_bytes()
+    (root / kept_path(1)).unlink()
+    assert_incomplete(root, "the file checkpoints/001")
+    (root / kept_path(0)).unlink()
+    assert_incomplete(root, "the files checkpoints/000 to checkpoints/001")
+    assert audited(root).checkpoints == 801 - 512 + 1, "those after the gap are checked"
+    (root / kept_path(1)).write_bytes(bundle[:-1])
+    report = audited(root)
+    assert (faults(report), report.missing) == ({Fault.CHECKPOINT}, ("the file checkpoints/000",))
+    shutil.rmtree(root / "checkpoints/003.p")
+    assert "those after the one of 767 leaves, up to the log's own of 800" in audited(root).missing
 
 
 def test_a_proof_for_another_tree_size_is_named(root: Path) -> None:

@@ -24,7 +24,7 @@ from amaru.ledger.index import Found, Index
 from amaru.ledger.index_schema import tables_of
 from amaru.ledger.merkle import leaf_hash
 from amaru.ledger.receipts import Decision, Incident, leaf_of, read_leaf
-from amaru.ledger.search import SearchError, parse_query
+from amaru.ledger.search import Search, SearchError, parse_query
 from amaru.ledger.view import Pruned
 from amaru.ledger.words import words_of
 
@@ -481,3 +481,25 @@ def test_tables_of_the_two_databases_have_the_same_columns_but_for_the_words() -
     sqlite, postgresql = tables_of("sqlite", "x_"), tables_of("postgresql", "x_")
     assert {*sqlite.receipts.c.keys(), "words"} == set(postgresql.receipts.c.keys())
     assert sqlite.names() == postgresql.names() | {"x_words"}
+
+
+def test_whatever_characters_a_receipt_holds_are_kept(url: str, open_index: OpenIndex) -> None:
+    """PostgreSQL's COPY has meanings of its own for tabs, line ends and backslashes."""
+    names = ["a\tb", "c\nd\r", "e\\N", "\\.", "f'g\"h", "ü\u2028ß", "\x7f"]
+    log = FakeLog.of([Incident(at=at(0), component="x", by=name, note=f"{name} told") for name in names])
+    index = open_index(url, log)
+    assert index.catch_up() == len(names)
+    for leaf, name in enumerate(names):
+        assert leaves(index.find(Search(by=name), 10)) == [leaf]
+    assert ask(index, "told") == list(reversed(range(len(names))))
+
+
+def test_a_database_that_fails_while_it_is_filled_is_told_in_words(postgresql: str, open_index: OpenIndex) -> None:
+    log = FakeLog.of()
+    index = open_index(postgresql, log)
+    index.catch_up()
+    with index._engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP TABLE {index._tables.digests.name}")
+    log.kept += FakeLog.of().kept[:1]
+    with pytest.raises(LedgerError, match=r"the index cannot be used: relation .* does not exist"):
+        index.catch_up()

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 from ledger_samples import SAMPLES, T0
+from msgspec.structs import replace
 
 from amaru.errors import LedgerBusy, LedgerError
 from amaru.ledger.inlet import Inlet, hand_over
+from amaru.ledger.log import Log
 from amaru.ledger.place import Place, found, open_log
-from amaru.ledger.receipts import leaf_of
+from amaru.ledger.receipts import Pruning, leaf_of
 from amaru.ledger.remembrancer import Remembrancer
+from amaru.ledger.search import Search
 from amaru.ledger.writer import Writer
 
 
@@ -59,6 +62,36 @@ def test_a_command_records_while_this_process_holds_the_log(place: Place, writer
         done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "#0 of a log of 1" in done.stdout
+
+
+def test_a_pruning_is_done_by_who_holds_the_log(place: Place, writer: Writer) -> None:
+    for receipt in SAMPLES * 40:
+        writer.append(leaf_of(receipt))
+    writer.publish().result(30)
+    pruning = Pruning(at=SAMPLES[0].at, component="ledger", until=256)
+    with Inlet(place.keys, writer), Remembrancer(place) as it:
+        assert it.view.size == 320
+        assert it.prune(pruning) == (256, 320)
+        assert it.at(255).data is None
+        assert it.at(256).data is not None
+        assert it.find(Search(before=256, but=("pruned",)), 10) == []
+        for refused, said in ((pruning, "pruned already"), (replace(pruning, until=512), "prune until 256")):
+            with pytest.raises(LedgerError, match=said):
+                it.prune(refused)
+        with pytest.raises(LedgerError, match="recorded by doing it"):
+            it.record(pruning)
+        assert it.view.size == 321, "what is refused is not logged"
+        assert hand_over(place.keys, leaf_of(SAMPLES[0])) is not None
+    assert writer.log is not None
+    assert writer.log.pruned == (256, 320)
+
+
+def test_a_pruning_where_the_log_is_not_open_is_refused(tmp_path: Path) -> None:
+    def fails() -> Log:
+        raise LedgerError("the disk is gone")
+
+    with Inlet(tmp_path, Writer(fails)), pytest.raises(LedgerError, match="cannot be opened now; nothing was erased"):
+        hand_over(tmp_path, leaf_of(Pruning(at=SAMPLES[0].at, component="ledger", until=256)))
 
 
 def test_many_at_once_are_taken_one_after_the_other(place: Place, writer: Writer) -> None:

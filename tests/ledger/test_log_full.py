@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from log_samples import KEY, assert_holds, leaves, make_leaf, open_log
+from small_disks import Disk as SmallDisk
+from small_disks import small_file_system, small_files
 
 from amaru.errors import LedgerError
-from amaru.ledger import log as log_module
 from amaru.ledger.audit import audit
 from amaru.ledger.log import Log
 
@@ -137,19 +137,21 @@ def test_tiles_whose_flush_failed_are_written_again(tmp_path: Path, monkeypatch:
     log.close()
 
 
-def test_memory_stays_bounded_while_nothing_can_be_published(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+def test_memory_and_journal_stay_bounded_while_nothing_can_be_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "PUBLISH_BYTES", 2_000)
-    monkeypatch.setattr(log_module, "MOST_PENDING_BYTES", 10_000)
-    log = open_log(tmp_path / "log")
-    monkeypatch.setattr(log.store, "write", refuse)
-    taken, words = commit_until_refused(log, 2_000, 1, 0)
-    assert 100 < taken < 500
-    assert "is the disk full" in words
-    monkeypatch.undo()
+    log = open_log(tmp_path / "log", settle_bytes=5_000)
+    with monkeypatch.context() as full:
+        full.setattr(log.store, "write", refuse)
+        taken, words = commit_until_refused(log, 2_000, 1, 0)
+        assert "No space left" in words
+        (journal,) = (tmp_path / "log/journal").iterdir()
+        assert 2 * 5_000 < journal.stat().st_size < 2 * 5_000 + 200
+        for _ in range(20):  # with no more journal than at the first refusal
+            assert commit_until_refused(log, 1, 1, 0) == (0, words)
+    assert log.commit([make_leaf(taken)]) == taken, "it goes on as soon as there is room"
     log.publish()
-    assert_holds(log, leaves(0, taken))
+    assert_holds(log, leaves(0, taken + 1))
     log.close()
 
 
@@ -180,28 +182,19 @@ def test_opening_on_a_full_disk_is_refused_and_harmless(tmp_path: Path, disk: Di
         assert_holds(again, leaves(0, 20))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system is not allowed here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+@pytest.fixture(params=[small_file_system, small_files])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
+    with request.param(tmp_path / "disk") as disk:
+        yield disk
 
 
-def test_a_real_disk_that_fills_up(small_disk: Path) -> None:
-    root = small_disk / "log"
-    log = open_log(root, settle_bytes=100_000)
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * 200_000)
+def test_a_real_disk_that_fills_up(small_disk: SmallDisk) -> None:
+    root = small_disk.root / "log"
+    log = open_log(root, settle_bytes=400_000)
+    small_disk.fill()
     taken, words = commit_until_refused(log, 10_000, 20, 300)
-    assert 200 < taken < 10_000
-    assert "No space left" in words
-    ballast.unlink()
+    assert "No space left" in words or "File too large" in words
+    small_disk.free()
     log.append([make_leaf(taken, 300)])
     expected = [make_leaf(number, 300) for number in range(taken + 1)]
     assert_holds(log, expected)

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from killing import kills_of
 
-PROGRAM = Path(__file__).parent / "kill_writer.py"
-
-
-def killed(*arguments: str) -> int:
-    run = subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return int(run.stdout)
+killed = partial(kills_of, "kill_writer.py")
 
 
 def test_writers_killed_at_a_random_moment(tmp_path: Path) -> None:
@@ -33,6 +19,10 @@ def test_writers_killed_at_some_of_their_calls_to_the_system(tmp_path: Path) -> 
     assert killed("instants", str(tmp_path / "log"), "23") > 20
 
 
+def test_writers_killed_while_they_come_back_from_a_kill(tmp_path: Path) -> None:
+    assert killed("reopened", str(tmp_path / "log"), "11") > 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["100", "1000", "2000"])
 def test_writers_killed_hundreds_of_times(tmp_path: Path, seed: str) -> None:
@@ -40,5 +30,6 @@ def test_writers_killed_hundreds_of_times(tmp_path: Path, seed: str) -> None:
 
 
 @pytest.mark.slow
-def test_writers_killed_at_every_other_call_to_the_system(tmp_path: Path) -> None:
-    assert killed("instants", str(tmp_path / "log"), "2") > 200
+@pytest.mark.parametrize(("how", "kills"), [("instants", 200), ("reopened", 100)])
+def test_writers_killed_at_every_other_call_to_the_system(tmp_path: Path, how: str, kills: int) -> None:
+    assert killed(how, str(tmp_path / "log"), "2") > kills

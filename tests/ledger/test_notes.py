@@ -76,11 +76,12 @@ def test_any_bytes_are_a_note_or_refused(data: bytes) -> None:
     [
         (b"text\n", "no blank line"),
         (b"text\n\n", "no signature"),
-        (b"text\n\n\xe2\x80\x94 name AAAAAAA=", "no newline"),
+        (b"text\n\n\xe2\x80\x94 name AAAAAAA=", "does not end in a newline"),
         (b"text\n\n\xe2\x80\x94 name AAAA\n", "not a signature line"),
         (b"text\n\n\xe2\x80\x94 na+me AAAAAAAA\n", "not a signature line"),
         (b"text\n\n- name AAAAAAAA\n", "not a signature line"),
         (b"te\txt\n\n\xe2\x80\x94 name AAAAAAA=\n", "control character"),
+        (b"text\n\n\xe2\x80\x94 na\x1b[2Jme AAAAAAA=\n", "control character"),
         (b"te\xffxt\n\n", "not UTF-8 at byte 2"),
         (b"x" * (MAX_NOTE_BYTES + 1), "more than"),
         (b"text\n\n" + b"\xe2\x80\x94 name AAAAAAA=\n" * 65, "65 signatures"),

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from authority import Authority, needs_openssl, openssl, serving
 
+from amaru.http1.posting import MAX_ANSWER_BYTES
 from amaru.ledger import timestamps
-from amaru.ledger.posting import MAX_ANSWER_BYTES
 from amaru.ledger.timestamps import read_roots
 from amaru.ledger.troubles import AnchorError, Trouble
 
@@ -83,7 +83,9 @@ def test_an_authority_that_is_not_there_is_a_trouble_of_the_network(tsa: Authori
     assert caught.value.trouble is Trouble.NETWORK
 
 
-@pytest.mark.parametrize("url", ["ftp://tsa.example.org/", "tsa.example.org", "http://", "http://[", "http://x:0/", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://tsa.example.org/", "tsa.example.org", "http://", "http://[", "http://x:0/", "http://x y/", ""]
+)
 def test_what_is_no_url_is_refused(tsa: Authority, url: str) -> None:
     with pytest.raises(AnchorError, match="cannot be posted to; write it like https://"):
         timestamps.Authority(url, read_roots(tsa.roots))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from log_samples import KEY, ORIGIN, leaves, make_leaf, open_log, view_of
 
 from amaru.errors import EntryPruned, LedgerError
-from amaru.ledger.audit import Fault, audit
+from amaru.ledger.audit import audit
+from amaru.ledger.audit_report import Fault
 from amaru.ledger.canonical import canonical
 from amaru.ledger.merkle import leaf_hash, verify_inclusion
-from amaru.ledger.pruning import prunable_until, prune
+from amaru.ledger.pruning import older_than, prunable_until, prune
+from amaru.ledger.receipts import rfc3339
 from amaru.ledger.tile_store import FolderStore
 
 
@@ -87,6 +90,86 @@ def test_a_pruning_stopped_midway_is_finished_at_the_next_opening(
 
 def fail() -> None:
     raise LedgerError("stopped")
+
+
+def test_what_is_pruned_while_an_audit_runs_is_no_fault(tmp_path: Path) -> None:
+    root = tmp_path / "log"
+    make_log(root, 2_000)
+    with open_log(root) as log:
+        seen: list[int] = []
+
+        def meanwhile(done: int, _: int) -> None:
+            if done >= 300 and not seen:
+                seen.append(done)
+                prune(log, pruning(1_536))
+
+        report = audit(FolderStore(root), [KEY.verifier], progress=meanwhile)
+        assert seen
+        assert report.ok, report.findings
+        assert report.pruned == 1_536
+        # And between the audit's looks at the checkpoint and at what is pruned.
+        head = (root / "checkpoint").read_bytes()
+        log.append(leaves(2_001, 2_100))
+        prune(log, pruning(1_792))
+
+        class Slow(FolderStore):
+            def read(self, name: str, *, most: int) -> bytes | None:
+                content = head if name == "checkpoint" and not asked else super().read(name, most=most)
+                asked.append(name)
+                return content
+
+        asked: list[str] = []
+        report = audit(Slow(root), [KEY.verifier])
+        assert report.ok, report.findings
+        assert report.size == 2_001
+
+
+def test_old_entries_are_told_by_each_ones_time(tmp_path: Path) -> None:
+    def entry(at: float | None) -> bytes:
+        return canonical({"type": "test"} if at is None else {"at": rfc3339(at), "type": "test"})
+
+    day = 86_400.0
+    now = 1_000 * day
+    entries = [entry(now - 90 * day + index) for index in range(1_000)]
+    entries[100] = entry(None)
+    entries[200] = entry(now + 400 * day)  # by a clock that was wrong
+    with open_log(tmp_path / "log") as log:
+        log.append([*entries, *(entry(now) for _ in range(100))])
+        assert list(older_than(log, now - 30 * day, now)) == [256, 512, 768]
+        assert list(older_than(log, now - 90 * day + 600, now)) == [256, 512]
+        assert list(older_than(log, now - 90 * day, now)) == []
+        prune(log, pruning(256))
+        assert list(older_than(log, now - 30 * day, now)) == [512, 768]
+    with open_log(tmp_path / "back") as log:  # the clock was set back: young entries stand before old ones
+        log.append([*entries[:300], *(entry(now) for _ in range(300)), *entries])
+        assert list(older_than(log, now - 30 * day, now)) == [256]
+
+
+def test_others_write_while_old_entries_are_erased(tmp_path: Path) -> None:
+    """All of it stays durable and provable; and of two who prune at once, one is told."""
+    with open_log(tmp_path / "log") as log:
+        log.append(leaves(0, 3_000))
+        told: list[str] = []
+
+        def prune_some(until: int) -> None:
+            try:
+                prune(log, pruning(until))
+            except LedgerError as error:
+                told.append(str(error))
+
+        threads = [threading.Thread(target=prune_some, args=(until,)) for until in (256, 2_560, 2_560)]
+        for thread in threads:
+            thread.start()
+        for number in range(200):
+            log.append([make_leaf(number)])
+        for thread in threads:
+            thread.join()
+        assert log.pruned.until == 2_560
+        assert told
+        assert log.size == 3_200 + 3 - len(told)
+    report = audit(FolderStore(tmp_path / "log"), [KEY.verifier])
+    assert report.ok, report.findings
+    assert not list((tmp_path / "log/tile/entries").glob("00[0-9]"))
 
 
 def test_a_pruning_that_was_not_logged_is_named(tmp_path: Path) -> None:

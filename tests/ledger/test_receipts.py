@@ -15,13 +15,11 @@ from amaru.errors import LedgerError
 from amaru.ledger import receipts
 from amaru.ledger.canonical import require_canonical
 from amaru.ledger.receipts import (
-    Decision,
     Deploy,
     Gap,
     Incident,
     Receipt,
     leaf_of,
-    mark_of,
     read_leaf,
     rfc3339,
     type_of,
@@ -97,15 +95,6 @@ def test_a_receipt_too_long_for_an_entry_is_refused_with_its_length() -> None:
     long = Deploy(at=at(), component="gateway", envelope={"payload": "x" * 70_000})
     with pytest.raises(LedgerError, match=r"70,\d\d\d bytes"):
         leaf_of(long)
-
-
-def test_a_mark_stands_for_a_prompt_to_who_has_the_salt_alone() -> None:
-    # RFC 4231, test case 2.
-    mark = mark_of(b"Jefe", b"what do ya want for nothing?")
-    assert mark == "hmac-sha256:5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    decision = Decision(at=at(), component="gateway", prompt=mark)
-    assert read_leaf(leaf_of(decision)) == decision
-    assert mark_of(b"jefe", b"what do ya want for nothing?") != mark
 
 
 @pytest.mark.parametrize(

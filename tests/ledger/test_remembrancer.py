@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -387,6 +389,55 @@ def test_proofs_are_kept_by_what_they_are_about(it: Remembrancer, place: Place) 
     assert proofs.of_artifact(b"\xab" * 32).signatures == ((b"one", b"key"), (b"two", b"key"))
     assert proofs.of_artifact(b"\xab" * 32).stamps == (b"stamp",)
     assert not proofs.of_artifact(b"\xcd" * 32)
+
+
+def test_two_processes_at_once_keep_what_both_have_got(it: Remembrancer, place: Place) -> None:
+    fill(it)
+    (place.keys / "note").write_bytes(it.view.checkpoint())
+    code = (
+        "import sys; from pathlib import Path; from amaru.ledger.proofs import Proofs\n"
+        "from amaru.ledger.tile_store import open_store\n"
+        "who, url, note = sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_bytes()\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for n in range(16):\n"
+        "    Proofs(open_store(url)).keep_stamp(note, f'{who} {n}'.encode(), checkpoint=True)\n"
+        "    Proofs(open_store(url)).keep_signature(note, f'{who} {n}'.encode(), b'key', checkpoint=True)\n"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, who, place.url, str(place.keys / "note")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for who in ("one", "other")
+    ]  # fmt: skip
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.communicate("go\n", timeout=60)
+        assert process.returncode == 0
+    pieces = Proofs(open_store(place.url)).of_checkpoint(it.view.checkpoint())
+    every = {f"{who} {n}".encode() for who in ("one", "other") for n in range(16)}
+    assert set(pieces.stamps) == {signature for signature, _ in pieces.signatures} == every
+    assert len(pieces.stamps) == len(pieces.signatures) == 32
+
+
+def test_what_another_keeps_between_the_look_and_the_writing_is_not_written_over(
+    it: Remembrancer, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(it)
+    store, digest = open_store(place.url), b"\xab" * 32
+    names = store.names
+
+    def late(folder: str) -> list[str]:
+        before = names(folder)
+        Proofs(open_store(place.url)).keep_stamp(digest, b"another's")
+        return before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "names", late)
+        Proofs(store).keep_stamp(digest, b"ours")
+    assert sorted(Proofs(store).of_artifact(digest).stamps) == [b"another's", b"ours"]
 
 
 def test_the_smallest_checkpoint_over_an_entry_with_a_proof_is_found(it: Remembrancer, place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from amaru.cli.remembrancer import app
 from amaru.cli.remembrancer_session import ExitCode
+from amaru.files import whole
 
 pytestmark = [needs_gpg, needs_openssl, pytest.mark.slow]
 
@@ -93,8 +95,22 @@ def test_what_lies_beside_the_file_verifies_with_its_own_tools(run: Run, tsa: Au
 def test_another_signature_beside_the_file_is_left_alone(run: Run) -> None:
     Path("app.tar.asc").write_text("somebody else's")
     said = run("sign", "app.tar")
-    assert "app.tar.asc was not written" in said
+    assert "app.tar.asc is there already and was left as it is; the ledger has the new one" in said
     assert Path("app.tar.asc").read_text() == "somebody else's"
+    assert verdicts(run("verify-full", "app.tar", "--json"))["signatures/artifact.1.asc"] == "holds"
+
+
+def test_where_nothing_can_be_written_beside_the_file_that_is_said_and_the_ledger_has_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(whole, "make_whole", full)
+        said = run("sign", "app.tar", code=ExitCode.FAILED)
+    assert "app.tar.asc: cannot be written: No space left on device; make room there, and try again" in said
+    assert "The ledger has it all the same" in said
     assert verdicts(run("verify-full", "app.tar", "--json"))["signatures/artifact.1.asc"] == "holds"
 
 
@@ -117,7 +133,7 @@ def test_a_swapped_signature_is_caught(run: Run, tsa: Authority) -> None:
     run("sign", "other")
     run("timestamp", "other", "--tsa", tsa.url)
     for suffix in (".asc", ".tsr"):
-        pieces = sorted(Path("amaru-data/ledger/proofs/artifacts").rglob(f"1{suffix}"))
+        pieces = sorted(Path("amaru-data/ledger/proofs/artifacts").rglob(f"1-*{suffix}"))
         mine, others = sorted(pieces, key=lambda path: path.read_bytes() != Path(f"app.tar{suffix}").read_bytes())
         shutil.copy(others, mine)
     report = run("verify-full", "app.tar", "--json", code=ExitCode.UNPROVEN)
@@ -125,6 +141,9 @@ def test_a_swapped_signature_is_caught(run: Run, tsa: Authority) -> None:
         "signatures/artifact.2.asc",
         "timestamps/artifact.2.tsr",
     }
+    said = " ".join(run("verify-full", "app.tar", code=ExitCode.UNPROVEN).split())
+    assert "the time-stamp is for other data, so it was swapped or the data was changed" in said
+    assert "Something does not hold." in said
 
 
 def test_a_stranger_checks_a_bundle_without_the_ledger(

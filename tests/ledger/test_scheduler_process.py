@@ -177,7 +177,7 @@ def test_a_file_is_checked_without_running_it(authority: Authority, tmp_path: Pa
     record(tmp_path / "ledger.keys", "for its key")
     (tmp_path / "ledger.keys" / "ledger.keys" / "trust").replace(tmp_path / "ledger.keys" / "trust")
     fine = check(config(authority))
-    assert (fine.returncode, fine.stdout) == (0, "some.yaml: fine: 1 anchors a round of 1 logs\n")
+    assert (fine.returncode, fine.stdout) == (0, "some.yaml: fine: 1 anchors a round, of 1 log(s)\n")
 
 
 def test_what_is_taken_is_told(authority: Authority, tmp_path: Path) -> None:
@@ -194,3 +194,17 @@ def test_what_is_taken_is_told(authority: Authority, tmp_path: Path) -> None:
         )
         assert taken.returncode == 1
         assert "(--port)" in taken.stderr
+
+
+def test_a_url_that_cannot_be_reached_ends_no_process(authority: Authority, tmp_path: Path) -> None:
+    """Try after try, each in a thread of its own."""
+    record(tmp_path, "the first")
+    witness = 'witness: {kind: post, url: "http://127.0.0.1:1/checkpoints"}'
+    text = config(authority).replace("namespaces:", f"  {witness}\nnamespaces:").replace("[authority]", "[witness]")
+    (tmp_path / "scheduler.yaml").write_text(text)
+    with running(tmp_path) as (process, url):
+        until(lambda: process.poll() is not None or health(url)["status"] == "failed")
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+        assert "cannot be reached" in health(url)["problem"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

@@ -3,88 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from log_samples import KEY, leaves, make_leaf, open_log, view_of
+from log_samples import leaves, make_leaf
+from writer_room import WAIT_S, Room, gap_leaf, until
 
 from amaru.errors import LedgerBusy, LedgerError
-from amaru.ledger.audit import audit
-from amaru.ledger.canonical import canonical
 from amaru.ledger.checkpoint import read_checkpoint
 from amaru.ledger.journal import Mark
-from amaru.ledger.log import Log
-from amaru.ledger.ring import Gap, Ring
-from amaru.ledger.tile_store import FolderStore
+from amaru.ledger.ring import Gap
 from amaru.ledger.writer import Writer
-
-WAIT_S = 20.0
-
-
-def gap_leaf(gap: Gap) -> bytes:
-    return canonical({"dropped": gap.dropped, "type": "gap"})
-
-
-class Room:
-    """Writers of one log, and the doors through which they open it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.failing = False
-        self.told: list[tuple[int, list[bytes]]] = []
-        self.writers: list[Writer] = []
-
-    def open_log(self) -> Log:
-        if self.failing:
-            raise LedgerError("the disk is gone")
-        return open_log(self.root / "log")
-
-    def open_ring(self, mark: Mark) -> Ring:
-        return Ring.open(self.root / "ring", capacity_bytes=10_000, mark=mark, clock=time.time)
-
-    def tell(self, first: int, committed: Sequence[bytes]) -> None:
-        self.told.append((first, list(committed)))
-
-    def writer(self, *, interval_s: float = 0.005, publish_interval_s: float = 0.01, start: bool = True) -> Writer:
-        writer = Writer(
-            self.open_log,
-            self.open_ring,
-            gap_leaf=gap_leaf,
-            on_committed=self.tell,
-            interval_s=interval_s,
-            publish_interval_s=publish_interval_s,
-        )
-        self.writers.append(writer)
-        if start:
-            writer.start()
-        return writer
-
-    def entries(self) -> list[bytes]:
-        view = view_of(self.root / "log")
-        return list(view.entries(0, view.size))
 
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
-    room = Room(tmp_path)
-    yield room
-    for writer in room.writers:
-        writer.close(WAIT_S)
-    if (tmp_path / "log" / "checkpoint").exists():
-        report = audit(FolderStore(tmp_path / "log"), [KEY.verifier])
-        assert report.ok, report.findings
-
-
-def until(what: Callable[[], bool]) -> None:
-    """Wait for another thread."""
-    end = time.monotonic() + WAIT_S
-    while not what():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.002)
+    with Room(tmp_path) as room:
+        yield room
 
 
 def test_an_appended_leaf_is_durable_at_its_index(room: Room) -> None:
@@ -135,36 +74,129 @@ def test_what_is_offered_is_logged_in_order_and_told(room: Room) -> None:
     assert room.told[0][0] == 0
 
 
-def test_what_is_dropped_becomes_a_gap(room: Room) -> None:
+def test_what_is_dropped_becomes_a_gap_after_all_that_was_queued_by_then(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amaru.ledger.writer.MOST_LEAVES", 8)
     writer = room.writer(interval_s=60.0)
     assert writer.wait_open(WAIT_S)
-    taken = [writer.offer(leaf) for leaf in leaves(0, 1_000)]
-    dropped = taken.count(False)
-    assert dropped > 0
+    offered = {leaf: writer.offer(leaf) for leaf in leaves(0, 1_000)}
+    queued = [leaf for leaf, taken in offered.items() if taken]
+    dropped = len(offered) - len(queued)
+    assert min(dropped, len(queued)) > 100
     assert writer.status().dropped == dropped
     writer.publish().result(WAIT_S)
-    entries = room.entries()
-    assert entries[0] == gap_leaf(Gap(dropped, 0, 0))
-    assert entries[1:] == [leaf for leaf, fits in zip(leaves(0, 1_000), taken, strict=True) if fits]
+    assert room.entries() == [*queued, gap_leaf(Gap(dropped, 0, 0))]
+    assert writer.offer(make_leaf(1_000))
     writer.publish().result(WAIT_S)
-    assert len(room.entries()) == len(entries), "a gap is logged once"
+    assert room.entries()[len(queued) + 1 :] == [make_leaf(1_000)], "a gap is logged once"
 
 
-def test_a_ledger_that_cannot_be_opened_costs_no_caller_more_than_its_receipt(room: Room) -> None:
+def test_what_is_dropped_while_the_queue_is_emptied_is_the_next_gap(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first gap stands where it was noticed, however much is offered and dropped meanwhile."""
+    monkeypatch.setattr("amaru.ledger.writer.MOST_LEAVES", 8)
+    writer = room.writer(interval_s=60.0)
+    assert writer.wait_open(WAIT_S)
+    queued = [leaf for leaf in leaves(0, 1_000) if writer.offer(leaf)]
+    later: list[bytes] = []
+
+    def offer_more(first: int, committed: Sequence[bytes]) -> None:
+        if first == 0:
+            later.extend(leaf for leaf in leaves(1_000, 1_100) if writer.offer(leaf))
+
+    room.tell = offer_more  # type: ignore[method-assign]
+    writer.publish().result(WAIT_S)
+    writer.publish().result(WAIT_S)
+    entries = room.entries()
+    first, second = (gap_leaf(Gap(count, 0, 0)) for count in (1_000 - len(queued), 100 - len(later)))
+    assert 0 < len(later) < 100
+    assert [leaf for leaf in entries if leaf not in (first, second)] == [*queued, *later]
+    assert len(queued) <= entries.index(first) < entries.index(second) == len(entries) - 1
+
+
+def test_while_the_ledger_cannot_be_opened_offers_wait_and_callers_are_told(room: Room) -> None:
     room.failing = True
     writer = room.writer()
-    assert not writer.offer(make_leaf(0))
-    with pytest.raises(LedgerError, match="the disk is gone"):
-        writer.append(make_leaf(1)).result(WAIT_S)
-    until(lambda: not writer.status().healthy)
-    assert writer.status().last_error == "the disk is gone"
-    assert not writer.offer(make_leaf(2))
+    for asked in (writer.append(make_leaf(1)), writer.publish()):
+        with pytest.raises(LedgerError, match="the disk is gone"):
+            asked.result(WAIT_S)
+    assert all(writer.offer(leaf) for leaf in leaves(2, 5))
+    status = writer.status()
+    assert (status.healthy, status.open, status.last_error) == (False, False, "the disk is gone")
+    assert status.queued_bytes > 3 * len(make_leaf(2))
+    assert status.dropped == 0
     room.failing = False
-    until(lambda: writer.status().healthy)
-    assert writer.offer(make_leaf(3))
-    until(lambda: writer.status().queued_bytes == 0)
+    until(lambda: writer.status().committed == 3 and writer.status().healthy)
     writer.publish().result(WAIT_S)
-    assert room.entries() == [gap_leaf(Gap(2, 0, 0)), make_leaf(3)]
+    assert room.entries() == leaves(2, 5)
+
+
+def test_what_a_process_could_not_log_and_what_it_dropped_the_next_one_logs(room: Room) -> None:
+    room.failing = True
+    writer = room.writer()
+    until(lambda: not writer.status().healthy)
+    offered = [bool(writer.offer(leaf)) for leaf in leaves(0, 1_000)]
+    assert not writer.close(WAIT_S)
+    assert writer.status().dropped == offered.count(False) > 0
+    room.failing = False
+    room.writer().publish().result(WAIT_S)
+    queued = leaves(0, offered.count(True))
+    assert room.entries() == [*queued, gap_leaf(Gap(offered.count(False), 0, 0))]
+
+
+def test_without_a_queue_the_log_goes_on_and_what_is_dropped_is_a_gap(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amaru.ledger.writer.QUEUE_RETRY_S", 0.0)
+    room.ring_failing = True
+    writer = room.writer()
+    assert writer.append(make_leaf(0)).result(WAIT_S) == 0
+    assert not any(writer.offer(leaf) for leaf in leaves(1, 4))
+    until(lambda: writer.status().committed > 1)
+    writer.publish().result(WAIT_S)
+    status = writer.status()
+    assert (status.open, status.dropped, status.last_error) == (True, 3, "no queue here")
+    room.ring_failing = False
+    until(lambda: writer.offer(make_leaf(4)))
+    missed = writer.status().dropped - 3
+    assert writer.append(make_leaf(5)).result(WAIT_S)
+    writer.publish().result(WAIT_S)
+    assert writer.status().healthy
+    entries = room.entries()
+    told = [json.loads(leaf)["dropped"] for leaf in entries if b'"gap"' in leaf]
+    assert sum(told) == 3 + missed == writer.status().dropped
+    assert sorted(leaf for leaf in entries if b'"gap"' not in leaf) == [make_leaf(0), make_leaf(4), make_leaf(5)]
+
+
+def test_a_publication_is_made_while_appends_never_end(room: Room) -> None:
+    answered = threading.Event()
+
+    def append_again(first: int, committed: Sequence[bytes]) -> None:
+        if not answered.is_set():
+            writer.append(make_leaf(first))
+
+    room.tell = append_again  # type: ignore[method-assign]
+    writer = room.writer(interval_s=60.0, publish_interval_s=3_600.0, start=False)
+    for leaf in leaves(0, 5):
+        writer.append(leaf)
+    asked = writer.publish()
+    writer.start()
+    try:
+        assert read_checkpoint(asked.result(WAIT_S)).size >= 5
+    finally:
+        answered.set()
+
+
+def test_a_publication_that_its_caller_cancelled_is_no_others_trouble(room: Room) -> None:
+    writer = room.writer(start=False)
+    writer.append(make_leaf(0))
+    asked = [writer.publish() for _ in range(3)]
+    assert asked[0].cancel()
+    writer.start()
+    assert [read_checkpoint(one.result(WAIT_S)).size for one in asked[1:]] == [1, 1]
+    assert writer.append(make_leaf(1)).result(WAIT_S) == 1
 
 
 def test_a_disk_that_fails_keeps_offers_and_tells_who_appends(room: Room) -> None:
@@ -204,9 +236,10 @@ def test_a_log_taken_over_by_another_writer_is_opened_again(room: Room) -> None:
 
 
 def test_an_offer_is_logged_once_over_a_kill_between_the_commit_and_its_note(room: Room) -> None:
-    log, ring = room.open_log(), room.open_ring(Mark())
+    log, ring = room.open_log(), room.open_ring()
     for leaf in leaves(0, 3):
         ring.put(leaf)
+    ring.reconcile(log.mark)
     committed, position = ring.peek(2, 1 << 20)
     log.commit(committed, mark=ring.mark(position))
     log.store.release()  # here the process is killed: the queue still holds all three
@@ -218,7 +251,7 @@ def test_an_offer_is_logged_once_over_a_kill_between_the_commit_and_its_note(roo
 
 
 def test_what_was_offered_before_the_end_is_logged_by_the_next_process(room: Room) -> None:
-    ring = room.open_ring(Mark())
+    ring = room.open_ring()
     for leaf in leaves(0, 3):
         ring.put(leaf)
     ring.close()

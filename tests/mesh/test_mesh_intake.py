@@ -127,3 +127,13 @@ def test_offers_that_are_gone_take_no_memory() -> None:
         taking.intake.ended(attempt(f"a/{number}", status=200), request(), reply())
     taking.intake.keep({"a/7": "a"})
     assert taking.intake._attempts.keys() == taking.intake._samples.keys() == {"a/7"}
+
+
+def test_of_several_workers_each_takes_in_its_share_a_second() -> None:
+    taken = {}
+    for workers in (1, 4):
+        one = Intake(b"salt", lambda: NOW, 20.0, workers)
+        for _ in range(300):
+            one.ended(attempt(), request(), None)
+        taken[workers] = len(one)
+    assert taken == {1: 200, 4: 50}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amaru.domain import Kind, Usage
+from amaru.domain import Kind, ServiceTier, Usage, UsageDetails
 from amaru.protocols.answers import MAX_TOKENS, parse_answer
 from amaru.protocols.wire_errors import read_error
 
@@ -25,6 +25,12 @@ def test_a_chat_answer() -> None:
     assert (facts.model, facts.finish_reasons, facts.output_text) == ("m-2024", ("stop",), ["Paris."])
     assert facts.usage == Usage(10, 2, 4)
     assert facts.error is None
+
+
+@pytest.mark.parametrize(("told", "read"), [("chatcmpl-1", "chatcmpl-1"), (7, None), ("", None), ("x" * 201, None)])
+def test_the_id_of_an_answer_never_spoils_it(told: object, read: str | None) -> None:
+    facts = parse_answer(Kind.CHAT, answer(id=told, usage={"prompt_tokens": 1, "completion_tokens": 2}))
+    assert (facts.id, facts.usage) == (read, Usage(1, 2))
 
 
 def test_everything_that_was_generated_is_text() -> None:
@@ -66,6 +72,68 @@ def test_usage_never_spoils_an_answer(usage: object, read: Usage | None) -> None
     facts = parse_answer(Kind.CHAT, answer(usage=usage))
     assert facts.usage == read
     assert facts.output_text == ["Paris."]
+
+
+@pytest.mark.parametrize(
+    ("told", "output", "details"),
+    [
+        (
+            {"prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": 2, "image_tokens": 3, "text_tokens": 4}},
+            20,
+            UsageDetails(audio_input_tokens=2, image_input_tokens=3),
+        ),
+        (
+            {"completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 6, "rejected_prediction_tokens": 7}},
+            20,
+            UsageDetails(reasoning_tokens=5, audio_output_tokens=6),
+        ),
+        ({"total_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 8}}, 20, UsageDetails(0, 0, 0, 0, 8)),
+        # xAI, then Gemini: reasoning stands apart, and only the total tells
+        ({"total_tokens": 38, "completion_tokens_details": {"reasoning_tokens": 8}}, 28, UsageDetails(0, 0, 0, 0, 8)),
+        ({"total_tokens": 38}, 28, UsageDetails(0, 0, 0, 0, 8)),
+        # a total that nothing explains
+        ({"total_tokens": 38, "completion_tokens_details": {"reasoning_tokens": 3}}, 20, UsageDetails(0, 0, 0, 0, 3)),
+        ({"total_tokens": 3 * MAX_TOKENS}, 20, None),
+        ({"total_tokens": 2}, 20, None),
+        ({"total_tokens": "38"}, 20, None),
+        ({"prompt_tokens_details": {"cache_write_tokens": 4}}, 20, UsageDetails(4)),
+        ({"prompt_tokens_details": {"cache_creation_input_tokens": 4}}, 20, UsageDetails(4)),
+        (
+            {"cache_creation_input_tokens": 4, "cache_creation": {"ephemeral_1h_input_tokens": 3}},
+            20,
+            UsageDetails(4, 3),
+        ),
+        ({"service_tier": "priority"}, 20, UsageDetails(service_tier=ServiceTier.PRIORITY)),
+        ({"service_tier": "standard"}, 20, None),
+        ({"service_tier": ["flex"]}, 20, None),
+        # more than the whole, and what is no count
+        ({"prompt_tokens_details": {"cache_write_tokens": 99}}, 20, UsageDetails(10)),
+        ({"completion_tokens_details": {"reasoning_tokens": 10**400}}, 20, UsageDetails(reasoning_tokens=20)),
+        ({"completion_tokens_details": {"reasoning_tokens": -5, "audio_tokens": True}}, 20, None),
+        ({"completion_tokens_details": [], "prompt_tokens_details": 5, "cache_creation": "x"}, 20, None),
+        ({"completion_tokens_details": {"reasoning_tokens": 2.5}, "prompt_cache_hit_tokens": "3"}, 20, None),
+    ],
+)
+def test_the_finer_kinds_of_tokens(told: dict[str, object], output: int, details: UsageDetails | None) -> None:
+    usage = parse_answer(Kind.CHAT, answer(usage={"prompt_tokens": 10, "completion_tokens": 20, **told})).usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.details) == (10, output, details)
+
+
+def test_the_names_of_cached_input() -> None:
+    for told in (
+        {"prompt_tokens_details": {"cached_tokens": 4}},
+        {"prompt_tokens_details": {"cached_tokens": None}, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 6},
+        {"cached_tokens": 4},
+    ):
+        usage = {"prompt_tokens": 10, "completion_tokens": 2, **told}
+        assert parse_answer(Kind.CHAT, answer(usage=usage)).usage == Usage(10, 2, 4)
+
+
+@pytest.mark.parametrize(("told", "read"), [("flex", ServiceTier.FLEX), ("default", None), (5, None), ({}, None)])
+def test_an_answer_names_its_service_tier(told: object, read: ServiceTier | None) -> None:
+    usage = parse_answer(Kind.CHAT, answer(usage={"prompt_tokens": 1}, service_tier=told)).usage
+    assert usage == Usage(1, 0, details=None if read is None else UsageDetails(service_tier=read))
 
 
 def test_a_count_of_thousands_of_digits_never_spoils_an_answer() -> None:

@@ -4,12 +4,14 @@ import asyncio
 import base64
 import json
 import struct
+from pathlib import Path
 
 import httpx
 import jsonschema
 import openai
 import pytest
 
+from amaru.accounts.exports import Export
 from amaru.domain import Price
 from amaru.simulation import Latency, ProviderProfile, SimulatedProvider, builtin
 from amaru.simulation.text import count_tokens
@@ -67,6 +69,23 @@ async def test_usage_is_reported_and_billed_exactly() -> None:
         assert bill["total"]["usd"] == total.usd
         assert list(bill["by_key"].values()) == [bill["total"]]
         assert "any" not in bill["by_key"]  # a label, never the key
+
+
+async def test_every_billed_request_is_told_as_a_usage_export(tmp_path: Path) -> None:
+    profile = ProviderProfile(
+        price=Price(input_usd_per_mtok=0.3, output_usd_per_mtok=0.7), embedding_models=("vector",)
+    )
+    export = tmp_path / "usage.csv"
+    async with SimulatedProvider(profile, clock=lambda: 1.8e9) as provider, httpx.AsyncClient(verify=False) as http:
+        answer = await ask(provider, max_tokens=7)
+        await streamed(provider, max_tokens=3)
+        await client_of(provider).embeddings.create(model="vector", input="one two")
+        export.write_bytes((await http.get(f"{provider.url}/sim/usage")).content)
+        whole, stream, vector = (billed for _, billed in Export(export).lines())
+        assert (whole.ref, whole.at, whole.model) == (answer.id, 1.8e9, "sim-model")
+        assert (whole.input_tokens, whole.output_tokens, stream.output_tokens) == (answer.usage.prompt_tokens, 7, 3)
+        assert (vector.ref, vector.model, vector.output_tokens) == (None, "vector", 0)
+        assert sum(billed.cost_pusd for billed in (whole, stream, vector)) == provider.bill.total.pico_usd
 
 
 async def test_without_being_asked_a_stream_reports_no_usage() -> None:

@@ -19,6 +19,7 @@ from amaru.domain import Attempt, FailureKind, Kind, Provenance, Usage
 from amaru.errors import StorageError
 from amaru.storage import DecisionRecord, StoreSettings, UnknownDecisionError, reader, schema
 from amaru.storage.database import Database
+from amaru.storage.inserting import ROWS_PER_STATEMENT
 from amaru.storage.recorder import ROWS_PER_PIECE, Recorder
 from amaru.storage.retention import Retention
 
@@ -64,6 +65,8 @@ records = st.builds(
     stream=st.booleans(),
     request_bytes=count,
     attempts=st.lists(attempts, max_size=3).map(tuple),
+    team=st.none() | text,
+    key=st.none() | text,
 )
 
 
@@ -81,7 +84,7 @@ def test_a_row_reads_back_as_its_record(record: DecisionRecord) -> None:
 def test_columns_stand_in_the_order_of_the_record() -> None:
     fields = [field.name for field in msgspec.structs.fields(DecisionRecord)]
     assert [column.name for column in schema.decisions.columns] == fields
-    assert len(fields) * schema.ROWS_PER_STATEMENT <= 32_766
+    assert len(fields) * ROWS_PER_STATEMENT <= 32_766
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 511, 512, 513, 1_300])
@@ -275,3 +278,35 @@ async def test_settings_of_the_file(open_store: OpenStore, path: Path) -> None:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)  # incremental
         version = connection.execute("SELECT value FROM amaru_meta WHERE key = 'schema_version'").fetchone()
         assert version == (str(schema.SCHEMA_VERSION),)
+
+
+async def test_decisions_are_found_by_who_asked_and_what_was_tried(open_store: OpenStore) -> None:
+    store = open_store()
+    for i in range(6):
+        tried = tuple(Attempt(f"{name}/m", name, 0.2, 9.5) for name in (f"p{i % 2}", "last")[: i // 3 + 1])
+        store.record(make_record(i, team=f"t{i % 3}", key=f"k-{i}", attempts=tried, cost_usd=float(i)))
+    await store.flush()
+
+    async def found(**filters: object) -> list[str]:
+        return [record.id for record in (await store.recent(**filters)).items]  # type: ignore[arg-type]  # a short hand
+
+    assert await found(team="t1") == [decision_id(4), decision_id(1)]
+    assert await found(key="k-2") == [decision_id(2)]
+    assert await found(provider="last") == [decision_id(5), decision_id(4), decision_id(3)]
+    assert await found(provider="p1", team="t0") == [decision_id(3)]
+    assert await found(provider="p") == []
+    assert await found(min_cost_usd=4.0) == [decision_id(5), decision_id(4)]
+
+
+async def test_a_file_that_was_made_before_a_column_was_goes_on(open_store: OpenStore, path: Path) -> None:
+    store = open_store()
+    store.record(make_record(1))
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        for column in ("team", "key"):
+            connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
+        connection.commit()
+    again = open_store()
+    again.record(make_record(2, key="k-2"))
+    assert await again.flush()
+    assert [record.key for record in (await again.recent()).items] == ["k-2", None]

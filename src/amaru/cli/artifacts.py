@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -276,14 +277,15 @@ def _record(ledger: str | None, store: ArtifactStore, moved: Moved, note: str = 
     def receipt(at: str, by: str) -> Promotion:
         from amaru.ledger.receipts import MAX_NOTE, Promotion
 
-        manifest = store.manifest(moved.now)
+        promoted = store.load(moved.now)
         return Promotion(
             at=at,
-            component=manifest.policy,
+            component=promoted.policy,
             version=moved.now,
             before=moved.before or "",
             store=shown_url(store.url),
-            ref=manifest.digest,
+            ref=promoted.manifest.digest,
+            digest=f"sha256:{sha256(promoted.state).hexdigest()}",
             by=by,
             note=note[:MAX_NOTE],
         )

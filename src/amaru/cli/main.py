@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("amaru.cli.init:init", "Write a commented amaru.yaml from the keys found in the environment."),
     "config": ("amaru.cli.config:app", "Check, show and describe the configuration."),
     "serve": ("amaru.cli.serve:serve", "Serve the configured providers behind one OpenAI-compatible endpoint."),
+    "tenants": ("amaru.cli.tenants:app", "Keep tenants and their teams: who may ask."),
+    "keys": ("amaru.cli.keys:app", "Keep keys of tenants and administrators: make, list, rotate, expire, revoke."),
+    "budgets": ("amaru.cli.budgets:app", "Keep budgets and limits: set them, and see what is used and left."),
+    "spend": ("amaru.cli.spend:app", "Show what was spent, and hold it against a provider's own figures."),
     "health": (
         "amaru.cli.health:app",
         "Show how each provider fares, what is foreseen, what came again; forbid or order healings.",

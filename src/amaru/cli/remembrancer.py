@@ -10,6 +10,7 @@ import typer
 
 from amaru.cli import remembrancer_proof as proof
 from amaru.cli.remembrancer_keep import keys_app, prune
+from amaru.cli.remembrancer_prompt import prompt
 from amaru.cli.remembrancer_record import app as record_app
 from amaru.cli.remembrancer_record import print_key_made, print_recorded, refuse_secrets
 from amaru.cli.remembrancer_session import (
@@ -150,10 +151,13 @@ def query(
     with session(ledger, as_json, trust) as it:
         import msgspec
 
+        from amaru.ledger.receipts import PLURALS
         from amaru.ledger.search import parse_query
 
         search = msgspec.structs.replace(parse_query(" ".join(words), it.now()), before=before)
-        _print_found(it, search, limit, as_json, kinds=True, nothing="no receipt says that")
+        unknown = next((kind for kind in search.types if kind not in PLURALS), None)
+        hint = "" if unknown is None else f": {unknown[:40]!r} is no type of receipt, as {', '.join(PLURALS)} are"
+        _print_found(it, search, limit, as_json, kinds=True, nothing=f"no receipt says that{hint}")
 
 
 @app.command()
@@ -273,7 +277,7 @@ def adr_create(
 ) -> None:
     """Begin an architecture decision record: a numbered Markdown file to fill in, and a receipt of it.
 
-    Once it is written, log it as it then is: `remembrancer record adr --component … --evidence FILE`.
+    Once it is written, log it as it then is: `remembrancer record adr --evidence FILE`.
     """
     with session(ledger, as_json) as it:
         from amaru.ledger.adr import next_number, write_adr
@@ -282,6 +286,9 @@ def adr_create(
         from amaru.ledger.remembrancer import evidence_of
         from amaru.ledger.search import Search
 
+        title = " ".join(title.split())
+        if not title:
+            raise typer.BadParameter("say what is decided, in a few words", param_hint="TITLE")
         if not as_is:
             refuse_secrets({"title": title, "note": note})
         now = it.now()
@@ -301,7 +308,8 @@ def adr_create(
             typer.echo(f"Wrote {path}: fill in what is between its headings.")
         print_recorded(done, (evidence,), ledger, as_json)
         if not as_json:
-            command = f"remembrancer record adr --component {component} --evidence {path}{at_ledger(ledger)}"
+            about = "" if component == "architecture" else f" --component {component}"
+            command = f"remembrancer record adr{about} --evidence {path}{at_ledger(ledger)}"
             typer.echo(f"Once it is written: {command}")
 
 
@@ -322,6 +330,7 @@ def _print_found(it: Remembrancer, search: Search, limit: int, as_json: bool, *,
 
 
 app.add_typer(adr_app, name="adr")
+app.command()(prompt)
 app.command()(proof.sign)
 app.command()(proof.timestamp)
 app.command("verify-full")(proof.verify_full)

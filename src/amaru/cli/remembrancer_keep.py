@@ -106,8 +106,7 @@ def prune(
     """
     with session(ledger, as_json) as it:
         from amaru.ledger.pruning import prunable_until
-        from amaru.ledger.pruning import prune as erase
-        from amaru.ledger.receipts import Pruning, leaf_of, rfc3339
+        from amaru.ledger.receipts import Pruning, rfc3339
         from amaru.ledger.search import time_of
 
         if before.startswith("#") and before[1:].isdecimal():
@@ -115,24 +114,21 @@ def prune(
         else:
             first = it.index.first_since(time_of(before, it.now()))
             place = it.view.size if first is None else first
-        with it.open_log() as log:
-            until, start = prunable_until(log, place), log.pruned.until
-            count = until - start
-            if count <= 0:
-                older = max(place - start, 0)
-                fail(
-                    f"nothing to erase yet: they go 256 at a time, and of so old ones there are {older:,}",
-                    ExitCode.FAILED,
-                    as_json,
-                )
-            if not yes:
-                question = f"Erase the texts of #{start:,} to #{until - 1:,} ({count:,} receipts) for good?"
-                if not sys.stdin.isatty():
-                    fail(f"{question} Nothing was done; --yes does it.", ExitCode.FAILED, as_json)
-                typer.confirm(question, abort=True)
-            at = rfc3339(it.now())
-            pruned = erase(log, leaf_of(Pruning(at=at, component="ledger", until=until, note=note, by=by)))
-        it.index.forget(until)
+        until, start = prunable_until(it.view, place), it.view.pruned.until
+        count = until - start
+        if count <= 0:
+            older = max(place - start, 0)
+            fail(
+                f"nothing to erase yet: they go 256 at a time, and of so old ones there are {older:,}",
+                ExitCode.FAILED,
+                as_json,
+            )
+        if not yes:
+            question = f"Erase the texts of #{start:,} to #{until - 1:,} ({count:,} receipts) for good?"
+            if not sys.stdin.isatty():
+                fail(f"{question} Nothing was done; --yes does it.", ExitCode.FAILED, as_json)
+            typer.confirm(question, abort=True)
+        pruned = it.prune(Pruning(at=rfc3339(it.now()), component="ledger", until=until, note=note, by=by))
         if as_json:
             print_json({"first": start, "until": until, "erased": count, "receipt": pruned.leaf})
         else:

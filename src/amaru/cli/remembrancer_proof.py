@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amaru.cli.remembrancer_report import print_reports
+from amaru.cli.remembrancer_report import print_audit, print_reports
 from amaru.cli.remembrancer_session import (
     AsJson,
-    ExitCode,
     Ledger,
     Progress,
     Trusting,
@@ -103,7 +101,8 @@ def timestamp(
         trusted = read_roots(roots) if roots is not None else it.trust.roots
         if not trusted:
             raise typer.BadParameter(
-                "give the authority's root certificates once, or AMARU_TSA_ROOTS", param_hint="--roots"
+                "name a PEM file of the authority's root certificates, once, here or in AMARU_TSA_ROOTS",
+                param_hint="--roots",
             )
         subject, data, shown = _subject(it, file)
         authority = Authority(tsa, trusted)
@@ -164,7 +163,7 @@ def export_proof(
     """Write all that a stranger needs to check a receipt, offline and without amaru's data, to one ZIP file."""
     with session(ledger, as_json, trust) as it:
         from amaru.errors import LedgerError
-        from amaru.files.whole import write_whole
+        from amaru.files.whole import remedied, write_whole
         from amaru.ledger.bundle import export_proof as bundle_of
         from amaru.ledger.proving import contents_of
 
@@ -174,7 +173,7 @@ def export_proof(
         try:
             write_whole(out, content)
         except OSError as error:
-            raise LedgerError(f"{out}: cannot be written: {error.strerror}") from None
+            raise LedgerError(f"{out}: cannot be written: {remedied(error)}") from None
         signatures, stamps = len(contents.signatures), len(contents.timestamps)
         if as_json:
             print_json({"bundle": str(out), "bytes": len(content), "id": entry.id, "index": entry.leaf,
@@ -200,7 +199,7 @@ def verify_proof(
 ) -> None:
     """Check a bundle, offline; no ledger is needed. Says of each piece whether it holds, and by whose word."""
     with outcomes(as_json):
-        from amaru.errors import LedgerError
+        from amaru.errors import LedgerError, ProofError
         from amaru.ledger.bundle import verify_proof as check
         from amaru.ledger.bundle_contents import MAX_BUNDLE_BYTES
         from amaru.ledger.trust import NOTHING, read_trust
@@ -212,7 +211,10 @@ def verify_proof(
             raise LedgerError(f"{bundle}: cannot be read: {error.strerror}") from None
         trusted = read_trust(trust) if trust is not None else NOTHING
         now = datetime.datetime.now(datetime.UTC)
-        report = check(content, trusted, now=now, as_of_stamp=as_of_stamp, artifact=artifact)
+        try:
+            report = check(content, trusted, now=now, as_of_stamp=as_of_stamp, artifact=artifact)
+        except ProofError as error:
+            raise ProofError(f"{bundle} is no bundle as export-proof writes them: {error}") from None
         print_reports([report], as_json, strict=strict)
 
 
@@ -233,65 +235,60 @@ def verify_audit(
     The last checkpoint that you saw is held against the log, too.
     """
     with session(ledger, as_json, trust) as it:
-        import msgspec
-
-        from amaru.errors import LedgerError
         from amaru.ledger.audit import audit
         from amaru.ledger.tile_store import open_store
 
-        try:
-            witnessed = [path.read_bytes() for path in witness or ()]
-            if it.place.seen.exists():
-                witnessed.append(it.place.seen.read_bytes())
-        except OSError as error:
-            raise LedgerError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        witnessed = [
+            _witness(path) for path in (*(witness or ()), *([it.place.seen] if it.place.seen.exists() else ()))
+        ]
         report = audit(open_store(it.place.url), it.trust.verifiers, witnessed=witnessed, progress=Progress("auditing"))
-        if as_json:
-            print_json({"ok": report.ok, "first_leaf": report.first_leaf, **msgspec.to_builtins(report)})
-        else:
-            typer.echo(
-                f"Audited {report.size:,} receipts: {report.entries:,} entries, {report.tiles:,} tiles, "
-                f"{report.checkpoints:,} checkpoints"
-                + (f"; {report.pruned:,} are pruned" if report.pruned else "")
-                + "."
-            )
-            for one in report.findings:
-                typer.echo(f"  {one.fault.value}: {one.where}: {one.message}")
-            if report.more:
-                typer.echo(f"  and {report.more:,} more")
-            if report.ok:
-                typer.echo("Everything holds: each entry is what was logged, in its place, under every checkpoint.")
-            else:
-                leaf = report.first_leaf
-                typer.echo(
-                    "Something does not hold"
-                    + (f"; the first leaf at fault is #{leaf:,}." if leaf is not None else ".")
-                )
-        if not report.ok:
-            raise typer.Exit(int(ExitCode.UNPROVEN))
+        print_audit(report, as_json)
+
+
+def _witness(path: Path) -> bytes:
+    """A checkpoint that was kept. Raises LedgerError: it is none; whether it is the log's, the audit says."""
+    from amaru.errors import LedgerError, ProofError
+    from amaru.ledger.checkpoint import read_checkpoint
+    from amaru.ledger.notes import MAX_NOTE_BYTES
+
+    try:
+        with path.open("rb") as file:
+            note = file.read(MAX_NOTE_BYTES + 1)
+        read_checkpoint(note)
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+    except ProofError as error:
+        raise LedgerError(f"{path}: is no signed checkpoint, as a log's file `checkpoint` is one: {error}") from None
+    return note
 
 
 def _subject(it: Remembrancer, file: Path | None) -> tuple[bytes, Any, str]:  # Any: bytes, or a path
     """What signatures are kept under, what is signed, and how it is called."""
     if file is None:
-        return it.view.checkpoint(), it.view.checkpoint(), f"The checkpoint of {it.view.size:,} receipts"
+        from amaru.ledger.proofs import Proofs
+
+        note = Proofs(it.view.store).note_for(it.view)
+        return note, note, f"The checkpoint of {it.view.size:,} receipts"
     from amaru.ledger.remembrancer import evidence_of
 
     return bytes.fromhex(evidence_of(file).digest.removeprefix("sha256:")), file, str(file)
 
 
 def _write_beside(file: Path | None, suffix: str, content: bytes) -> Path | None:
-    """Write FILE.asc or FILE.tsr where there is none; another's is left alone."""
+    """Write FILE.asc or FILE.tsr where there is none; another's is left alone. Raises LedgerError."""
     if file is None:
         return None
+    from amaru.errors import LedgerError
+    from amaru.files.whole import make_whole, remedied
+
     path = file.with_name(f"{file.name}{suffix}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except OSError as error:
-        tell(f"{path} was not written ({error.strerror}); the ledger has it all the same")
+        make_whole(path, content)
+    except FileExistsError:
+        tell(f"{path} is there already and was left as it is; the ledger has the new one")
         return None
-    with os.fdopen(handle, "wb") as opened:
-        opened.write(content)
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be written: {remedied(error)}. The ledger has it all the same") from None
     return path
 
 
@@ -303,7 +300,7 @@ def _print_got(
     known = file is None or bool(it.of_file(evidence_of(file).digest, 1))
     if as_json:
         print_json({"of": shown, "told": told, "written": None if beside is None else str(beside), "recorded": known,
-                    "checkpoint": it.view.checkpoint().decode() if file is None else None})  # fmt: skip
+                    "checkpoint": _subject(it, None)[0].decode() if file is None else None})  # fmt: skip
         return
     typer.echo(f"{shown}: {told}.")
     if beside is not None:
@@ -326,7 +323,10 @@ def _meant(it: Remembrancer, target: str | None) -> tuple[list[Entry], Path | No
         return [it.at(read_checkpoint(note).size - 1)], None
     path = Path(target)
     if not path.is_file():
-        return [it.get(target)], None
+        try:
+            return [it.get(target)], None
+        except NoReceipt as error:
+            raise NoReceipt(f"there is no file {target}, and as a receipt: {error}") from None
     entries = it.of_file(evidence_of(path).digest, 100)
     if not entries:
         raise NoReceipt(f"{target}: no receipt in this log names this file: it was never recorded, or changed since")

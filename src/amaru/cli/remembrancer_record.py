@@ -45,6 +45,26 @@ Ref = Annotated[str, typer.Option(metavar="ID", help="Id of what it is about in 
 Public = Annotated[bool, typer.Option("--as-is", help="Log the texts though something in them looks like a secret.")]
 
 
+def _plain(kind: str, words: str) -> None:
+    """A command that records a kind of receipt which has no fields of its own."""
+
+    @app.command(kind, help=words)
+    def command(
+        component: About,
+        version: Version = "",
+        digest: Digest = "",
+        evidence: Files = None,
+        ref: Ref = "",
+        note: Note = "",
+        by: By = "",
+        as_is: Public = False,
+        ledger: Ledger = None,
+        as_json: AsJson = False,
+    ) -> None:
+        fields = {"ref": ref, "version": version, "digest": digest, "note": note, "by": by}
+        record(kind, component, fields, evidence, as_is, ledger, as_json)
+
+
 @app.command()
 def deploy(
     component: About,
@@ -89,22 +109,7 @@ def training(
     record("training", component, fields, evidence, as_is, ledger, as_json)
 
 
-@app.command()
-def decision(
-    component: About,
-    version: Version = "",
-    digest: Digest = "",
-    evidence: Files = None,
-    ref: Ref = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
-) -> None:
-    """People decided something. What amaru decides for requests, it logs itself."""
-    fields = {"ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-    record("decision", component, fields, evidence, as_is, ledger, as_json)
+_plain("decision", "People decided something. What amaru decides for requests, it logs itself.")
 
 
 @app.command()
@@ -126,48 +131,18 @@ def incident(
     record("incident", component, fields, evidence, as_is, ledger, as_json)
 
 
-@app.command()
-def discovery(
-    component: About,
-    version: Version = "",
-    digest: Digest = "",
-    evidence: Files = None,
-    ref: Ref = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
-) -> None:
-    """Something was found out that others should know."""
-    fields = {"ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-    record("discovery", component, fields, evidence, as_is, ledger, as_json)
-
-
-@app.command()
-def memory(
-    component: About,
-    version: Version = "",
-    digest: Digest = "",
-    evidence: Files = None,
-    ref: Ref = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
-) -> None:
-    """What a component had learned or kept, by its digest: `--evidence psi_field.bin`."""
-    fields = {"ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-    record("memory", component, fields, evidence, as_is, ledger, as_json)
+_plain("discovery", "Something was found out that others should know.")
+_plain("memory", "What a component had learned or kept, by its digest: `--evidence psi_field.bin`.")
 
 
 @app.command()
 def adr(
-    component: About,
     evidence: Annotated[
         list[Path], typer.Option("--evidence", metavar="FILE", help="The record's text, with a heading.")
     ],
+    component: Annotated[
+        str, typer.Option("--component", metavar="NAME", help="What it is about, as with `adr create`.")
+    ] = "architecture",
     status: Annotated[
         str, typer.Option(metavar="WORD", help="proposed, accepted, superseded, …; by default what the file says.")
     ] = "",

@@ -34,11 +34,12 @@ class ExitCode(enum.IntEnum):
     OK = 0, "done; what was asked about holds"
     FAILED = 1, "it could not be done; the message says why"
     USAGE = 2, "asked for in a way that cannot be understood"
-    UNPROVEN = 3, "something does not hold: altered, forged, missing, or not signed by a trusted key"
+    UNPROVEN = 3, "something does not hold: altered, forged, missing, another prompt, or not signed by a trusted key"
     NOT_FOUND = 4, "the log has no such receipt, or none about this file"
     BUSY = 5, "another process writes this log, or is indexing it"
     PRUNED = 6, "it is in the log, provably; its text was erased"
     UNAVAILABLE = 7, "gpg, its key or a time-stamping authority is needed and cannot be had"
+    NO_HISTORY = 8, "what is there holds; checkpoints published before are not there to check it against"
 
 
 EXIT_STATUS = "Exit status: " + "; ".join(f"{int(code)} {code.words.partition(';')[0]}" for code in ExitCode) + "."
@@ -194,7 +195,9 @@ def print_json(document: object) -> None:
 
 def tell(line: str) -> None:
     """A line for a person, on stderr."""
-    typer.echo(f"remembrancer: {line}", err=True)
+    from amaru.telemetry.redaction import printable
+
+    typer.echo(f"remembrancer: {printable(line)}", err=True)
 
 
 class Progress:

@@ -23,7 +23,7 @@ from amaru.ledger.receipts import (
     Served,
     Training,
 )
-from amaru.ledger.troubles import in_one_line
+from amaru.telemetry.redaction import in_one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,7 +182,7 @@ def print_details(lines: Sequence[tuple[str, str]]) -> None:
     made = Table(show_header=False, box=None, pad_edge=False)
     before = ""
     for name, value in lines:
-        made.add_row(Text("" if name == before else name, style="dim"), Text(value, overflow="fold"))
+        made.add_row(Text("" if name == before else name, style="dim"), Text(printable(value), overflow="fold"))
         before = name
     console().print(made)
 

@@ -44,7 +44,7 @@ def scheduler(
     settings = load(config)
     if check:
         count = len(settings.lines)
-        typer.echo(f"{config}: fine: {count} anchors a round of {len(settings.sources)} logs")
+        typer.echo(f"{config}: fine: {count} anchors a round, of {len(settings.sources)} log(s)")
         return
     writer = logs.configure("info", "json" if json_lines else "console")
     try:

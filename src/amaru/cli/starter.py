@@ -232,6 +232,7 @@ tenants:
     # What counts when offers are ranked; only the ratios matter.
     weights: {{price: 0.4, latency: 0.3, reputation: 0.15, availability: 0.15}}
     # limits: {{max_price: 5, max_latency_ms: 3000, min_reputation: 40, regions: [global]}}
+    # budgets: [{{usd: "100", per: month}}]
     # rescue: hold         # hold streams back until they are whole, so that no break is ever seen
 
 routing:
@@ -247,6 +248,10 @@ storage:
   path: amaru-data/amaru.db
   retention_days: 30
   retention_gb: 10
+
+# Receipts of every decision, healing and intervention, in a log that nobody can alter unseen; beside the database.
+ledger:
+  enabled: true
 
 logging:
   level: info

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from amaru.accounts.profile import weight_problems
+from amaru.config.accounts_checks import check_budgeted, check_budgets
 from amaru.config.fields import KeyReference
 from amaru.config.models import ConfigFile
+from amaru.config.prices import check_prices
 from amaru.config.supply import OfferSettings
-from amaru.domain import GLOBAL_REGION, Kind
+from amaru.domain import GLOBAL_REGION
 from amaru.errors import ArtifactError
 from amaru.files.problems import Loc, Problem, shown, suggest
-from amaru.files.settings import LimitSettings, PriceSettings
+from amaru.files.settings import LimitSettings
 from amaru.learning.artifacts import parse_reference
 from amaru.routing.policies import make_policy
-
-_TOKEN_KINDS = frozenset({Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING})
 
 
 class Names:
@@ -83,6 +85,8 @@ def check(
     yield from _check_offers(file, offer_indices, names, refused)
     yield from _check_aliases(file, names)
     yield from _check_tenants(file, names)
+    yield from check_budgets(file.tenants, file.budgets)
+    yield from check_budgeted(file.budgets, names.resources, names.providers)
     if not _within(("routing", "policy"), refused) and not _within(("routing", "policy_settings"), refused):
         yield from _check_policy(file)
     if not _within(("routing", "breaker"), refused):
@@ -124,6 +128,11 @@ def _check_server(file: ConfigFile) -> Iterable[Problem]:
     if server.auth == "none" and not is_loopback(server.host):
         what = f"none lets everybody who reaches {server.host} spend your money"
         yield Problem(("server", "auth"), what, "write auth: keys, or host: 127.0.0.1")
+    if server.auth == "none" and file.accounts.admin_port is not None and not is_loopback(file.accounts.admin_host):
+        what = f"with auth: none, everybody who reaches {file.accounts.admin_host} would be an admin"
+        yield Problem(("accounts", "admin_host"), what, "write auth: keys, or admin_host: 127.0.0.1")
+    if file.accounts.admin_port not in (None, 0) and file.accounts.admin_port == server.port:
+        yield Problem(("accounts", "admin_port"), "the same port as server.port", "choose another, or leave it out")
 
 
 def _check_offers(
@@ -144,8 +153,8 @@ def _check_offers(
         if id in names.resources:
             what = f"its id is a resource's name: {shown(id)}"
             yield Problem(at, what, "give it an id of its own, e.g. provider/resource")
-        if not _within((*loc, "kinds"), refused) and not _within((*loc, "price"), refused):
-            yield from _check_price((*loc, "price"), offer.kinds, offer.price)
+        if not any(_within((*loc, name), refused) for name in ("kinds", "price", "prices")):
+            yield from check_prices(loc, offer.kinds, offer.price, offer.prices)
         for kind in {kind for kind in offer.kinds if offer.kinds.count(kind) > 1}:
             yield Problem((*loc, "kinds"), f"{kind} is written twice", "remove one of the two")
         if offer.prefill_style is not None and not _within((*loc, "capabilities"), refused):
@@ -156,28 +165,6 @@ def _check_prefill(loc: Loc, offer: OfferSettings) -> Iterable[Problem]:
     if "prefill" not in offer.capabilities:
         what = "says how to continue a message, which its capabilities do not name"
         yield Problem((*loc, "prefill_style"), what, "add prefill to its capabilities, or remove the line")
-
-
-def _check_price(loc: Loc, kinds: tuple[Kind, ...], price: PriceSettings) -> Iterable[Problem]:
-    free = "or 0 if it is free"
-    for_gpu, for_tokens = Kind.GPU_JOB in kinds, not _TOKEN_KINDS.isdisjoint(kinds)
-    if for_gpu and price.usd_per_gpu_hour is None:
-        yield Problem(loc, "gpu_job needs usd_per_gpu_hour", f"write price: {{usd_per_gpu_hour: 2.49}}, {free}")
-    if not for_gpu and price.usd_per_gpu_hour is not None:
-        yield Problem(
-            (*loc, "usd_per_gpu_hour"),
-            f"a price per GPU-hour, but kinds is {', '.join(kinds)}",
-            "write kinds: [gpu_job], or prices per million tokens",
-        )
-    if for_tokens and price.input_usd_per_mtok is None:
-        yield Problem(loc, "input_usd_per_mtok is missing", f"write the price of a million input tokens, {free}")
-    if {Kind.CHAT, Kind.COMPLETION} & set(kinds) and price.output_usd_per_mtok is None:
-        yield Problem(loc, "output_usd_per_mtok is missing", f"write the price of a million output tokens, {free}")
-    if not for_tokens:
-        for name in ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok"):
-            if getattr(price, name) is not None:
-                what = "a price of tokens, but gpu_job is charged per GPU-hour"
-                yield Problem((*loc, name), what, "remove the line, or add the kind of work that uses tokens")
 
 
 def _check_aliases(file: ConfigFile, names: Names) -> Iterable[Problem]:
@@ -201,9 +188,8 @@ def _check_aliases(file: ConfigFile, names: Names) -> Iterable[Problem]:
 def _check_tenants(file: ConfigFile, names: Names) -> Iterable[Problem]:
     for id, tenant in file.tenants.items():
         loc: Loc = ("tenants", id)
-        weights = tenant.weights
-        if not any((weights.price, weights.latency, weights.reputation, weights.availability)):
-            yield Problem((*loc, "weights"), "every weight is 0", "make at least one positive")
+        for problem in weight_problems(tenant.weights):
+            yield dataclasses.replace(problem, loc=(*loc, *problem.loc))
         for index, resource in enumerate(tenant.resources or ()):
             if resource not in names.askable:
                 remedy = suggest(resource, names.askable, "name a resource, an alias or an offer")

@@ -1,4 +1,4 @@
-"""The shape of ``tenants`` and ``routing``: who asks, what they prefer, and how their requests find an offer."""
+"""The shape of ``routing``: how requests find an offer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
-from amaru.config.fields import KeyReference
-from amaru.domain import Rescue
-from amaru.files.fields import Identifier, Milliseconds, Name, Section
-from amaru.files.settings import LimitSettings, WeightSettings
+from amaru.files.fields import Identifier, Milliseconds, Section
 from amaru.routing.policies import POLICIES
 
 
@@ -22,24 +19,6 @@ def _known_policy(name: str) -> str:
 
 
 PolicyName = Annotated[str, AfterValidator(_known_policy), WithJsonSchema({"type": "string", "enum": list(POLICIES)})]
-
-
-class TenantSettings(Section):
-    """Who asks: a team, an application, a customer."""
-
-    weights: WeightSettings = Field(default=WeightSettings(), description="What it prefers.")
-    limits: LimitSettings = Field(default=LimitSettings(), description="What it never accepts.")
-    keys: tuple[KeyReference, ...] = Field(
-        default=(), description="The keys that it presents; several while one is rotated."
-    )
-    resources: tuple[Name, ...] | None = Field(
-        default=None, min_length=1, description="Resources, aliases and offers that it may use; left out: all."
-    )
-    rescue: Rescue = Field(
-        default=Rescue.JOIN,
-        description="What its streams prefer where one may break. join: hand on each event as it comes, and join the "
-        "break where that can be done exactly. hold: hold the answer back until it is whole.",
-    )
 
 
 class RetryBudgetSettings(Section):

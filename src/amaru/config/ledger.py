@@ -19,7 +19,7 @@ class LedgerSettings(Section):
     url: FilePath | None = Field(
         default=None,
         description="Folder of the log, relative to the configuration file, or a URL that fsspec knows (s3://…, "
-        "gs://…: for one writer alone, and not yet to be relied upon); left out: `ledger` beside the database.",
+        "gs://…); left out: `ledger` beside the database.",
         json_schema_extra=RESTART,
     )
     decisions: float = Field(
@@ -42,6 +42,13 @@ class LedgerSettings(Section):
         description="Receipts that wait to be logged, in MiB on disk; when it is full, receipts are dropped, counted, "
         "and the gap is logged.",
         json_schema_extra=RESTART,
+    )
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description="The texts of older receipts are erased, 256 at a time, by prunings that are logged; their hashes "
+        "stay, and all else still verifies. Left out: none is.",
     )
     public: bool = Field(
         default=False,

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from amaru.accounts.keys import ANONYMOUS
+from amaru.accounts.pricing import PriceBook
 from amaru.config import overrides
+from amaru.config.accounts import Accounts
+from amaru.config.accounts_checks import resolve
 from amaru.config.checks import Names, check, check_shared_keys, offer_id, references
 from amaru.config.demand import RoutingSettings
 from amaru.config.models import ConfigFile
+from amaru.config.prices import dated_prices
 from amaru.config.secrets import Secrets
 from amaru.config.settings import Alternate, Config, Provider, RefusedConfigError
 from amaru.config.supply import OfferSettings, ProviderSettings
-from amaru.domain import Capability, Limits, Offer, PrefillStyle, Price, Tenant, Weights
+from amaru.domain import Capability, Offer, PrefillStyle, Tenant
 from amaru.errors import ConfigError
 from amaru.files.document import MAX_BYTES, Document, read_document
 from amaru.files.problems import MAX_PROBLEMS, Loc, Problem, dotted
@@ -44,14 +48,18 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
         With every mistake, one line each, in the file's order:
         ``amaru.yaml:12: providers.openai.base_url: not a URL: "api.openai.com" — write it with https://, …``
     """
+    return parse(read_file(Path(path)), path, env)
+
+
+def read_file(path: Path) -> bytes:
+    """The file's bytes, as many as may be and one more. Raises ConfigError."""
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             # One byte more than allowed is enough to refuse it; /dev/zero has no end.
-            content = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         remedy = INIT if isinstance(error, FileNotFoundError) else "check the path"
         raise ConfigError([Problem((), error.strerror or "cannot be read", remedy).render(str(path))]) from None
-    return parse(content, path, env)
 
 
 def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[str, str] = os.environ) -> Config:
@@ -70,10 +78,11 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
         if file is not None:
             refused = [mistake.loc for mistake in mistakes]
             problems += islice(check(file, indices["offers"], Names(data), refused), MAX_PROBLEMS)
-            parts = _fetch(file, secrets, problems)
+            parts = _fetch(file, secrets, problems, sources)
     if problems or file is None or parts is None:
-        raise RefusedConfigError(_render(problems, document, sources, str(path)), (path, *sorted(secrets.files)))
-    providers, key_hashes = parts
+        raise RefusedConfigError(rendered(problems, document, sources, str(path)), (path, *sorted(secrets.files)))
+    providers, key_hashes, accounts = parts
+    prices = PriceBook({offer_id(settings): dated_prices(settings.price, settings.prices) for settings in file.offers})
     offers = tuple(_offer(settings, file.providers[settings.provider]) for settings in file.offers)
     digest = hashlib.sha256(raw)
     for name, content_digest in sorted(secrets.files.items()):
@@ -85,8 +94,10 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
         watched=(path, *sorted(secrets.files)),
         overridden=MappingProxyType({dotted(loc): name for loc, name in sources.items()}),
         _providers=MappingProxyType(providers),
-        _offers=offers,
+        _offers=prices.offers_at(offers, 0.0),
+        prices=prices,
         _tenants=_tenants(file, key_hashes),
+        accounts=accounts,
         operator_hashes=tuple(key_hashes.get("the operators", ())),
     )
 
@@ -97,7 +108,8 @@ def json_schema() -> dict[str, Any]:  # Any: JSON
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "amaru.yaml"}
 
 
-def _render(problems: list[Problem], document: Document, sources: Mapping[Loc, str], file: str) -> list[str]:
+def rendered(problems: list[Problem], document: Document, sources: Mapping[Loc, str], file: str) -> list[str]:
+    """Every mistake in a line, each once, in the file's order."""
     placed: dict[str, tuple[int, str]] = {}
     for problem in problems:
         source = problem.source or sources.get(problem.loc)
@@ -108,21 +120,26 @@ def _render(problems: list[Problem], document: Document, sources: Mapping[Loc, s
 
 
 def _fetch(
-    file: ConfigFile, secrets: Secrets, problems: list[Problem]
-) -> tuple[dict[str, Provider], dict[str, list[str]]]:
-    """Providers with their keys, and the hashes of callers' keys by owner; what could not be read is a problem."""
+    file: ConfigFile, secrets: Secrets, problems: list[Problem], overridden: Collection[Loc]
+) -> tuple[dict[str, Provider], dict[str, list[str]], Accounts]:
+    """Providers with their keys, hashes of callers' keys by owner, accounts; what could not be read is a problem."""
     providers = {id: _provider(id, settings, file.routing, secrets) for id, settings in file.providers.items()}
     hashes: list[tuple[Loc, str, str]] = []
     for loc, owner, reference in references(file):
         key_hash = secrets.caller_key_hash(loc, reference)
         if key_hash is not None:
             hashes.append((loc, owner, key_hash))
+    storage_path = secrets.directory / file.storage.path
+    accounts, mistakes = resolve(
+        file.accounts, file.tenants, file.budgets, storage_path=storage_path, secrets=secrets, overridden=overridden
+    )
+    problems += mistakes
     problems += secrets.problems
     problems += check_shared_keys(hashes)
     by_owner: dict[str, list[str]] = {}
     for _, owner, key_hash in hashes:
         by_owner.setdefault(owner, []).append(key_hash)
-    return providers, by_owner
+    return providers, by_owner, accounts
 
 
 def _provider(id: str, settings: ProviderSettings, routing: RoutingSettings, secrets: Secrets) -> Provider:
@@ -157,7 +174,6 @@ def _provider(id: str, settings: ProviderSettings, routing: RoutingSettings, sec
 
 
 def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
-    price = settings.price
     capabilities = Capability.NONE
     for name in settings.capabilities:
         capabilities |= CAPABILITIES[name]
@@ -168,13 +184,9 @@ def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
         model=settings.model or settings.resource,
         kinds=settings.kinds,
         regions=settings.regions or provider.regions,
-        price=Price(
-            input_usd_per_mtok=price.input_usd_per_mtok or 0.0,
-            cached_input_usd_per_mtok=price.cached_input_usd_per_mtok,
-            output_usd_per_mtok=price.output_usd_per_mtok or 0.0,
-            usd_per_gpu_hour=price.usd_per_gpu_hour or 0.0,
-        ),
         context_window_tokens=settings.context_window_tokens,
+        max_output_tokens=settings.max_output_tokens,
+        max_image_tokens=settings.max_image_tokens,
         capabilities=capabilities,
         latency_ms=settings.latency_ms,
         reputation=settings.reputation,
@@ -186,17 +198,7 @@ def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
 
 
 def _tenants(file: ConfigFile, key_hashes: Mapping[str, list[str]]) -> tuple[Tenant, ...]:
-    tenants = [
-        Tenant(
-            id=id,
-            weights=Weights(**settings.weights.model_dump()),
-            limits=Limits(**settings.limits.model_dump()),
-            key_hashes=tuple(key_hashes.get(f"tenant {id}", ())),
-            resources=settings.resources,
-            rescue=settings.rescue,
-        )
-        for id, settings in file.tenants.items()
-    ]
+    tenants = [settings.tenant(id, key_hashes.get(f"tenant {id}", ())) for id, settings in file.tenants.items()]
     if file.server.auth == "none" and ANONYMOUS.id not in file.tenants:
         tenants.append(ANONYMOUS)
     return tuple(tenants)

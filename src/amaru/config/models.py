@@ -1,4 +1,4 @@
-"""The shape of ``amaru.yaml``, as pydantic models; its parts stand in ``supply.py`` and ``demand.py``.
+"""The shape of ``amaru.yaml``, as pydantic models; its parts stand in ``supply.py``, ``demand.py`` and others.
 
 What is checked here is what one field can tell by itself: its type and its range. What needs a second field, the
 environment or a file is checked in ``checks.py`` and ``secrets.py``, so that one run names every mistake.
@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from amaru.config.demand import RoutingSettings, TenantSettings
+from amaru.config.accounts import AccountsSettings, BudgetsSettings, TenantSettings
+from amaru.config.demand import RoutingSettings
 from amaru.config.fields import RESTART, KeyReference
 from amaru.config.ledger import LedgerSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
@@ -35,6 +36,14 @@ class ServerSettings(Section):
     )
     port: int = Field(
         default=8080, ge=0, le=65535, description="TCP port; 0 takes a free one.", json_schema_extra=RESTART
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve the port together, on one machine; about one per core. They share what is "
+        "known of the offers, and what the policy learns.",
+        json_schema_extra=RESTART,
     )
     auth: Literal["keys", "none"] = Field(
         default="keys",
@@ -116,11 +125,15 @@ class ConfigFile(Section):
         default={}, description="Other names for resources: each stands for a list of resources or offers."
     )
     tenants: dict[Identifier, TenantSettings] = Field(default={}, description="Who may ask, by name.")
+    budgets: BudgetsSettings = Field(default=BudgetsSettings(), description="Budgets of models and providers.")
     routing: RoutingSettings = Field(default=RoutingSettings(), description="How a request finds its offer.")
     storage: StorageSettings = Field(default=StorageSettings(), description="Where decisions and outcomes are kept.")
     health: HealthSettings = Field(default=HealthSettings(), description="How amaru senses each provider, and heals.")
     stability: StabilitySettings = Field(
         default=StabilitySettings(), description="One stability score for the whole mesh, and its guardian."
+    )
+    accounts: AccountsSettings = Field(
+        default=AccountsSettings(), description="Where tenants, keys, budgets and spend are kept."
     )
     ledger: LedgerSettings = Field(
         default=LedgerSettings(), description="The tamper-evident log of what amaru decided and did."

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from amaru.accounts.allowances import shown_amount
+from amaru.accounts.estimate import MAX_OUTPUT_TOKENS
 from amaru.config.checks import is_loopback
 from amaru.config.fields import KeyReference
 from amaru.config.settings import Config
 from amaru.config.supply import ProviderSettings
 from amaru.domain import Capability, Kind, Offer
 from amaru.files.problems import dotted
+from amaru.storage.engine import Place
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
@@ -37,6 +40,9 @@ def summary(config: Config) -> list[tuple[str, list[str]]]:
         (_count(len(aliases), "alias", "aliases"), aliases),
         (_count(len(tenants), "tenant"), tenants),
     ]
+    if config.accounts.allowances:
+        allowances = [f"{one.id}: {shown_amount(one)}" for one in config.accounts.allowances]
+        sections.append((_count(len(allowances), "budget or limit", "budgets and limits"), allowances))
     if config.overridden:
         sections.append(
             ("set by the environment", [f"{place}: {variable}" for place, variable in config.overridden.items()])
@@ -57,7 +63,7 @@ def warnings(config: Config) -> list[str]:
 
 def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for YAML
     """Every setting with its defaults and overrides; keys and header values appear as ``set``."""
-    plain: dict[str, Any] = config.file.model_dump(mode="json")
+    plain: dict[str, Any] = config.file.model_dump(mode="json", by_alias=True)
     for id, provider in config.providers().items():
         shown = plain["providers"][id]
         shown["key"] = _key_source(config.file.providers[id])
@@ -82,6 +88,10 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
     plain["server"]["operator_keys"] = [_reference(key) for key in config.server.operator_keys]
     plain["storage"]["path"] = str(config.storage_path)
     plain["health"]["path"] = str(config.health_path)
+    plain["accounts"]["url"] = Place.of(config.accounts.url).name
+    if config.accounts.redis_url is not None:
+        plain["accounts"]["redis_url"] = _CREDENTIALS.sub("", config.accounts.redis_url)
+    plain["accounts"]["pepper_file"] = str(config.accounts.pepper)
     plain["ledger"]["url"] = _CREDENTIALS.sub("", config.ledger_url)
     return plain
 
@@ -95,7 +105,7 @@ def _by_resource(config: Config) -> dict[str, list[Offer]]:
 
 def _warn_callers(config: Config) -> Iterable[tuple[str, str]]:
     if config.server.auth == "keys" and not any(tenant.key_hashes for tenant in config.tenants()):
-        yield "tenants", "no tenant has a key, so nobody can call; `amaru init` shows how to make one"
+        yield "tenants", "no key is in this file, so only the store's open: `amaru keys create` makes one"
 
 
 def _warn_providers(config: Config) -> Iterable[tuple[str, str]]:
@@ -122,6 +132,9 @@ def _warn_offers(config: Config) -> Iterable[tuple[str, str]]:
         streams = {Kind.CHAT, Kind.COMPLETION} & set(offer.kinds)
         if streams and not offer.capabilities & Capability.STREAM:
             yield f"offers[{index}].capabilities", f"{offer.id} is never asked for streams; add stream if it can"
+        if streams and offer.max_output_tokens is None and offer.context_window_tokens is None:
+            most = f"{MAX_OUTPUT_TOKENS:,} output tokens are reserved for each request without a limit"
+            yield f"offers[{index}].max_output_tokens", f"not told, so {most}"
     for resource, group in _by_resource(config).items():
         providers = {offer.provider for offer in group}
         stand_ins = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -18,7 +20,7 @@ _MAX_FILE_BYTES = 1024 * 1024
 _MIN_CALLER_KEY_CHARACTERS = 16
 """A key's hash is only as hard to reverse as its key is to guess (see ``accounts/keys.py``)."""
 
-_ENV_IN_HEADER = re.compile(r"\{env:([^}]*)\}")
+_ENV_IN_TEXT = re.compile(r"\{env:([^}]*)\}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CREDENTIAL_HEADER = re.compile(r"(?i)^(proxy-)?authorization$|cookie$|(^|-)(key|token|secret|password)$")
 _OWN_HEADERS = re.compile(
@@ -40,14 +42,20 @@ class Secrets:
 
     def provider_key(self, loc: Loc, provider: ProviderSettings) -> SecretStr | None:
         """The key to present to a provider, ``None`` where it needs none or its reading failed."""
-        if provider.key_env is not None and provider.key_file is not None:
-            self._problem((*loc, "key_file"), "key_env and key_file are both given", "keep one of the two")
+        return self.from_either(loc, "key", provider.key_env, provider.key_file)
+
+    def from_either(self, loc: Loc, name: str, env: str | None, file: str | None) -> SecretStr | None:
+        """What the fields ``NAME_env`` and ``NAME_file`` lead to; ``None`` where neither is given or reading failed."""
+        if env is not None and file is not None:
+            self._problem((*loc, f"{name}_file"), f"{name}_env and {name}_file are both given", "keep one of the two")
             return None
-        if provider.key_env is not None:
-            return self._from_env((*loc, "key_env"), provider.key_env)
-        if provider.key_file is not None:
-            return self._from_file((*loc, "key_file"), provider.key_file)
-        return None
+        if env is not None:
+            return self._from_env((*loc, f"{name}_env"), env)
+        return None if file is None else self._from_file((*loc, f"{name}_file"), file)
+
+    def url(self, loc: Loc, template: str) -> str:
+        """A URL with its variables filled in, each as a part of it that cannot end early."""
+        return _ENV_IN_TEXT.sub(lambda match: quote(self._value(loc, match), safe=""), template)
 
     def caller_key_hash(self, loc: Loc, reference: KeyReference) -> str | None:
         """Hex SHA-256 of a key that callers present."""
@@ -83,7 +91,7 @@ class Secrets:
             elif "{env:" not in template and (_CREDENTIAL_HEADER.search(name) or looks_secret(template)):
                 self._problem(at, "keys do not stand in this file", 'write "{env:NAME}", or use key_env')
             else:
-                value = self._fill(at, template)
+                value = _ENV_IN_TEXT.sub(partial(self._value, at), template)
                 if not value.isprintable() or not value.isascii():
                     self._problem(at, "holds a character that no header may", "printable ASCII only")
                 filled[name.lower()] = SecretStr(value.strip())
@@ -97,12 +105,9 @@ class Secrets:
             self._problem(loc, f"holds no certificate: {shown(name)}", "name a PEM file")
         return path
 
-    def _fill(self, loc: Loc, template: str) -> str:
-        def value(match: re.Match[str]) -> str:
-            secret = self._from_env(loc, match.group(1))
-            return secret.get_secret_value() if secret else ""
-
-        return _ENV_IN_HEADER.sub(value, template)
+    def _value(self, loc: Loc, match: re.Match[str]) -> str:
+        secret = self._from_env(loc, match.group(1))
+        return secret.get_secret_value() if secret else ""
 
     def _from_env(self, loc: Loc, name: str) -> SecretStr | None:
         value = self.env.get(name, "").strip()

@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, SecretStr
 
+from amaru.accounts.directory_base import FromFile
 from amaru.accounts.keys import ANONYMOUS, KeyRing
+from amaru.accounts.pricing import PriceBook
+from amaru.config.accounts import Accounts
 from amaru.config.demand import RoutingSettings
 from amaru.config.ledger import LedgerSettings
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
@@ -74,7 +77,11 @@ class Config:
     """Dotted path of each value that an environment variable set, and the variable."""
     _providers: Mapping[str, Provider] = field(repr=False)
     _offers: tuple[Offer, ...] = field(repr=False)
+    prices: PriceBook = field(repr=False)
+    """What each offer charges, and from when."""
     _tenants: tuple[Tenant, ...] = field(repr=False)
+    accounts: Accounts
+    """Where tenants, keys, budgets and spend are kept, and the file's budgets."""
     operator_hashes: tuple[str, ...] = field(repr=False)
     """Hex SHA-256 of the operators' keys."""
 
@@ -142,8 +149,18 @@ class Config:
         return self._providers
 
     def offers(self) -> tuple[Offer, ...]:
-        """Every offer, in the file's order."""
+        """Every offer, in the file's order, at the first of its prices; ``prices.offers_at`` tells later ones."""
         return self._offers
+
+    def from_file(self) -> FromFile:
+        """What the file has of accounts: its names are taken."""
+        return FromFile(
+            path=str(self.path),
+            by_id={tenant.id: tenant for tenant in self._tenants},
+            allowances=self.accounts.allowances,
+            resources=frozenset(offer.resource for offer in self._offers),
+            providers=frozenset(self._providers),
+        )
 
     def tenants(self) -> tuple[Tenant, ...]:
         """Every tenant; with ``auth: none`` also the anonymous one."""

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from amaru.config.fields import EnvName
+from amaru.config.prices import DatedPriceSettings, OfferPriceSettings
 from amaru.domain import GLOBAL_REGION, Kind, PrefillStyle
 from amaru.files.fields import FilePath, Identifier, Milliseconds, Name, Region, Section, mistake
-from amaru.files.settings import CapabilityName, PriceSettings
+from amaru.files.settings import CapabilityName
 
 
 def _base_url(value: str) -> str:
@@ -123,11 +124,32 @@ class OfferSettings(Section):
     labels: dict[Identifier, Name] = Field(
         default={}, description="As the provider's labels, for this offer; they win where both name one."
     )
-    price: PriceSettings = Field(
-        description="What it charges.", examples=["{input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}"]
+    price: OfferPriceSettings | None = Field(
+        default=None,
+        description="What it charges; needed, unless `prices` says it.",
+        examples=["{input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}"],
+    )
+    prices: tuple[DatedPriceSettings, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="What it charges, by date; the first price also holds before its date.",
+        examples=["[{from: 2026-01-01, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}]"],
     )
     context_window_tokens: int | None = Field(
         default=None, ge=1, description="Longest input and output together, in tokens; left out: not checked."
+    )
+    max_output_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Longest answer, in tokens. It bounds what is reserved for a request that sets no limit; left out: "
+        "the context window does.",
+    )
+    max_image_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens that it counts one image as. It bounds what is reserved for images; left out: 48,169, "
+        "the most of any known model.",
     )
     capabilities: tuple[CapabilityName, ...] = Field(
         default=("stream",),

@@ -159,7 +159,7 @@ def _number(value: object) -> str:
 def _unknown_field(model: type[BaseModel], loc: Loc) -> Problem:
     name = str(loc[-1])
     holder, _ = _schema_of(model, loc[:-1])
-    known = list(holder.model_fields) if isinstance(holder, type) and issubclass(holder, BaseModel) else []
+    known = list(_fields(holder)) if isinstance(holder, type) and issubclass(holder, BaseModel) else []
     if _KEY_LIKE.search(name) and name not in known:
         if "key_env" in known:
             remedy = "set it as an environment variable and name that in key_env, or put it in a file named in key_file"
@@ -196,8 +196,8 @@ def _how_to_write(model: type[BaseModel], loc: Loc) -> str:
         if isinstance(info.default, int | float | str):
             return f"e.g. {name}: {str(info.default).lower() if isinstance(info.default, bool) else info.default}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        required = [n for n, f in annotation.model_fields.items() if f.is_required()]
-        fields = ", ".join(required or list(annotation.model_fields)[:3])
+        required = [n for n, f in _fields(annotation).items() if f.is_required()]
+        fields = ", ".join(required or list(_fields(annotation))[:3])
         return f"it needs {fields}" if required else f"it may hold {fields}, …"
     return ""
 
@@ -209,12 +209,17 @@ def _schema_of(model: type[BaseModel], loc: Loc) -> tuple[Any, FieldInfo | None]
     for part in loc:
         info = None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            info = annotation.model_fields.get(str(part))
+            info = _fields(annotation).get(str(part))
             annotation = _bare(info.annotation) if info else None
         else:
             arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
             annotation = _bare(arguments[-1]) if arguments else None
     return annotation, info
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A model's fields, by the names that stand in the file."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def _bare(annotation: Any) -> Any:  # Any: a type annotation

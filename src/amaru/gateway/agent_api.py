@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +32,7 @@ from amaru.domain import (
 )
 from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import respond_error, respond_json, store_unavailable
+from amaru.gateway.answers import Header, respond_error, respond_json, store_unavailable
 from amaru.http1 import Request
 from amaru.mesh import Mesh
 
@@ -152,19 +153,22 @@ class AgentApi:
         self._mesh = mesh
         self._access = access
 
-    def route(self, request: Request) -> None:
+    def route(self, request: Request) -> Coroutine[Any, Any, None] | None:
         """``POST /agent/route``."""
+        return self._access.serve(request, self._route)
+
+    def _route(self, request: Request, tenant: Tenant) -> None:
         try:
-            tenant = self._access.tenant_of(request)
             asked = decode(_workload_decoder, request.body)
-            respond_json(request, 200, self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain))
+            decision, receipt = self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
+            respond_json(request, 200, decision, _named(receipt))
         except RequestError as error:
             respond_error(request, error)
 
     async def batch(self, request: Request) -> None:
         """``POST /agent/route/batch``."""
         try:
-            tenant = self._access.tenant_of(request)
+            tenant = (await self._access.caller(request)).tenant
             batch = decode(_batch_decoder, request.body)
         except RequestError as error:
             respond_error(request, error)
@@ -174,28 +178,29 @@ class AgentApi:
             if place % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)  # others' turn: a whole batch takes a tenth of a second
             try:
-                item = BatchItemOut(
-                    decision=self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
-                )
+                decision, _ = self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
+                item = BatchItemOut(decision=decision)
             except RequestError as error:
                 item = BatchItemOut(error=ErrorOut(error.message, error.type, error.param, error.code))
             results.append(item)
         respond_json(request, 200, BatchOut(results))
 
-    def best(self, request: Request) -> None:
+    def best(self, request: Request) -> Coroutine[Any, Any, None] | None:
         """``POST /route``."""
+        return self._access.serve(request, self._best)
+
+    def _best(self, request: Request, tenant: Tenant) -> None:
         try:
-            tenant = self._access.tenant_of(request)
             workload = workload_of(decode(_workload_decoder, request.body), tenant)
-            decision = self._mesh.recommend(tenant, workload, must_be_feasible=True)
-            respond_json(request, 200, BestOut(decision.id, decision.ranked[0], decision.refused))
+            decision, receipt = self._mesh.recommend(tenant, workload, must_be_feasible=True)
+            respond_json(request, 200, BestOut(decision.id, decision.ranked[0], decision.refused), _named(receipt))
         except RequestError as error:
             respond_error(request, error)
 
     async def feedback(self, request: Request) -> None:
         """``POST /agent/feedback``."""
         try:
-            tenant = self._access.tenant_of(request)
+            tenant = (await self._access.caller(request)).tenant
             report = decode(_feedback_decoder, request.body)
             await self._mesh.feedback(tenant, report.decision_id, _outcome_of(report, self._mesh.wall()))
             respond_json(request, 200, FeedbackOut(report.decision_id))
@@ -203,6 +208,10 @@ class AgentApi:
             respond_error(request, error)
         except StorageError as error:
             respond_error(request, store_unavailable(error))
+
+
+def _named(receipt: bytes) -> list[Header]:
+    return [(b"x-amaru-receipt", receipt)] if receipt else []
 
 
 def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 
+from amaru.accounts.allowances import Metric
+from amaru.accounts.money import NANO_PER_USD
 from amaru.errors import RequestError, StorageError
 from amaru.http1 import Request
+from amaru.mesh.accounts_words import Left, instant
 from amaru.protocols.openai import error_body
 from amaru.telemetry.logs import get_logger
 
@@ -36,8 +39,28 @@ def respond_error(request: Request, error: RequestError, headers: Sequence[Heade
 def headers_of(error: RequestError) -> list[Header]:
     """The headers that an error calls for, on either framework: when to come again, and how to say who one is."""
     headers = _retry_after(error.retry_after_s)
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def headers_of_left(left: Iterable[Left], at: float) -> list[Header]:
+    """The conventional headers of rate limits, and those of money, at that instant (Unix seconds)."""
+    headers: list[Header] = []
+    for one in left:
+        if one.metric is Metric.USD:
+            headers.append((b"x-amaru-budget-remaining-usd", b"%d.%09d" % divmod(max(one.left, 0), NANO_PER_USD)))
+            if one.period_end is not None:
+                headers.append((b"x-amaru-budget-renews", instant(one.period_end).encode()))
+        elif one.period_end is not None:  # what counts requests at once never renews
+            name = one.metric.value.encode()
+            headers += [
+                (b"x-ratelimit-limit-" + name, b"%d" % one.amount),
+                (b"x-ratelimit-remaining-" + name, b"%d" % max(one.left, 0)),
+                (b"x-ratelimit-reset-" + name, b"%ds" % max(0, math.ceil(one.period_end - at))),
+            ]
     return headers
 
 

@@ -15,17 +15,19 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from amaru.accounts.directory_keys import Role
 from amaru.errors import RequestError
-from amaru.gateway.access import Access
+from amaru.gateway.access import Access, Admin
 from amaru.gateway.agent_api import decode
 from amaru.gateway.answers import credentials, json_answer
 from amaru.gateway.health_orders import HealingsOut, HistoryOut, LiftIn, PatternsOut, PinIn, TriggerIn, VetoIn
-from amaru.gateway.queries import MAX_PAGE, limit_of, query_of, seconds_of
+from amaru.gateway.queries import MAX_PAGE, figure_of, limit_of, query_of
 from amaru.health.healer import Healer
 from amaru.health.healing import HealingKind
 from amaru.health.healing_settings import Veto
 from amaru.health.pattern_types import PatternKind
 from amaru.mesh import Mesh
+from amaru.mesh.accounts import MeshAccounts
 from amaru.mesh.feed import Event, Listener
 from amaru.stability.guardian import Intervention
 
@@ -44,7 +46,8 @@ MOST_SINCE_S = 9_999_999_999
 class HealthApi:
     """The endpoints below ``/health/`` that name providers."""
 
-    def __init__(self, mesh: Mesh, access: Access) -> None:
+    def __init__(self, mesh: Mesh, access: Access, accounts: MeshAccounts | None = None) -> None:
+        self._accounts = accounts
         self._sensing = mesh.sensing
         self._wall = mesh.wall
         self._access = access
@@ -66,13 +69,13 @@ class HealthApi:
 
     async def providers(self, request: Request) -> Response:
         """Each provider with its signature, what is foreseen, and what it means."""
-        self._require_operator(request)
+        await self._require_operator(request)
         query_of(request, ())
         return json_answer(await self._sensing.report())
 
     async def patterns(self, request: Request) -> Response:
         """Patterns, newest first: those under way, and those of the past."""
-        self._require_operator(request)
+        await self._require_operator(request)
         query = query_of(request, ("limit",))
         sensing = self._sensing
         await sensing.look()
@@ -81,13 +84,13 @@ class HealthApi:
 
     async def history(self, request: Request) -> Response:
         """What came more than once within ``since_s`` seconds: by provider, cause and hour of the day."""
-        self._require_operator(request)
+        await self._require_operator(request)
         query = query_of(request, ("since_s",))
         return json_answer(HistoryOut(tuple(self._sensing.chronicle.recurring(self._wall() - _since_s(query)))))
 
     async def healings(self, request: Request) -> Response:
         """Healings with their effects, newest first, what people forbade, and the guardian's interventions."""
-        self._require_operator(request)
+        await self._require_operator(request)
         query = query_of(request, ("limit",))
         await self._sensing.look()
         return json_answer(self._healings(limit_of(query)))
@@ -104,33 +107,36 @@ class HealthApi:
 
     async def veto(self, request: Request) -> Response:
         """Forbid healings: of a kind, a provider, a kind of pattern; what amaru does already of that ends."""
-        asked = await self._ordered(request, _veto)
+        admin, asked = await self._ordered(request, _veto)
         if asked.kind is None and asked.provider is None and asked.pattern is None:
             raise RequestError(400, "Name a kind, a provider or a pattern; to switch all off, set health.healing.")
         self._check_provider(asked.provider)
         await self._sensing.order(lambda healer, now: healer.veto(_as_veto(asked, now), now))
+        await self._note(admin, "healing.veto", asked)
         return json_answer(self._healings(MAX_PAGE))
 
     async def pin(self, request: Request) -> Response:
         """Order a healing, which holds until it is lifted."""
-        asked = await self._ordered(request, _pin)
+        admin, asked = await self._ordered(request, _pin)
         try:
             action = await self._sensing.order(
                 lambda healer, now: healer.pin(asked.kind, asked.offers, now, by=asked.by, reason=asked.reason)
             )
         except ValueError as error:
             raise RequestError(400, f"{error}.", code="not_possible") from None
+        await self._note(admin, "healing.pin", asked)
         return json_answer(action)
 
     async def lift(self, request: Request) -> Response:
         """End a pinned healing, or lift vetoes."""
-        asked = await self._ordered(request, _lift)
+        admin, asked = await self._ordered(request, _lift)
         if (asked.healing is None) is (asked.veto is None):
             raise RequestError(400, "Name either a healing or a veto.")
         try:
             await self._sensing.order(lambda healer, now: _lifted(healer, asked, now))
         except ValueError as error:
             raise RequestError(404, f"{error}.", code="not_found") from None
+        await self._note(admin, "healing.lift", asked)
         return json_answer(self._healings(MAX_PAGE))
 
     async def nigredo(self, request: Request) -> Response:
@@ -142,15 +148,21 @@ class HealthApi:
         return await self._trigger(request, Intervention.ALBEDO)
 
     async def _trigger(self, request: Request, kind: Intervention) -> Response:
-        asked = await self._ordered(request, _trigger)
-        return json_answer(await self._sensing.trigger(kind, asked.by))
+        admin, asked = await self._ordered(request, _trigger)
+        record = await self._sensing.trigger(kind, asked.by)
+        await self._note(admin, f"guardian.{kind}", asked)
+        return json_answer(record)
 
-    async def _ordered(self, request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-        self._require_operator(request)
+    async def _note(self, admin: Admin, action: str, asked: Any) -> None:  # Any: a struct
+        if self._accounts is not None:
+            await self._accounts.remark(admin.id, action, action.partition(".")[0], asked)
+
+    async def _ordered(self, request: Request, decoder: msgspec.json.Decoder[T]) -> tuple[Admin, T]:
+        admin = await self._access.require(Role.OPERATE, credentials(request)[0])
         query_of(request, ())
         if not self._sensing.enabled:
             raise RequestError(409, "Health is switched off: health.enabled is false.", code="switched_off")
-        return _decoded(decoder, await request.body() or b"{}")
+        return admin, _decoded(decoder, await request.body() or b"{}")
 
     def _check_provider(self, provider: str | None) -> None:
         known = set(self._sensing.sense.offers.values())
@@ -161,7 +173,7 @@ class HealthApi:
 
     async def events(self, request: Request) -> Response:
         """What happens, as it happens: `report` first, then `pattern`, `healing`, `field` and `guardian`."""
-        self._require_operator(request)
+        await self._require_operator(request)
         query_of(request, ())
         listener = self._sensing.feed.listen()
         if listener is None:
@@ -175,10 +187,17 @@ class HealthApi:
             raise
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(
-            self._stream(listener, report), media_type="text/event-stream; charset=utf-8", headers=headers
+            self._stream(listener, report, credentials(request)[0]),
+            media_type="text/event-stream; charset=utf-8",
+            headers=headers,
         )
 
-    async def _stream(self, listener: Listener, report: Any) -> AsyncIterator[bytes]:  # Any: a struct
+    async def _stream(
+        self,
+        listener: Listener,
+        report: Any,
+        authorization: bytes | None,  # Any: a struct
+    ) -> AsyncIterator[bytes]:
         try:
             yield _event("report", 0, report)
             while True:
@@ -188,15 +207,15 @@ class HealthApi:
                 except TimeoutError:
                     yield _PULSE
                     continue
-                if event is None:
+                if event is None or await self._access.refusal(Role.READ, authorization):  # it may have been revoked
                     yield _event("end", 0, {"dropped": listener.dropped})
                     return
                 yield _told(event)
         finally:
             self._sensing.feed.leave(listener)
 
-    def _require_operator(self, request: Request) -> None:
-        self._access.require_operator(credentials(request)[0])
+    async def _require_operator(self, request: Request) -> None:
+        await self._access.require(Role.READ, credentials(request)[0])
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -243,7 +262,7 @@ def _event(kind: str, id: int, data: Any) -> bytes:  # Any: JSON
 
 
 def _since_s(query: dict[str, str]) -> float:
-    since_s = seconds_of(query.get("since_s", str(30 * DAY_S)))
+    since_s = figure_of(query.get("since_s", str(30 * DAY_S)))
     if since_s is None or since_s > MOST_SINCE_S:
         raise RequestError(
             400,

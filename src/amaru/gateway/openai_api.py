@@ -7,16 +7,19 @@ are one function; what differs between them is their ``Kind``.
 from __future__ import annotations
 
 import functools
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 
 from amaru.domain import Kind, Rescue, Tenant
 from amaru.errors import RequestError
 from amaru.gateway.access import Access
-from amaru.gateway.answers import respond_error, respond_json
+from amaru.gateway.answers import Header, headers_of_left, respond_error, respond_json
 from amaru.gateway.pulse import Pulse
 from amaru.http1 import Block, Handler, Request
 from amaru.mesh import Call, Execution, Mesh, Views
+from amaru.mesh.accounts import Caller
 from amaru.protocols.openai import error_event, parse_request
 from amaru.providers.base import WholeReply
 
@@ -46,8 +49,8 @@ class OpenAIApi:
     async def _serve(self, kind: Kind, request: Request) -> None:
         mesh = self._mesh
         try:
-            tenant = self._access.tenant_of(request)
-            execution = mesh.begin(_call(kind, request, tenant))
+            caller = self._access.known(request) or await self._access.caller(request)
+            execution = mesh.begin(_call(kind, request, caller))
         except RequestError as error:
             mesh.metrics.observe_refusal(kind.value, error.status)
             respond_error(request, error)
@@ -93,21 +96,21 @@ class OpenAIApi:
             pulse.stop()
         request.end()
 
-    def models(self, request: Request) -> None:
+    def models(self, request: Request) -> Coroutine[Any, Any, None] | None:
         """``GET /v1/models``: every resource and alias that the caller's tenant may use."""
-        try:
-            tenant = self._access.tenant_of(request)
-        except RequestError as error:
-            respond_error(request, error)
-            return
+        return self._access.serve(request, self._models)
+
+    def _models(self, request: Request, tenant: Tenant) -> None:
         respond_json(request, 200, self._views.models(tenant))
 
 
-def _call(kind: Kind, request: Request, tenant: Tenant) -> Call:
+def _call(kind: Kind, request: Request, caller: Caller) -> Call:
     parsed = parse_request(kind, request.body)
     headers = request.headers
     return Call(
-        tenant=tenant,
+        tenant=caller.tenant,
+        team=caller.team,
+        key=caller.key,
         request=parsed,
         arrived_at=request.arrived_at,
         request_bytes=len(request.body),
@@ -156,7 +159,15 @@ def _headers(execution: Execution) -> list[tuple[bytes, bytes]]:
     provider = execution.provider
     if provider is not None:
         headers.append((b"x-amaru-provider", provider.encode()))
-    return headers
+    return headers + _left(execution)
+
+
+def _left(execution: Execution) -> list[Header]:
+    """What of its budgets and limits the caller has left; of one that has none, nothing."""
+    account = execution.account
+    if account is None or not account.bound.counters:
+        return []
+    return headers_of_left(account.left(), account.now())
 
 
 def _head_of_whole(execution: Execution) -> Block:
@@ -165,13 +176,14 @@ def _head_of_whole(execution: Execution) -> Block:
     receipt = execution.log_decision()
     return Block(
         b"x-amaru-decision: %b\r\nx-amaru-attempts: %d\r\nx-amaru-provider: %b\r\nx-amaru-cost-usd: %.9f\r\n"
-        b"%bcontent-type: application/json\r\n"
+        b"%b%bcontent-type: application/json\r\n"
         % (
             execution.id.encode(),
             len(execution.attempts),
             last.provider.encode(),
             execution.cost,
             b"x-amaru-receipt: %b\r\n" % receipt if receipt else b"",
+            b"".join([b"%b: %b\r\n" % header for header in _left(execution)]),
         )
     )
 

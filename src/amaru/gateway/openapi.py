@@ -7,6 +7,7 @@ import functools
 from amaru import __version__
 from amaru.domain import Rescue
 from amaru.gateway.agent_api import MAX_BATCH
+from amaru.gateway.openapi_admin import ADMIN, admin_paths, admin_schemas
 from amaru.gateway.openapi_health import health_paths
 from amaru.gateway.openapi_ledger import ledger_paths
 from amaru.gateway.openapi_schemas import ID, INTEGER, STRING, Json, component_schemas, ref
@@ -63,18 +64,48 @@ REQUEST_HEADERS: list[Json] = [
         "example": "global",
     },
 ]
+_PRINTABLE: Json = {"type": "string", "pattern": "^[ -~]*$"}
 PAGE_QUERY: list[Json] = [
     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}},
     {"name": "cursor", "in": "query", "schema": ID, "description": "`next_cursor` of the last page."},
-    {"name": "tenant", "in": "query", "schema": STRING, "description": "For operators; a tenant sees its own only."},
-    {"name": "resource", "in": "query", "schema": STRING},
-    {"name": "offer", "in": "query", "schema": STRING},
+    {
+        "name": "tenant",
+        "in": "query",
+        "schema": _PRINTABLE,
+        "description": "For operators; a tenant sees its own only.",
+    },
+    {"name": "team", "in": "query", "schema": _PRINTABLE},
+    {
+        "name": "key",
+        "in": "query",
+        "schema": _PRINTABLE,
+        "description": "Id of a key of the store; of one that was rotated, the first one's.",
+    },
+    {"name": "resource", "in": "query", "schema": _PRINTABLE},
+    {"name": "offer", "in": "query", "schema": _PRINTABLE},
     {"name": "ok", "in": "query", "schema": {"type": "boolean"}},
     {
         "name": "since",
         "in": "query",
         "schema": {"type": "number", "minimum": 0, "maximum": 999_999_999_999},
         "description": "Unix seconds.",
+    },
+    {
+        "name": "until",
+        "in": "query",
+        "schema": {"type": "number", "minimum": 0, "maximum": 999_999_999_999},
+        "description": "Unix seconds; not included.",
+    },
+    {
+        "name": "provider",
+        "in": "query",
+        "schema": _PRINTABLE,
+        "description": "That was asked, whether it answered or not.",
+    },
+    {
+        "name": "min_cost_usd",
+        "in": "query",
+        "schema": {"type": "number", "minimum": 0, "exclusiveMaximum": 1_000_000_000},
     },
 ]
 
@@ -111,7 +142,8 @@ ERRORS: dict[int, tuple[str, Json]] = {
     403: ("The key does not open this", {}),
     404: ("Unknown resource, provider, decision or file", {}),
     408: ("The request did not arrive in time", {}),
-    409: ("The outcome of this decision is known already; or health is switched off", {}),
+    409: ("What is there already is in the way, or health is switched off; the message says what", {}),
+    412: ("It was changed meanwhile: read it anew", {}),
     413: ("The body is too large", {}),
     414: ("The URL is too long", {}),
     417: ("An expectation other than 100-continue", {}),
@@ -144,7 +176,9 @@ def openapi_document() -> Json:
         },
         "/v1/models": {"get": _get("Resources and aliases that the key may use", "listModels", "Models", 401)},
         "/agent/route": {
-            "post": _typed("Rank every offer for a workload", "agentRoute", "Workload", "Decision", workloads, 403, 404)
+            "post": _receipted(
+                _typed("Rank every offer for a workload", "agentRoute", "Workload", "Decision", workloads, 403, 404)
+            )
         },
         "/agent/route/batch": {
             "post": _typed(
@@ -152,7 +186,9 @@ def openapi_document() -> Json:
             )
         },
         "/route": {
-            "post": _typed("The best offer only", "route", "Workload", "BestOut", workloads, 403, 404, 429, 502)
+            "post": _receipted(
+                _typed("The best offer only", "route", "Workload", "BestOut", workloads, 403, 404, 429, 502)
+            )
         },
         "/agent/feedback": {
             "post": _typed(
@@ -197,6 +233,8 @@ def openapi_document() -> Json:
         },
         **health_paths(_operators_get, _order, _events),
         **ledger_paths(_errors, OPERATOR),
+        **admin_paths(_errors, _body),
+        "/admin/decisions": {"get": _admin_decisions()},
         "/metrics": {"get": _get("Figures in Prometheus' formats", "metrics", None, 401, 403, security=OPERATOR)},
         "/openapi.json": {"get": _get("This document", "openapi", "Document", security=[])},
     }
@@ -212,7 +250,8 @@ def openapi_document() -> Json:
         "security": [{"key": []}, {"apiKey": []}],
         "components": {
             "schemas": {
-                **component_schemas(),
+                **(schemas := component_schemas()),
+                **admin_schemas(schemas),
                 "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
             },
             "responses": {str(status): _error(*words) for status, words in ERRORS.items()},
@@ -220,6 +259,7 @@ def openapi_document() -> Json:
                 "key": {"type": "http", "scheme": "bearer", "description": "A tenant's key, or an operator's."},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "A tenant's key."},
                 "operatorKey": {"type": "http", "scheme": "bearer", "description": "An operator's key."},
+                "adminKey": {"type": "http", "scheme": "bearer", "description": "An admin key of the accounts."},
             },
         },
     }
@@ -285,6 +325,11 @@ def _typed(summary: str, operation: str, body: str, answer: str, examples: Json,
     }
 
 
+def _receipted(found: Json) -> Json:
+    found["responses"]["200"]["headers"] = {"x-amaru-receipt": DECISION_HEADERS["x-amaru-receipt"]}
+    return found
+
+
 def _get(
     summary: str,
     operation: str,
@@ -319,6 +364,19 @@ def _operators_get(summary: str, operation: str, answer: str, parameters: list[J
     statuses = (401, 403) if parameters is None else (400, 401, 403)
     found = _get(summary, operation, answer, *statuses, parameters=parameters, security=OPERATOR)
     return {**found, "tags": ["Health"]}
+
+
+def _admin_decisions() -> Json:
+    found = _get(
+        "Stored decisions of all tenants, newest first",
+        "listAllDecisions",
+        "DecisionPage",
+        401,
+        403,
+        parameters=PAGE_QUERY,
+        security=ADMIN,
+    )
+    return {**found, "tags": ["Admin"], "x-amaru-role": "read"}
 
 
 def _order(summary: str, operation: str, body: str, answer: str, examples: Json, *errors: int) -> Json:

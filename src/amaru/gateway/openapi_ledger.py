@@ -25,6 +25,24 @@ TILE: Json = {
     "`entries/000.p/7`.",
     "example": "0/000",
 }
+KEPT: Json = {
+    "name": "path",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^(x[0-9]{3}/){0,2}([0-9]{3}(\.p/([1-9][0-9]{0,2})?)?)?$"},
+    "description": "A file, 256 checkpoints each, numbered and divided as tiles are: `000`, `001.p/44`; or a folder, "
+    "with a slash at its end.",
+    "example": "000.p/1",
+}
+PROOF: Json = {
+    "name": "path",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^(checkpoints|artifacts)/([0-9a-f]{1,64}/){0,2}[-0-9a-z.]{0,40}$"},
+    "description": "`checkpoints/MILLIONS/SIZE/` lists what was got for the checkpoint of that size: the `checkpoint` "
+    "itself, GPG signatures (`….asc`, with the key as `….key`) and RFC 3161 time-stamps (`….tsr`).",
+    "example": "checkpoints/",
+}
 
 
 def ledger_paths(errors: Any, operator: Any) -> Json:  # Any: what `openapi` makes errors of, and the security
@@ -49,6 +67,8 @@ def ledger_paths(errors: Any, operator: Any) -> Json:  # Any: what `openapi` mak
         return found
 
     text, octets = "text/plain", "application/octet-stream"
+    slash = get("The folder of checkpoints that were published", "ledgerCheckpointsFolder", "text/html")
+    slash["responses"]["308"] = {"description": "To the same with a slash at its end, where links are listed"}
     return {
         "/ledger/checkpoint": {
             "get": get("The log's signed checkpoint (C2SP tlog-checkpoint)", "checkpoint", text, CHECKPOINT_EXAMPLE)
@@ -57,5 +77,12 @@ def ledger_paths(errors: Any, operator: Any) -> Json:  # Any: what `openapi` mak
         "/ledger/pruned": {"get": get("Which entries were erased, if any", "ledgerPruned", text)},
         "/ledger/tile/{tile}": {
             "get": get("A tile of the log (C2SP tlog-tiles)", "ledgerTile", octets, parameters=[TILE])
+        },
+        "/ledger/checkpoints": {"get": slash},
+        "/ledger/checkpoints/{path}": {
+            "get": get("Checkpoints that were published", "ledgerCheckpoints", octets, parameters=[KEPT])
+        },
+        "/ledger/proofs/{path}": {
+            "get": get("Signatures and time-stamps over checkpoints", "ledgerProofs", octets, parameters=[PROOF])
         },
     }

@@ -297,6 +297,7 @@ _OVERVIEW: Json = obj(
         "traffic": obj({"requests": INTEGER, "cost_usd": NUMBER}),
         "store": ref("StoreStatus"),
         "ledger": nullable(ref("LedgerStatus")),
+        "accounts": nullable(obj({"store": {**STRING, "description": "`ok`, or why it cannot be read."}})),
         "sensing": ref("SensingStatus"),
         "providers": array(ref("Provider")),
     }

@@ -5,7 +5,6 @@ Cold code, so an ordinary framework: Starlette, mounted on the same server throu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,17 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from amaru.accounts.directory_keys import Role
 from amaru.domain import Tenant
 from amaru.errors import RequestError, StorageError
 from amaru.gateway.access import Access
 from amaru.gateway.answers import CONTENT_JSON, credentials, headers_of, json_answer, store_unavailable
 from amaru.gateway.openapi import openapi_document
-from amaru.gateway.queries import limit_of, query_of, seconds_of
+from amaru.gateway.queries import DECISION_FILTERS, decisions_page, query_of
 from amaru.mesh import Views
 from amaru.protocols.openai import error_body
 
 JSON = CONTENT_JSON.decode()
-_CURSOR = re.compile(r"[0-9a-f]{32}")
 
 
 class OperatorApi:
@@ -62,11 +61,16 @@ class OperatorApi:
             Route("/openapi.json", self.openapi),
             *self._further,
         ]
-        # Any: Starlette's own type for handlers
-        handlers: dict[Any, Any] = {RequestError: _on_error, StorageError: _on_store, 404: _on_404, 405: _on_405}
-        app = Starlette(routes=routes, exception_handlers=handlers)
-        app.router.redirect_slashes = False  # it would send callers to whatever their Host header names
-        return app
+        return application(routes)
+
+    def admin_app(self, routes: Sequence[Route]) -> Starlette:
+        """An application for the admin API's own port: ``routes``, whether it lives, and the OpenAPI document."""
+        own = [
+            Route("/health/live", self.live),
+            Route("/health/ready", self.ready),
+            Route("/openapi.json", self.openapi),
+        ]
+        return application([*own, *routes])
 
     async def live(self, _: Request) -> Response:
         """The process answers."""
@@ -85,39 +89,39 @@ class OperatorApi:
 
     async def status(self, request: Request) -> Response:
         """Everything an operator asks first: traffic, spend, offers, the store, what is sensed, the configuration."""
-        self._require_operator(request)
+        await self._require_operator(request)
         return json_answer(self._views.status())
 
     async def policy(self, request: Request) -> Response:
         """The policy that ranks: its settings, its artifact, what it has learned from, and when that was last kept."""
-        self._require_operator(request)
+        await self._require_operator(request)
         return json_answer(self._views.policy())
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics where the scraper asks for it."""
-        self._require_operator(request)
+        await self._require_operator(request)
         body, content_type = self._views.metrics(request.headers.get("accept", ""))
         return Response(body, media_type=None, headers={"content-type": content_type})
 
     async def providers(self, request: Request) -> Response:
         """Every provider with its offers and how they fare now."""
-        return json_answer({"providers": self._views.providers(self._tenant_or_operator(request))})
+        return json_answer({"providers": self._views.providers(await self._tenant_or_operator(request))})
 
     async def provider(self, request: Request) -> Response:
         """One provider."""
         wanted = request.path_params["id"]
-        for provider in self._views.providers(self._tenant_or_operator(request)):
+        for provider in self._views.providers(await self._tenant_or_operator(request)):
             if provider["id"] == wanted:
                 return json_answer(provider)
         raise RequestError(404, f"No provider is named {wanted[:128]!r}; GET /providers lists them.", code="not_found")
 
     async def decisions(self, request: Request) -> Response:
-        """Stored decisions, newest first, one page at a time: `limit`, `cursor`, `resource`, `offer`, `ok`, `since`."""
-        tenant = self._tenant_or_operator(request)
-        query = query_of(request, ("cursor", "limit", "offer", "ok", "resource", "since", "tenant"))
+        """Stored decisions, newest first, one page at a time, as filtered."""
+        tenant = await self._tenant_or_operator(request)
+        query = query_of(request, DECISION_FILTERS)
         if tenant is not None:
             query["tenant"] = tenant.id
-        page = await self._views.decisions(**_page(query))
+        page = await self._views.decisions(**decisions_page(query))
         if tenant is not None:
             for decision in page["decisions"]:
                 _drop_details(decision)
@@ -125,7 +129,7 @@ class OperatorApi:
 
     async def decision(self, request: Request) -> Response:
         """One decision: ranked offers with the parts of each score, refusals, attempts, outcome, feedback."""
-        tenant = self._tenant_or_operator(request)
+        tenant = await self._tenant_or_operator(request)
         found = await self._views.decision(request.path_params["id"])
         if found is None or (tenant is not None and found["tenant"] != tenant.id):
             raise RequestError(
@@ -141,15 +145,12 @@ class OperatorApi:
         """The OpenAPI document of this server."""
         return json_answer(openapi_document())
 
-    def _require_operator(self, request: Request) -> None:
-        self._access.require_operator(credentials(request)[0])
+    async def _require_operator(self, request: Request) -> None:
+        await self._access.require(Role.READ, credentials(request)[0])
 
-    def _tenant_or_operator(self, request: Request) -> Tenant | None:
+    async def _tenant_or_operator(self, request: Request) -> Tenant | None:
         """The tenant to whom the answer is limited; None for an operator, who sees all."""
-        authorization, api_key = credentials(request)
-        if self._access.is_operator(authorization):
-            return None
-        return self._access.tenant(authorization, api_key)
+        return await self._access.tenant_or_admin(*credentials(request))
 
 
 def _drop_details(decision: dict[str, Any]) -> None:  # Any: JSON
@@ -158,21 +159,13 @@ def _drop_details(decision: dict[str, Any]) -> None:  # Any: JSON
         attempt.pop("detail", None)
 
 
-def _page(query: dict[str, str]) -> dict[str, Any]:  # Any: keyword arguments of several types
-    page: dict[str, Any] = {name: query[name] for name in ("tenant", "resource", "offer", "cursor") if name in query}
-    page["limit"] = limit_of(query)
-    if "cursor" in query and not _CURSOR.fullmatch(query["cursor"]):
-        raise RequestError(400, "cursor must be the next_cursor of the page before.", param="cursor")
-    if "ok" in query:
-        if query["ok"] not in ("true", "false"):
-            raise RequestError(400, "ok must be `true` or `false`.", param="ok")
-        page["ok"] = query["ok"] == "true"
-    if "since" in query:
-        since = seconds_of(query["since"])
-        if since is None or since >= 1e12:
-            raise RequestError(400, "since must be Unix seconds, for instance 1767225600.", param="since")
-        page["since"] = since
-    return page
+def application(routes: Sequence[Route]) -> Starlette:
+    """An application that serves ``routes``."""
+    # Any: Starlette's own type for handlers
+    handlers: dict[Any, Any] = {RequestError: _on_error, StorageError: _on_store, 404: _on_404, 405: _on_405}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # it would send callers to whatever their Host header names
+    return app
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

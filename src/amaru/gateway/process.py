@@ -10,13 +10,18 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from amaru import __version__
+from amaru.accounts.alert_metrics import AlertCollector
+from amaru.accounts.alerting import Alerting
 from amaru.accounts.tokens import load_vocabularies
 from amaru.config import Config
 from amaru.config.watch import ConfigWatcher
+from amaru.gateway.seat import Seat
 from amaru.gateway.server import Gateway
 from amaru.http1 import ServerSettings
 from amaru.ledger.place import Place
-from amaru.mesh import ArtifactSource, LedgerCollector, Mesh, MeshLedger
+from amaru.mesh import ArtifactSource, LedgerCollector, Mesh, MeshLedger, Owner, follow_prices
+from amaru.mesh.accounts import MeshAccounts
+from amaru.mesh.accounts_till import MeshTill
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.logs import LineWriter, get_logger
 from amaru.telemetry.metrics import Metrics
@@ -31,7 +36,12 @@ little; its default of 700 costs several per cent of the throughput."""
 
 
 async def run(
-    config: Config, environment: Mapping[str, str], *, announce: Callable[[str], None], log_writer: LineWriter
+    config: Config,
+    environment: Mapping[str, str],
+    *,
+    announce: Callable[[str], None],
+    log_writer: LineWriter,
+    seat: Seat | None = None,
 ) -> int:
     """Serve until told to stop; returns the exit status: 0, or 1 where requests had to be cut at the end.
 
@@ -43,61 +53,96 @@ async def run(
         Where logs go; how many lines it dropped is a metric.
     announce
         Gets the address once the server takes traffic.
+    seat
+        The process is one of several workers, and this its place; left out, it is alone.
 
     Raises
     ------
-    StorageError, ListenError
-        The store cannot be opened, or the address not be bound.
+    StorageError, AccountError, ListenError
+        The store cannot be opened, the accounts' store has what the file has, or the address cannot be bound.
     """
     started = time.monotonic()
     server = config.server
+    owns = seat is None or seat.owns
+    company = None if seat is None else seat.company(lambda: log_writer.dropped)
     store = DecisionStore(
         StoreSettings(
             path=config.storage_path,
             retention_days=config.storage.retention_days,
             retention_gb=config.storage.retention_gb,
             queue_size=config.storage.queue_size,
+            removes=owns,
         )
     )
     store.start()
-    ledger = _ledger_of(config)
+    ledger = _ledger_of(config, None if seat is None else seat.worker)
+    accounts = MeshAccounts.of(config)
+    till = MeshTill.of(config, accounts)
+    alerting = Alerting(accounts.directory.store, lambda: till.allowances)
     try:
+        await accounts.start()
+        await till.start()
+        _send_alerts(alerting, config)
+        alerting.start()
         metrics = Metrics()
+        metrics.registry.register(AlertCollector(alerting))
         metrics.watch(log_lines_dropped=lambda: log_writer.dropped)
         if ledger is not None:
             ledger.start()
             metrics.registry.register(LedgerCollector(ledger))
-        artifacts = ArtifactSource(store)
-        mesh = Mesh(config, store, metrics, origin=await artifacts.find(config), ledger=ledger)
+        artifacts = ArtifactSource(store) if owns else None  # what the others rank by, the owner tells them
+        origin = None if artifacts is None else await artifacts.find(config)
+        mesh = Mesh(config, store, metrics, origin=origin, ledger=ledger, till=till, company=company)
         mesh.artifacts = artifacts
         mesh.plan.warm()
         settings = ServerSettings(
             max_body_bytes=int(server.max_body_mb * 1024 * 1024),
-            max_connections=server.max_connections,
+            max_connections=-(-server.max_connections // (1 if seat is None else seat.workers)),
             keep_alive_s=server.keep_alive_s,
         )
-        gateway = Gateway(mesh, settings, host=server.host)
+        gateway = Gateway(mesh, settings, host=server.host, accounts=accounts, company=company)
         if ledger is not None:
             await ledger.ready(LEDGER_READY_S)
-        await gateway.start(server.port)
-        watcher = ConfigWatcher(config, _applier(mesh, artifacts), _on_refused, env=environment)
-        watching = asyncio.gather(watcher.run(), artifacts.follow(mesh))
+        if seat is None or company is None:
+            await gateway.start(server.port)
+        else:
+            await seat.join(company)
+            await gateway.join(seat.sockets(), seat.relay_socket())
+        watcher = ConfigWatcher(
+            config, _applier(mesh, artifacts, accounts, till, alerting), _on_refused, env=environment
+        )
+        following = [] if artifacts is None else [artifacts.follow(mesh)]
+        watching = asyncio.gather(watcher.run(), follow_prices(mesh), *following)
         gc.collect()
         gc.freeze()  # what is alive now lives as long as the process: never look at it again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         with _signals(watcher) as (stop, hurry):
             log.info("serving", host=gateway.host, port=gateway.port, version=__version__, after_s=_since(started))
-            announce(f"http://{gateway.authority}")
+            if gateway.admin_port is not None:
+                log.info("serving_admin", host=config.accounts.admin_host, port=gateway.admin_port)
+            if seat is None:
+                announce(f"http://{gateway.authority}")
+            else:
+                seat.follow(stop.set)
+                seat.tell_ready()
             # Takes some 0.3 s each where tiktoken has them, and is needed only for answers without usage.
             vocabularies = await asyncio.to_thread(load_vocabularies)
             log.info("counting_tokens", vocabularies=list(vocabularies) or "none: tokens without usage are estimated")
             await stop.wait()
             watching.cancel()
-            cut = await _drain(gateway, watcher.current.server.drain_s, hurry)
+            drain_s = watcher.current.server.drain_s
+            cut = await _drain(gateway, drain_s, hurry)
+            if isinstance(company, Owner):
+                await company.wait_alone(drain_s, hurry)
             await asyncio.gather(watching, return_exceptions=True)  # asyncio logs an error where nobody takes note
             await mesh.aclose()
+            if company is not None:
+                await company.aclose()
             await store.close()  # still under the signal handlers: a third signal must not lose records
     finally:
+        await asyncio.to_thread(alerting.close)
+        await till.aclose()
+        await accounts.aclose()
         await store.close()
         if ledger is not None:
             await asyncio.to_thread(ledger.close)
@@ -105,10 +150,10 @@ async def run(
     return 1 if cut else 0
 
 
-def _ledger_of(config: Config) -> MeshLedger | None:
+def _ledger_of(config: Config, worker: int | None) -> MeshLedger | None:
     if not config.ledger.enabled:
         return None
-    return MeshLedger(Place.of(config.ledger_url, config.storage_path.parent), config.ledger)
+    return MeshLedger(Place.of(config.ledger_url, config.storage_path.parent), config.ledger, worker=worker)
 
 
 async def _drain(gateway: Gateway, limit_s: float, hurry: asyncio.Event) -> int:
@@ -146,14 +191,25 @@ def _signals(watcher: ConfigWatcher) -> Iterator[tuple[asyncio.Event, asyncio.Ev
             loop.remove_signal_handler(number)
 
 
-def _applier(mesh: Mesh, artifacts: ArtifactSource) -> Callable[[Config, tuple[str, ...]], Awaitable[None]]:
+def _applier(
+    mesh: Mesh, artifacts: ArtifactSource | None, accounts: MeshAccounts, till: MeshTill, alerting: Alerting
+) -> Callable[[Config, tuple[str, ...]], Awaitable[None]]:
     async def apply(config: Config, need_restart: tuple[str, ...]) -> None:
-        mesh.reload(config, await artifacts.find(config))
+        origin = None if artifacts is None else await artifacts.find(config)
+        await accounts.follow(config.from_file())
+        await till.follow(config)
+        _send_alerts(alerting, config)
+        mesh.reload(config, origin)
         log.info("configuration_reloaded", digest=config.digest.hex()[:16])
         if need_restart:
             log.warning("restart_needed", fields=list(need_restart), remedy="these take effect at the next start")
 
     return apply
+
+
+def _send_alerts(alerting: Alerting, config: Config) -> None:
+    webhook = config.accounts.webhook
+    alerting.take(None if webhook is None else webhook.hook())
 
 
 def _on_refused(problems: list[str]) -> None:

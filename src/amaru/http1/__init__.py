@@ -1,6 +1,7 @@
-"""The HTTP/1.1 server that the gateway and the simulated providers share."""
+"""The HTTP/1.1 server that the gateway and the simulated providers share; and ``posting``, for one POST."""
 
 from amaru.http1.asgi import Lifespan, asgi_handler
+from amaru.http1.listening import listen
 from amaru.http1.request import Request
 from amaru.http1.server import Handler, HttpServer
 from amaru.http1.settings import ListenError, ServerSettings
@@ -16,4 +17,5 @@ __all__ = [
     "ServerSettings",
     "asgi_handler",
     "error_body",
+    "listen",
 ]

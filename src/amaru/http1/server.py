@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from amaru.http1.connection import Connection
+from amaru.http1.listening import Acceptor, explain
 from amaru.http1.request import Request
 from amaru.http1.settings import ListenError, ServerSettings
 from amaru.http1.wire import Heads
@@ -70,7 +70,7 @@ class HttpServer:
         self.draining = False
         self._handler = handler
         self._wall_clock = wall_clock
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | Acceptor | None = None
         self._connections: set[Connection] = set()
         self._tasks: dict[Request, tuple[asyncio.Task[None], Coroutine[Any, Any, None]]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -90,7 +90,9 @@ class HttpServer:
         if not 0 <= port <= 65535:  # uvloop would take it modulo 65536
             raise ListenError(f"cannot listen on {host}:{port}: ports go from 0 (any free one) to 65535")
         try:
-            if sock is not None:
+            if sock is not None and sock.family == socket.AF_UNIX:
+                self._listener = await self.loop.create_unix_server(lambda: Connection(self), sock=sock)
+            elif sock is not None:
                 self._listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=backlog)
             else:
                 self._listener = await self.loop.create_server(
@@ -98,7 +100,15 @@ class HttpServer:
                 )
         except OSError as error:
             where = "the socket handed in" if sock is not None else f"{host}:{port}"
-            raise ListenError(f"cannot listen on {where}: {_explain(error)}") from error
+            raise ListenError(f"cannot listen on {where}: {explain(error)}") from error
+
+    def share(self, sockets: Sequence[socket.socket], *, may_take: Callable[[int], bool]) -> None:
+        """Serve from sockets that other processes listen on too; see ``Acceptor``."""
+        self.loop = asyncio.get_running_loop()
+        self.heads.set_time(self._wall_clock())
+        self._listener = Acceptor(
+            sockets, lambda: Connection(self), may_take=lambda: may_take(self.connection_count), loop=self.loop
+        )
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -250,16 +260,3 @@ class HttpServer:
         for connection in list(self._connections):
             connection.check(now)
         self._sweeper = self.loop.call_later(self.settings.sweep_interval_s, self._sweep)
-
-
-def _explain(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the host name is unknown; use an address of this machine, such as 127.0.0.1"
-    code = error.errno
-    if code == errno.EADDRINUSE:
-        return "the port is taken; stop the program that holds it, or choose another port (0 takes a free one)"
-    if code == errno.EACCES:
-        return "not allowed; ports below 1024 need privileges, choose a higher one"
-    if code in (errno.EADDRNOTAVAIL, None):  # None: asyncio of Python 3.13, when it could bind to no address
-        return "the address is not of this machine; 127.0.0.1 and 0.0.0.0 always are"
-    return str(error)

@@ -5,12 +5,12 @@ The file is for people, and lives where they keep their documents; the log holds
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from amaru.errors import LedgerError
+from amaru.files.whole import make_whole, remedied
 from amaru.ledger.words import words_of
 
 MAX_BYTES = 1024 * 1024
@@ -56,13 +56,11 @@ What becomes easier, what becomes harder, and what will tell us that we were wro
 """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        make_whole(path, text.encode())
     except FileExistsError:
         raise LedgerError(f"{path}: is there already") from None
     except OSError as error:
-        raise LedgerError(f"{path}: cannot be written: {error.strerror}") from None
+        raise LedgerError(f"{path}: cannot be written: {remedied(error)}") from None
     return path
 
 

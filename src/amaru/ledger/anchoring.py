@@ -27,8 +27,10 @@ from amaru.ledger.anchoring_pace import TRIES, Cadence
 from amaru.ledger.anchoring_state import Anchored, LineName, LineState, Outcome, Pending, StateFolder, Token
 from amaru.ledger.anchoring_targets import Ask, Target
 from amaru.ledger.checkpoint import Checkpoint, read_checkpoint
-from amaru.ledger.troubles import AnchorError, Trouble, in_one_line
+from amaru.ledger.proofs import Superseded
+from amaru.ledger.troubles import AnchorError, Trouble
 from amaru.telemetry.logs import get_logger
+from amaru.telemetry.redaction import in_one_line
 
 RELOAD_S = 20.0
 """After what was kept of a line could not be read."""
@@ -84,9 +86,9 @@ class Line:
 
     @property
     def status(self) -> str:
-        """``new``, ``anchored``, ``unchanged``, ``retrying`` or ``failed``."""
-        pending = self.state.pending
-        return "retrying" if pending is not None and pending.tries else self.state.outcome or "new"
+        """``new``, ``anchored``, ``unchanged``, ``retrying`` or ``failed``; what has failed stays so until it works."""
+        pending, outcome = self.state.pending, self.state.outcome
+        return "retrying" if pending is not None and pending.tries and outcome != "failed" else outcome or "new"
 
     @property
     def problem(self) -> str:
@@ -171,6 +173,9 @@ class Line:
         figures.attempted += figures.attempted == figures.succeeded + figures.failed
         figures.failed += 1
         figures.seconds.observe(took_s)
+        if isinstance(error, Superseded):
+            # Keys were rotated in between: what was got can never lie there; the note that does is anchored instead.
+            pending = Pending(pending.slot, tries=pending.tries)
         trouble, tries = trouble_of(error), pending.tries + 1
         given_up = tries >= TRIES
         say = _log.error if given_up or isinstance(error, ProofError | LedgerCorrupt) else _log.warning
@@ -186,7 +191,7 @@ class Line:
         elif pending.token is not None:
             # Got, and nowhere to put it: it is not thrown away, but tried with every slot until it can be kept.
             next_s = self.cadence.next_s(self.cadence.slot(now), now)
-            state = self._with(replace(pending, tries=TRIES - 1, next_s=next_s, problem=str(error)))
+            state = self._with(replace(pending, tries=TRIES - 1, next_s=next_s, problem=str(error)), "failed")
         else:
             state = replace(self.state, settled=pending.slot, outcome="failed", pending=None, problem=str(error))
         self.state = state
@@ -201,8 +206,8 @@ class Line:
         self._states.save(self.name, state)
         self.state = state
 
-    def _with(self, pending: Pending) -> LineState:
-        return replace(self.state, pending=pending)
+    def _with(self, pending: Pending, outcome: Outcome | None = None) -> LineState:
+        return replace(self.state, pending=pending, outcome=self.state.outcome if outcome is None else outcome)
 
     def _settle(self, slot: int, outcome: Outcome, anchored: Anchored | None = None) -> None:
         settled = LineState(settled=slot, outcome=outcome, last=anchored or self.state.last)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from amaru.ledger.anchoring_state import LineName
 from amaru.telemetry.histogram import Histogram
+from amaru.telemetry.scraping import exposition
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 _LABELS = LineName._fields
@@ -45,9 +45,8 @@ class AnchoringMetrics(Collector):
         self._lines.pop(name, None)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its content type: OpenMetrics where the ``Accept`` header asks for it, else Prometheus."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        """See ``scraping.exposition``."""
+        return exposition(self.registry, accept)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what is shown is known at scrape time only."""

@@ -17,7 +17,7 @@ class CadenceModel(Section):
 
     interval_s: int | None = Field(default=None, ge=1, le=31_622_400, description="Whole seconds.", examples=[900])
     backoff_s: float | None = Field(
-        default=None, gt=0, le=86_400, description="Base of the back-off; by default a 30th of the interval."
+        default=None, gt=0, le=86_400, description="Base of the back-off; by default a 60th of the interval."
     )
 
 

@@ -18,8 +18,8 @@ TRIES = 7
 FACTORS = {Trouble.NETWORK: 1.0, Trouble.AUTHENTICATION: 2.0, Trouble.VALIDATION: 0.5}
 INTERVALS_S = {"fast": 90, "strong": 3_600, "cold": 86_400}
 """The cadences that there are without being configured."""
-_BASES_AN_INTERVAL = 30
-"""The six waits between seven tries are 27.4 times the base: tries over a network fill nine tenths of the interval."""
+_BASES_AN_INTERVAL = 60
+"""The six waits between seven tries are 27.4 times the base, at most doubled: the next slot finds the last one done."""
 
 
 class Cadence(msgspec.Struct, frozen=True):

@@ -11,9 +11,10 @@ from pydantic import SecretStr
 
 from amaru.errors import LedgerError
 from amaru.files.problems import Loc, Problem, looks_secret, shown
+from amaru.http1.posting import LIMIT_S
 from amaru.ledger.anchoring_models import TargetModel
 from amaru.ledger.anchoring_targets import GpgFile, Posted, Target, TimeStamping
-from amaru.ledger.posting import LIMIT_S, require_url
+from amaru.ledger.posting import require_url
 from amaru.ledger.timestamps import Roots, parse_roots
 
 MAX_FILE_BYTES = 4 * 1024 * 1024

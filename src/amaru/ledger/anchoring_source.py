@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from amaru.errors import LedgerCorrupt, LedgerError, ProofError
 from amaru.ledger.anchoring_state import StateFolder, Token
-from amaru.ledger.checkpoint import Checkpoint, read_checkpoint, verify_checkpoint
+from amaru.ledger.checkpoint import Checkpoint, read_checkpoint
 from amaru.ledger.notes import NoteVerifier
 from amaru.ledger.proofs import MAX_PIECES, Pieces, Proofs
 from amaru.ledger.tile_store import open_store
@@ -78,21 +78,17 @@ class Source:
                     "know that key, too, or give a new log a new namespace"
                 ) from None
         head = view.refresh()
-        if not held or read_checkpoint(held).size < head.size:
+        if (
+            held != view.checkpoint()
+        ):  # of the same tree, too: by a rotation's end, the key that is retired is gone from it
             self._states.hold(self.namespace, view.checkpoint())
-        kept = proofs.note_of(head.size)
-        if kept is None or kept == view.checkpoint():
-            return head, view.checkpoint()
-        older = verify_checkpoint(kept, self.verifiers, origin=head.origin)
-        if older.root != head.root:
-            raise ProofError(
-                f"split view: {head.origin} has signed two trees of {head.size} leaves, one of them was anchored "
-                f"before, with the roots {older.root.hex()} and {head.root.hex()}"
-            )
-        return head, kept
+        return head, proofs.note_for(view)
 
     def keep(self, note: bytes, token: Token) -> None:
-        """Have what was got lie beside the log, once, where ``export-proof`` finds it. Raises LedgerError."""
+        """Have what was got lie beside the log, once, where ``export-proof`` finds it.
+
+        Raises LedgerError; Superseded where it never can, as another note of the same tree has proofs there.
+        """
         if token.kind == "post":
             return
         with self._turn:

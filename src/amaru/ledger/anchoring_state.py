@@ -8,7 +8,6 @@ written before it is done, and what came of it after: whoever finds the file kno
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 from collections import defaultdict
@@ -19,6 +18,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from amaru.errors import LedgerBusy, LedgerError
+from amaru.files.lock import lock_file
 from amaru.files.whole import write_whole
 from amaru.ledger.notes import MAX_NOTE_BYTES
 from amaru.telemetry.logs import get_logger
@@ -144,19 +144,14 @@ class StateFolder:
 
 
 def _locked(path: Path) -> int:
-    """An open lock file. It stays when its process ends, the lock does not."""
+    """The lock file of a folder, made where it is not there."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = lock_file(path / "lock")
     except OSError as error:
         raise LedgerError(f"{path}: the scheduler's state cannot be kept there: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise LedgerBusy(
-            f"{path}: another scheduler keeps its state there; end it, or give this one a folder"
-        ) from None
+    if handle is None:
+        raise LedgerBusy(f"{path}: another scheduler keeps its state there; end it, or give this one a folder")
     return handle
 
 

@@ -7,91 +7,29 @@ that were kept elsewhere (``witnessed``), and it holds the log to those too.
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-import msgspec
-
-from amaru.errors import LedgerCorrupt, LedgerError, ProofError
+from amaru.errors import LedgerCorrupt, LedgerError
+from amaru.ledger.audit_checkpoints import Checkpoints
+from amaru.ledger.audit_report import MOST_COUNTED, MOST_FAULTS, AuditReport, Fault, Finding
 from amaru.ledger.canonical import require_canonical
-from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
-from amaru.ledger.kept import kept_checkpoints
+from amaru.ledger.checkpoint import Checkpoint
 from amaru.ledger.merkle import HASH_BYTES, Frontier, leaf_hash
-from amaru.ledger.notes import MAX_NOTE_BYTES, NoteVerifier
+from amaru.ledger.notes import NoteVerifier
 from amaru.ledger.pruning import pruning_until
 from amaru.ledger.tile_store import TileStore
 from amaru.ledger.tiles import (
     ENTRIES,
-    MAX_BUNDLE_BYTES,
     TILE_HEIGHT,
     TILE_WIDTH,
     Tile,
     decode_entries,
     decode_hashes,
+    partial_widths,
     width_at,
 )
-from amaru.ledger.view import CHECKPOINT, Pruned, read_pruned, read_tile
-
-MOST_FAULTS = 100
-"""Named one by one; a log with more is told from a sound one all the same."""
-
-
-class Fault(enum.Enum):
-    """What can be wrong with a log."""
-
-    CHECKPOINT = "checkpoint"
-    """Missing, forged, signed by an unknown key, or of another log."""
-    ENTRY = "entry"
-    """Edited, dropped, added or moved: it does not have the hash that was logged at its index."""
-    DUPLICATE = "duplicate index"
-    """Two different entries, or hashes, at one index."""
-    CANONICAL = "not canonical"
-    """Not RFC 8785 canonical JSON, so that another text could say the same."""
-    MISSING = "missing"
-    """Entries or tiles that the checkpoint covers are not there, and no pruning says why."""
-    TILE = "tile"
-    """A tile does not hold what the tiles below it give."""
-    TRUNCATED = "truncated"
-    """A checkpoint covers more than is there: the log was cut, or an older checkpoint put back."""
-    SPLIT = "split view"
-    """Two checkpoints of one size with different roots."""
-    HISTORY = "history"
-    """A checkpoint that was signed once is not of these entries: they were exchanged together with their hashes."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One fault: which, where, and the first leaf that it concerns, where that can be told."""
-
-    fault: Fault
-    where: str
-    message: str
-    leaf: int | None = None
-
-
-class AuditReport(msgspec.Struct, frozen=True):
-    """What an audit found; ``ok`` where nothing."""
-
-    size: int
-    """Leaves under the checkpoint."""
-    entries: int
-    """Entries read and hashed."""
-    pruned: int
-    """Entries gone by a logged pruning, whose hashes were taken from the tiles."""
-    tiles: int
-    checkpoints: int
-    findings: tuple[Finding, ...]
-    more: int = 0
-    """Findings beyond the first hundred."""
-
-    @property
-    def ok(self) -> bool:
-        return not self.findings
-
-    @property
-    def first_leaf(self) -> int | None:
-        """The first leaf at fault, where one can be named."""
-        return min((found.leaf for found in self.findings if found.leaf is not None), default=None)
+from amaru.ledger.view import LogView, Pruned, TileMissing, read_pruned, read_tile
 
 
 def audit(
@@ -119,11 +57,11 @@ class _Audit:
     ) -> None:
         self._store = store
         self._verifiers = verifiers
-        self._origin = origin
+        self._checkpoints = Checkpoints(store, verifiers, origin, self._found)
         self._canonical = canonical
         self._findings: list[Finding] = []
         self._more = 0
-        self._entries = self._tiles = self._checkpoints = 0
+        self._entries = self._tiles = 0
         self._frontier = Frontier()
         self._rows: list[list[bytes]] = [[]]
         self._last: tuple[int, list[bytes]] = (-1, [])
@@ -132,66 +70,29 @@ class _Audit:
         self._pruned = Pruned()
 
     def run(self, witnessed: Iterable[bytes], progress: Callable[[int, int], None] | None) -> AuditReport:
-        head = self._head()
+        head = self._checkpoints.head()
         size = head.size if head is not None else 0
         if head is not None:
             self._pruned = self._read_pruned(size)
             self._walk(head, witnessed, progress or (lambda _done, _all: None))
-        pruned = min(self._pruned.until, size)
-        findings = tuple(self._findings)
-        return AuditReport(size, self._entries, pruned, self._tiles, self._checkpoints, findings, self._more)
-
-    # ---- checkpoints ------------------------------------------------------------------------------------------------
-
-    def _head(self) -> Checkpoint | None:
-        note = self._store.read(CHECKPOINT, most=MAX_NOTE_BYTES)
-        if note is None:
-            self._found(Fault.CHECKPOINT, CHECKPOINT, "there is none")
-            return None
-        return self._verified(note, CHECKPOINT)
-
-    def _verified(self, note: bytes, where: str) -> Checkpoint | None:
-        try:
-            found = verify_checkpoint(note, self._verifiers, origin=self._origin)
-        except ProofError as error:
-            self._found(Fault.CHECKPOINT, where, str(error))
-            return None
-        self._origin = found.origin
-        self._checkpoints += 1
-        return found
-
-    def _history(self, head: Checkpoint, witnessed: Iterable[bytes]) -> Iterator[tuple[Checkpoint, str]]:
-        """Every checkpoint to hold the entries against, in order of size: those kept, those handed in, and the last."""
-        others = [
-            (found, "a checkpoint kept elsewhere") for note in witnessed if (found := self._verified(note, "given"))
-        ]
-        others.append((head, CHECKPOINT))
-        others.sort(key=lambda item: item[0].size, reverse=True)
-        latest: Checkpoint | None = None
-        for kept in self._kept():
-            if latest is not None and kept.size < latest.size:
-                self._found(Fault.TRUNCATED, "checkpoints", f"of size {kept.size:,} after one of {latest.size:,}")
-                continue
-            while others and others[-1][0].size <= kept.size:
-                yield others.pop()
-            yield kept, "checkpoints"
-            latest = kept
-        yield from reversed(others)
-
-    def _kept(self) -> Iterator[Checkpoint]:
-        try:
-            for number, note in enumerate(kept_checkpoints(self._store)):
-                found = self._verified(note, f"checkpoints, number {number:,}")
-                if found is not None:
-                    yield found
-        except LedgerCorrupt as error:
-            self._found(Fault.CHECKPOINT, "checkpoints", str(error))
+        return AuditReport(
+            size=size,
+            walked=self._frontier.size,
+            entries=self._entries,
+            pruned=min(self._pruned.until, size),
+            tiles=self._tiles,
+            checkpoints=self._checkpoints.verified,
+            findings=tuple(self._findings),
+            more=self._more,
+            history=self._checkpoints.history,
+            missing=tuple(self._checkpoints.missing),
+        )
 
     # ---- entries and tiles ------------------------------------------------------------------------------------------
 
     def _walk(self, head: Checkpoint, witnessed: Iterable[bytes], progress: Callable[[int, int], None]) -> None:
         latest: Checkpoint | None = None
-        for checkpoint, where in self._history(head, witnessed):
+        for checkpoint, where in self._checkpoints.in_order(head, witnessed):
             if latest is not None and checkpoint.size == latest.size:
                 if checkpoint.root != latest.root:
                     words = (
@@ -201,26 +102,25 @@ class _Audit:
                 continue
             latest = checkpoint
             if checkpoint.size > head.size:
-                if self._has_grown_to(checkpoint.size):
+                if self._checkpoints.has_grown_to(checkpoint.size):
                     continue  # published since the audit began
                 words = f"covers {checkpoint.size:,} leaves, and the log shows {head.size:,}: cut short, or replayed"
                 self._found(Fault.TRUNCATED, where, words, head.size)
                 continue
             self._walk_to(checkpoint.size, head.size, progress)
-            self._hold_against(checkpoint, where)
-        self._edge(head.size)
+            if self._frontier.size == checkpoint.size:
+                self._hold_against(checkpoint, where)
+        if self._frontier.size == head.size:
+            self._edge(head.size)
         progress(head.size, head.size)
-
-    def _has_grown_to(self, size: int) -> bool:
-        note = self._store.read(CHECKPOINT, most=MAX_NOTE_BYTES)
-        try:
-            return note is not None and verify_checkpoint(note, self._verifiers, origin=self._origin).size >= size
-        except ProofError:
-            return False
 
     def _hold_against(self, checkpoint: Checkpoint, where: str) -> None:
         if self._frontier.root() == checkpoint.root:
             self._sound_until = checkpoint.size
+            return
+        if not checkpoint.size:
+            words = f"of no leaves, and with the root {checkpoint.root.hex()}, which is not the empty tree's"
+            self._found(Fault.CHECKPOINT, where, words)
             return
         if self._named(0, checkpoint.size):
             return  # told already, and by leaf
@@ -231,8 +131,11 @@ class _Audit:
         self._found(Fault.HISTORY, where, words, self._sound_until)
 
     def _walk_to(self, size: int, end: int, progress: Callable[[int, int], None]) -> None:
-        """Take in the leaves up to ``size``; a bundle is read once, and again only where a checkpoint divides it."""
-        while (start := self._frontier.size) < size:
+        """Take in the leaves up to ``size``; a bundle is read once, and again only where a checkpoint divides it.
+
+        Fewer where too much is at fault: who has the key can sign any size, and an audit must end.
+        """
+        while (start := self._frontier.size) < size and self._more < MOST_COUNTED:
             number = start // TILE_WIDTH
             stop = min(size, (number + 1) * TILE_WIDTH)
             hashes = self._leaf_hashes(number, end)
@@ -265,8 +168,8 @@ class _Audit:
         differ = [i for i, (a, b) in enumerate(zip(hashes, told or (), strict=False)) if a != b]
         if differ and told is not None:
             at = differ[0]
-            moved = " — another entry of this log stands here" if hashes[at] in told else ""
-            words = f"leaf {first + at:,} hashes to {hashes[at].hex()}, and the tile has {told[at].hex()}{moved}"
+            how = _how(hashes, told, at)
+            words = f"leaf {first + at:,} {how}: it hashes to {hashes[at].hex()}, and the tile has {told[at].hex()}"
             self._found(Fault.ENTRY, where, words, first + at)
         elif told is not None and len(hashes) < len(told):
             words = f"ends before leaf {first + len(hashes):,}, which was logged"
@@ -284,17 +187,18 @@ class _Audit:
             return None
         try:
             content, width = read_tile(self._store, tile)
-        except LedgerCorrupt as error:
-            self._found(Fault.MISSING, tile.path, f"{error}; no pruning is logged", first)
-            return None
-        try:
             entries = decode_entries(content, where=tile.path)
+        except TileMissing as error:
+            self._pruned = self._pruned_meanwhile() or self._pruned
+            if first + TILE_WIDTH > self._pruned.until:
+                self._found(Fault.MISSING, tile.path, f"{error}; no pruning is logged", first)
+            return None
         except LedgerCorrupt as error:
             self._found(Fault.ENTRY, tile.path, str(error), first)
             return None
         if len(entries) > width:
             self._found(Fault.ENTRY, tile.path, f"holds {len(entries)} entries, not {width}", first + width)
-        self._same_in_all(tile, content, lambda other: decode_entries(other, where=tile.path), entries)
+        self._same_in_all(tile._replace(width=width), content, entries)
         return entries[: tile.width]
 
     def _hashes_of(self, tile: Tile) -> list[bytes] | None:
@@ -302,32 +206,34 @@ class _Audit:
             content, width = read_tile(self._store, tile)
             hashes = decode_hashes(content, where=tile.path, width=width)
         except LedgerCorrupt as error:
-            first = tile.number * TILE_WIDTH << TILE_HEIGHT * tile.level
-            self._found(Fault.MISSING if "missing" in str(error) else Fault.TILE, tile.path, str(error), first)
+            fault = Fault.MISSING if isinstance(error, TileMissing) else Fault.TILE
+            self._found(fault, tile.path, str(error), _first_leaf(tile))
             return None
         self._tiles += 1
-        if tile.level == 0:
-            self._same_in_all(tile, content, lambda other: decode_hashes(other, width=len(other) // HASH_BYTES), hashes)
+        self._same_in_all(tile._replace(width=width), content, hashes)
         return hashes[: tile.width]
 
-    def _same_in_all(
-        self, tile: Tile, content: bytes, decode: Callable[[bytes], list[bytes]], found: list[bytes]
-    ) -> None:
-        """The partial versions that lie beside a tile must begin as it does, or an index has two contents."""
-        most = MAX_BUNDLE_BYTES
-        widths = [name for name in self._store.names(f"{tile.full.path}.p") if name.isdigit()]
-        for path in [f"{tile.full.path}.p/{name}" for name in sorted(widths, key=int)]:
-            other = self._store.read(path, most=most)
-            if other is None or content.startswith(other):
-                continue
+    def _same_in_all(self, tile: Tile, content: bytes, found: list[bytes]) -> None:
+        """The other versions of a tile that lie beside it must begin as it does, or an index has two contents.
+
+        One that is cut short says nothing else: a loss of power does that to those that a wider one has replaced.
+        """
+        widths = (*partial_widths(self._store.names(f"{tile.full.path}.p")), TILE_WIDTH)
+        for other in (tile._replace(width=width) for width in widths if width != tile.width):
             try:
-                parts = decode(other)
-            except LedgerError:
-                parts = []
+                version = self._store.read(other.path, most=other.most_bytes)
+                if version is None or content.startswith(version):
+                    continue
+                parts = _decoded(other, version)
+            except LedgerCorrupt as error:
+                fault = Fault.ENTRY if tile.level == ENTRIES else Fault.TILE
+                self._found(fault, other.path, str(error), _first_leaf(tile))
+                continue
             at = next((i for i, (a, b) in enumerate(zip(parts, found, strict=False)) if a != b), None)
             if at is not None:
-                leaf = tile.number * TILE_WIDTH + at
-                self._found(Fault.DUPLICATE, path, f"has another leaf {leaf:,} than {tile.path}", leaf)
+                leaf = _first_leaf(tile, at)
+                what = f"hash {at}" if tile.level > 0 else f"leaf {leaf:,}"
+                self._found(Fault.DUPLICATE, other.path, f"has another {what} than {tile.path}", leaf)
 
     # ---- the tree above ---------------------------------------------------------------------------------------------
 
@@ -373,6 +279,8 @@ class _Audit:
             return Pruned()
         if not pruned.until:
             return pruned
+        if meanwhile := self._pruned_meanwhile(since=size):
+            return meanwhile
         tile = Tile(ENTRIES, pruned.leaf // TILE_WIDTH, width_at(ENTRIES, pruned.leaf // TILE_WIDTH, size))
         try:
             if not pruned.until <= pruned.leaf < size:
@@ -391,8 +299,43 @@ class _Audit:
             return Pruned(until, pruned.leaf)
         return pruned
 
+    def _pruned_meanwhile(self, since: int = 0) -> Pruned | None:
+        """What a log that is being written has pruned since the audit began, by a leaf beyond its checkpoint then."""
+        now = LogView(self._store, self._verifiers)
+        try:
+            pruned = read_pruned(self._store)
+            if pruned == self._pruned or pruned.leaf < since:
+                return None
+            now.refresh()
+            entry = now.entry(pruned.leaf)
+            proven = now.inclusion(pruned.leaf).leaf_hash == leaf_hash(entry)
+            return pruned if proven and pruned.until <= pruning_until(entry) else None
+        except LedgerError:
+            return None
+
     def _found(self, fault: Fault, where: str, message: str, leaf: int | None = None) -> None:
         if len(self._findings) < MOST_FAULTS:
             self._findings.append(Finding(fault, where, message, leaf))
         else:
             self._more += 1
+
+
+def _how(hashes: list[bytes], told: list[bytes], at: int) -> str:
+    """What was done to the first entry of a bundle that is not as the tile has it, as far as the others show."""
+    rest, logged = hashes[at:], told[at:]
+    if rest[0] in told:
+        dropped = rest == logged[1 : len(rest) + 1]
+        return "was dropped" if dropped else "was moved, and another entry of this log stands here"
+    put_in = len(rest) > 1 and rest[1:] == logged[: len(rest) - 1]
+    return "has an entry before it that was put in" if put_in else "was edited"
+
+
+def _decoded(tile: Tile, content: bytes) -> list[bytes]:
+    """What a version of a tile holds. Raises LedgerCorrupt."""
+    decode = decode_entries if tile.level == ENTRIES else decode_hashes
+    return decode(content, where=tile.path, width=tile.width)
+
+
+def _first_leaf(tile: Tile, at: int = 0) -> int:
+    """The first leaf under the hash, or the entry, at a place in a tile."""
+    return (tile.number * TILE_WIDTH + at) << TILE_HEIGHT * max(tile.level, 0)

@@ -22,10 +22,20 @@ from amaru.ledger.checkpoint import Checkpoint, read_checkpoint
 from amaru.ledger.gpg import with_public_keys
 from amaru.ledger.merkle import leaf_hash, verify_inclusion
 from amaru.ledger.notes import verify_note
-from amaru.ledger.timestamps import Data, Roots, Sha256, digest_of, parse_roots, verify_timestamp
+from amaru.ledger.timestamps import (
+    Data,
+    Roots,
+    Sha256,
+    digest_of,
+    parse_roots,
+    read_timestamp,
+    require_imprint,
+    verify_timestamp,
+)
 from amaru.ledger.tlog_proof import TlogProof, parse_tlog_proof
-from amaru.ledger.troubles import AnchorError, in_one_line
+from amaru.ledger.troubles import AnchorError
 from amaru.ledger.trust import NOTHING, Trust
+from amaru.telemetry.redaction import in_one_line
 
 __all__ = [
     "Contents",
@@ -291,6 +301,11 @@ class _Checks:
                 continue
             if told is not None:
                 return self._holds(piece, told, trusted)
+        if failure is None:  # there are no roots; that it is over something else can be seen without them
+            try:
+                require_imprint(read_timestamp(stamp.response), data)
+            except ProofError as error:
+                failure = error
         if failure is not None:
             return Finding(piece, Verdict.FAILS, str(failure))
         return Finding(piece, Verdict.UNCHECKED, "to check it, give the root certificates of its authority")

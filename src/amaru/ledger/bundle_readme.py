@@ -18,7 +18,7 @@ into an empty folder and run them there. (With amaru: `remembrancer verify-proof
   entry.tlog-proof  its inclusion in the log (https://c2sp.org/tlog-proof, RFC 6962)
   checkpoint        the log's size and root, signed (https://c2sp.org/tlog-checkpoint)
   log-keys.txt      the log's public keys (https://c2sp.org/signed-note)
-  check.py          the first two steps below
+  check.py          does step 1, and readies the others for openssl
 """
 
 _INCLUSION = """\
@@ -26,7 +26,7 @@ _INCLUSION = """\
 --------------------------------
 
 check.py is short, and needs nothing but Python: read it first, or write your own. It hashes the receipt up to the root
-of the tree, and takes the checkpoint apart for the next step. The second one prints the receipt's id, its leaf hash.
+of the tree, and takes apart for openssl what is signed. The second command prints the receipt's id, its leaf hash.
 
     python3 check.py
     (printf '\\0'; cat entry.json) | openssl dgst -sha256
@@ -34,11 +34,11 @@ of the tree, and takes the checkpoint apart for the next step. The second one pr
 2. The checkpoint is signed by the log
 --------------------------------------
 
-Each key.N.pem that check.py wrote is a key of log-keys.txt. Whether it is the key of the log that you mean, you must
-know from elsewhere: compare it with what the log's operator publishes.
+Each checkpoint.N.pem that check.py wrote is a key of log-keys.txt. Whether it is the key of the log that you mean, you
+must know from elsewhere: compare it with what the log's operator publishes.
 
-    for key in key.*.pem; do
-    openssl pkeyutl -verify -pubin -inkey $key -rawin -in signed.txt -sigfile ${key%.pem}.sig; done
+    for key in checkpoint.*.pem; do
+    openssl pkeyutl -verify -pubin -inkey $key -rawin -in checkpoint.signed -sigfile ${key%.pem}.sig; done
 """
 
 _SIGNED = """\
@@ -67,9 +67,12 @@ _ATTESTED = """\
 {number}. The deployment is attested
 ---------------------------------------
 
-attestation.json is the DSSE envelope that the receipt holds: an in-toto Statement, signed with a key of log-keys.txt.
+attestation.json is the DSSE envelope that the receipt holds. check.py took the in-toto Statement out of it: that was
+signed with the keys attestation.N.pem, which are the log's. Compare its subject's digest with that of your artifact.
 
-    python3 -c 'import base64, json; print(base64.b64decode(json.load(open("attestation.json"))["payload"]).decode())'
+    for key in attestation.*.pem; do
+    openssl pkeyutl -verify -pubin -inkey $key -rawin -in attestation.signed -sigfile ${{key%.pem}}.sig; done
+    cat statement.json
 """
 
 _LIMITS = """\

@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from amaru.errors import ProofError
-from amaru.ledger.troubles import AnchorError, Trouble, in_one_line
+from amaru.ledger.troubles import AnchorError, Trouble
+from amaru.telemetry.redaction import in_one_line
 
 LIMIT_S = 60.0
 """A call of gpg that takes longer has failed."""

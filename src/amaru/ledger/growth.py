@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-from amaru.errors import LedgerCorrupt
+from amaru.errors import LedgerCorrupt, ProofError
+from amaru.ledger.journal import Frame
 from amaru.ledger.merkle import HASH_BYTES, Frontier, leaf_hash, perfect_nodes
-from amaru.ledger.tiles import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Tile, decode_entries, edge_of, width_at
+from amaru.ledger.tiles import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Tile, decode_entries, edge_of, encode_entries, width_at
 from amaru.ledger.view import LogView, read_tile
 
 _FULL_BYTES = TILE_WIDTH * HASH_BYTES
@@ -30,6 +31,20 @@ class Edge:
     def new(cls) -> Edge:
         """Of an empty log."""
         return cls(Frontier(), [bytearray()], bytearray())
+
+    @classmethod
+    def at(cls, view: LogView, base: Frame) -> Edge:
+        """Of a log as its journal's base names it. Raises LedgerCorrupt where the log is not that."""
+        if not base.payload:
+            return cls.new()
+        where = f"{view.store.shown}/journal"
+        try:
+            view.stand_at(base.payload)
+        except ProofError as error:
+            raise LedgerCorrupt(f"{where}: its base does not hold here: {error}") from None
+        if view.size != base.first:
+            raise LedgerCorrupt(f"{where}: its base is of {view.size:,} leaves, not {base.first:,}")
+        return cls.load(view) if view.size else cls.new()
 
     @classmethod
     def load(cls, view: LogView) -> Edge:
@@ -62,10 +77,15 @@ class Edge:
         """Take leaves in, and write every tile and bundle that becomes full; returns those."""
         filled: list[Tile] = []
         frontier, hashes = self.frontier, self._hashes
-        for leaf in leaves:
-            self._bundle += len(leaf).to_bytes(2, "big") + leaf
-            made = frontier.push(sha256(b"\x00" + leaf).digest())
-            hashes[0] += made[0]
+        at = 0
+        while at < len(leaves):
+            run = leaves[at : at + TILE_WIDTH - frontier.size % TILE_WIDTH]
+            at += len(run)
+            self._bundle += encode_entries(run)
+            digests = [sha256(b"\x00" + leaf).digest() for leaf in run]
+            hashes[0] += b"".join(digests)
+            for digest in digests:
+                made = frontier.push(digest)
             if len(hashes[0]) < _FULL_BYTES:
                 continue
             bundle = Tile(ENTRIES, frontier.size // TILE_WIDTH - 1)

@@ -28,6 +28,8 @@ BATCH_ROWS = 4_096
 """Rows of one transaction."""
 BATCH_WORDS = 500_000
 """Words of one transaction; whichever comes first. At most some 50 MB."""
+MANY_ROWS = 20_000
+"""New rows after which a database looks anew at what it holds."""
 READ_ENTRIES = 256
 """Entries read from the log at once: a bundle, at most 16 MiB."""
 _MAGIC = b"SQLite format 3\0"
@@ -188,6 +190,9 @@ class Index:
                     self._set(connection, "root", root)
                     done += len(rows)
             at = now
+        if done >= MANY_ROWS:
+            with self._writing() as connection:
+                self._tables.settled(connection)
         if self._source.pruned.until > int(self._reading(lambda connection: self._get(connection, "pruned") or "0")):
             self.forget(self._source.pruned.until)
         progress(at, self._source.size)

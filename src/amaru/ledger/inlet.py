@@ -24,6 +24,8 @@ import msgspec
 
 from amaru.errors import LedgerBusy, LedgerError
 from amaru.ledger.canonical import require_canonical
+from amaru.ledger.log import Log
+from amaru.ledger.pruning import KIND, prune
 from amaru.ledger.tiles import MAX_ENTRY_BYTES
 from amaru.telemetry.logs import get_logger
 
@@ -31,6 +33,8 @@ NAME = "writer.sock"
 """Of the socket, in the folder of keys."""
 LIMIT_S = 10.0
 """A leaf is to be handed over and logged within so long."""
+PRUNE_LIMIT_S = 600.0
+"""And a pruning be done."""
 MAX_ANSWER_BYTES = 64 * 1024
 MOST_WAITING = 64
 """Connections that may wait to be taken; one more is refused by the kernel."""
@@ -53,6 +57,8 @@ class Logged(msgspec.Struct, frozen=True):
 class Takes(Protocol):
     """Who holds the log; a ``writer.Writer`` is it."""
 
+    @property
+    def log(self) -> Log | None: ...
     def append(self, leaf: bytes) -> Future[int]: ...
     def publish(self) -> Future[bytes]: ...
 
@@ -119,7 +125,9 @@ class Inlet:
 
     def _take(self, leaf: bytes) -> Logged:
         try:
-            require_canonical(leaf)
+            value = require_canonical(leaf)
+            if isinstance(value, dict) and value.get("type") == KIND:
+                return self._prune(leaf)
             index = self._writer.append(leaf).result(self._limit_s)
         except LedgerError as error:
             return Logged(error=str(error))
@@ -131,9 +139,16 @@ class Inlet:
         except (LedgerError, FutureTimeoutError):
             return Logged(index)
 
+    def _prune(self, leaf: bytes) -> Logged:
+        """Do what the leaf says, which logs it, too: who hands it over cannot erase what another process writes."""
+        log = self._writer.log
+        if log is None:
+            raise LedgerError("the log cannot be opened now; nothing was erased")
+        return Logged(prune(log, leaf).leaf, log.checkpoint().decode())
+
 
 def hand_over(folder: Path, leaf: bytes, *, limit_s: float = 3 * LIMIT_S) -> Logged | None:
-    """Log a leaf through the process that holds the log; ``None``: none takes leaves here.
+    """Log a leaf through the process that holds the log, and erase what it says; ``None``: none takes leaves here.
 
     Raises
     ------

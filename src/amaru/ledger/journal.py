@@ -15,14 +15,14 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from amaru.errors import LedgerCorrupt, LedgerError
 
-_MARKER = b"\xf5aJ\x01"
-_HEAD = struct.Struct(">4sIIQQQ")
+_MARKER = b"\xf5aJ\x02"
+_HEAD = struct.Struct(">4sIIQQQQ")
 _CHECKED_FROM = 12
 """The CRC covers the head from here on, and the payload."""
 FRAME_BYTES = 8 * 1024 * 1024
@@ -35,6 +35,8 @@ class Mark(NamedTuple):
 
     position: int = 0
     dropped: int = 0
+    queue: int = 0
+    """Which queue; 0: none."""
 
 
 class Frame(NamedTuple):
@@ -46,7 +48,7 @@ class Frame(NamedTuple):
 
     def encode(self) -> bytes:
         """The frame's bytes."""
-        rest = struct.pack(">QQQ", self.first, *self.mark) + self.payload
+        rest = struct.pack(">QQQQ", self.first, *self.mark) + self.payload
         return struct.pack(">4sII", _MARKER, len(self.payload), zlib.crc32(rest)) + rest
 
 
@@ -74,10 +76,15 @@ class Journal(Protocol):
 
 
 class FileJournal:
-    """A file ``journal/<size of the base>``, appended to and made durable by one ``fdatasync`` for each frame."""
+    """A file ``journal/<size of the base>``, appended to and made durable by one ``fdatasync`` for each frame.
 
-    def __init__(self, folder: Path) -> None:
+    ``require_held`` raises LedgerError where the folder is no longer the one that the writer holds: a file that was
+    removed takes what is written all the same.
+    """
+
+    def __init__(self, folder: Path, require_held: Callable[[], None]) -> None:
         self._folder = folder
+        self._require_held = require_held
         self._path: Path | None = None
         self._file = -1
         self._good_bytes = 0
@@ -108,6 +115,7 @@ class FileJournal:
         yield from frames
 
     def append(self, frame: Frame) -> None:
+        self._require_held()
         content = frame.encode()
         try:
             if self._broken:
@@ -123,6 +131,7 @@ class FileJournal:
         self._good_bytes += len(content)
 
     def restart(self, base: Frame) -> None:
+        self._require_held()
         path = self._folder / f"{base.first:020d}"
         draft = self._folder / ".draft"
         content = base.encode()
@@ -204,13 +213,13 @@ def decode_frames(content: bytes, where: str) -> tuple[list[Frame], int]:
 def _frame_at(content: bytes, at: int) -> Frame | None:
     if len(content) - at < _HEAD.size:
         return None
-    marker, length, crc, first, position, dropped = _HEAD.unpack_from(content, at)
+    marker, length, crc, first, *mark = _HEAD.unpack_from(content, at)
     end = at + _HEAD.size + length
     if marker != _MARKER or length > MAX_FRAME_BYTES or end > len(content):
         return None
     if zlib.crc32(memoryview(content)[at + _CHECKED_FROM : end]) != crc:
         return None
-    return Frame(first, content[at + _HEAD.size : end], Mark(position, dropped))
+    return Frame(first, content[at + _HEAD.size : end], Mark(*mark))
 
 
 def write_fully(file: int, content: bytes | bytearray) -> None:

@@ -1,15 +1,30 @@
 """The checkpoints that a log has published, all of them: 256 a file, in the form of entry bundles.
 
+None is ever removed, by no retention either: each is some 200 bytes, and an audit holds the entries to every one.
+
 The last file is partial and named by its width, as tiles are; each publication writes it one wider.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from amaru.errors import LedgerCorrupt
 from amaru.ledger.tile_store import TileStore
-from amaru.ledger.tiles import MAX_BUNDLE_BYTES, TILE_WIDTH, decode_entries, encode_entries, number_path
+from amaru.ledger.tiles import (
+    MAX_BUNDLE_BYTES,
+    TILE_WIDTH,
+    decode_entries,
+    encode_entries,
+    number_path,
+    partial_widths,
+)
+
+DEEPEST = 2
+"""Folders below ``checkpoints``: a thousand million files, at one publication a second some thousand years'."""
+_NUMBER = re.compile(r"[0-9]{3}")
 
 
 def kept_path(number: int, width: int = TILE_WIDTH) -> str:
@@ -17,12 +32,36 @@ def kept_path(number: int, width: int = TILE_WIDTH) -> str:
     return f"checkpoints/{number_path(number)}{'' if width == TILE_WIDTH else f'.p/{width}'}"
 
 
+class KeptFile(NamedTuple):
+    """One file of them, as it is there."""
+
+    number: int
+    notes: tuple[bytes, ...]
+    damage: str = ""
+    """Why it cannot be read, in words."""
+
+
+def kept_files(store: TileStore) -> Iterator[KeptFile]:
+    """The files that are there, in order; a number that is passed over is one that is not.
+
+    From a store that lists no folders, as many HTTP servers, come the full ones before the first that is not there.
+    """
+    last = -1
+    for number in _listed(store):
+        if (file := kept_file(store, number)) is not None:
+            yield file
+        last = number
+    while (file := kept_file(store, last + 1)) is not None:  # begun since they were listed
+        yield file
+        last = file.number
+
+
 def kept_checkpoints(store: TileStore) -> Iterator[bytes]:
-    """Every published checkpoint, oldest first, as signed notes. Raises LedgerCorrupt."""
-    number = 0
-    while notes := _read(store, number):
-        yield from notes
-        number += 1
+    """Every published checkpoint that is there, oldest first, as signed notes. Raises LedgerCorrupt."""
+    for file in kept_files(store):
+        if file.damage:
+            raise LedgerCorrupt(file.damage)
+        yield from file.notes
 
 
 class KeptCheckpoints:
@@ -83,20 +122,40 @@ class KeptCheckpoints:
         return added
 
 
-def _read(store: TileStore, number: int) -> list[bytes]:
-    """One file, in the widest version that there is; empty where there is none. Raises LedgerCorrupt."""
-    for width in (TILE_WIDTH, *_widths(store, number)):
+def _listed(store: TileStore) -> list[int]:
+    """The numbers of the files whose names the store lists."""
+    found: set[int] = set()
+
+    def look(folder: str, above: int, depth: int) -> None:
+        for name in store.names(folder):
+            part = name.removesuffix(".p")
+            if _NUMBER.fullmatch(part):
+                found.add(above + int(part))
+            elif depth < DEEPEST and _NUMBER.fullmatch(part.removeprefix("x")):
+                look(f"{folder}/{part}", (above + int(part[1:])) * 1_000, depth + 1)
+
+    look("checkpoints", 0, 0)
+    return sorted(found)
+
+
+def kept_file(store: TileStore, number: int) -> KeptFile | None:
+    """One file, in the widest version that there is; ``None``: none is."""
+    # Once more as a full one: the partial ones go when it comes.
+    for width in (TILE_WIDTH, *_widths(store, number), TILE_WIDTH):
         path = kept_path(number, width)
-        content = store.read(path, most=MAX_BUNDLE_BYTES)
-        if content is not None:
-            return decode_entries(content, where=f"{store.shown}/{path}", width=width)
-    return []
+        try:
+            content = store.read(path, most=MAX_BUNDLE_BYTES)
+            if content is None:
+                continue
+            return KeptFile(number, tuple(decode_entries(content, where=f"{store.shown}/{path}", width=width)))
+        except LedgerCorrupt as error:
+            return KeptFile(number, (), str(error))
+    return None
 
 
 def _widths(store: TileStore, number: int) -> list[int]:
     """The partial versions of a file, the widest first."""
-    names = store.names(f"{kept_path(number)}.p")
-    return sorted((int(name) for name in names if name.isdigit() and 0 < int(name) < TILE_WIDTH), reverse=True)
+    return partial_widths(store.names(f"{kept_path(number)}.p"))[::-1]
 
 
 def _whole(store: TileStore, number: int, width: int = TILE_WIDTH) -> tuple[bytes, ...]:

@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from amaru.errors import LedgerError
-from amaru.files.whole import put_whole
+from amaru.files.whole import make_folder, make_whole, remedied, write_whole
 from amaru.ledger.notes import NoteSigner, NoteVerifier
 
 _Key = TypeVar("_Key", NoteSigner, NoteVerifier)
 _MAX_BYTES = 64 * 1024
+_SECRET = 0o600
 
 
 def make_key(path: Path, name: str) -> NoteSigner:
-    """Make a key and write it to a new file of mode 0600. Raises LedgerError, also where the file is there."""
+    """Make a key and write it to a new file of mode 0600, whole. Raises LedgerError, also where the file is there."""
     signer = NoteSigner.generate(name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_secret(path, [signer])
-        _sync_folder(path.parent)
+        make_folder(path.parent)
+        make_whole(path, _secret([signer]), mode=_SECRET)
     except FileExistsError:
         raise LedgerError(f"{path}: is there already; a signing key is never overwritten") from None
     except OSError as error:
-        raise LedgerError(f"{path}: the signing key cannot be written: {error.strerror}") from None
+        raise LedgerError(f"{path}: the signing key cannot be written: {remedied(error)}") from None
     return signer
 
 
@@ -58,7 +58,7 @@ def retire_key(path: Path, key_id: bytes) -> None:
     signers = load_signers(path)
     left = [signer for signer in signers if signer.verifier.key_id != key_id]
     if len(left) == len(signers):
-        raise LedgerError(f"{path}: holds no key {key_id.hex()}")
+        raise LedgerError(f"{path}: holds no key {key_id.hex()}; `remembrancer keys` shows those that sign")
     if not left:
         raise LedgerError(f"{path}: {key_id.hex()} is the only key; add another one first")
     _replace(path, left)
@@ -66,17 +66,13 @@ def retire_key(path: Path, key_id: bytes) -> None:
 
 def _replace(path: Path, signers: list[NoteSigner]) -> None:
     try:
-        put_whole(path, lambda draft: _write_secret(draft, signers))
+        write_whole(path, _secret(signers), mode=_SECRET)
     except OSError as error:
-        raise LedgerError(f"{path}: the signing keys cannot be written: {error.strerror}") from None
+        raise LedgerError(f"{path}: the signing keys cannot be written: {remedied(error)}") from None
 
 
-def _write_secret(path: Path, signers: list[NoteSigner]) -> None:
-    """A new file that only its owner may read, from its first byte on."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write("".join(f"{signer.skey}\n" for signer in signers).encode())
-        file.flush()
-        os.fsync(file.fileno())
+def _secret(signers: list[NoteSigner]) -> bytes:
+    return "".join(f"{signer.skey}\n" for signer in signers).encode()
 
 
 def _lines(path: Path, *, secret: bool) -> list[tuple[int, str]]:
@@ -93,7 +89,7 @@ def _lines(path: Path, *, secret: bool) -> list[tuple[int, str]]:
     lines = enumerate(content.decode(errors="replace").splitlines(), 1)
     found = [(number, line.strip()) for number, line in lines if line.strip() and not line.startswith("#")]
     if not found:
-        raise LedgerError(f"{path}: holds no key")
+        raise LedgerError(f"{path}: holds no key; restore it from a backup" if secret else f"{path}: holds no key")
     return found
 
 
@@ -102,11 +98,3 @@ def _read(read: Callable[[str], _Key], path: Path, number: int, line: str) -> _K
         return read(line)
     except LedgerError as error:
         raise LedgerError(f"{path}, line {number}: {error}") from None
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -45,7 +45,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from amaru.errors import LedgerCorrupt, LedgerError, ProofError
+from amaru.errors import LedgerBusy, LedgerCorrupt, LedgerError, ProofError
 from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
 from amaru.ledger.erasing import finish_erasing
 from amaru.ledger.growth import Edge
@@ -61,11 +61,11 @@ from amaru.telemetry.logs import get_logger
 
 PUBLISH_BYTES = 8 * 1024 * 1024
 """Committed leaves are in memory until they are published, which is done without being asked from here on."""
-MOST_PENDING_BYTES = 8 * PUBLISH_BYTES
-MOST_JOURNALS = 8
-"""Where publishing or settling keeps failing, commits are refused from here on (times SETTLE_BYTES)."""
 SETTLE_BYTES = 32 * 1024 * 1024
-"""Of journal, or of tiles not yet durable: what a recovery reads at most, and what is flushed in one go."""
+"""Of journal, or of tiles not yet durable: settled from here on; what is flushed in one go."""
+MOST_JOURNALS = 2
+"""Times SETTLE_BYTES: where publishing or settling keeps failing, commits are refused once there is more journal. This,
+and a frame, is what a recovery reads of it at most, and what waits to be published in memory."""
 
 _log = get_logger("ledger")
 
@@ -105,7 +105,8 @@ class Log(LogView):
         self._settle_bytes = settle_bytes
         self._settle_at = settle_bytes
         self._journal = store.journal()
-        self._writing = threading.RLock()
+        self.writing = threading.RLock()
+        """Held by who does several steps that no other thread's may come between, or writes to the store itself."""
         self._edge = Edge.new()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -137,8 +138,7 @@ class Log(LogView):
         try:
             log._recover()
         except BaseException:
-            log._journal.close()
-            log.store.release()
+            log._let_go()
             raise
         return log
 
@@ -156,7 +156,7 @@ class Log(LogView):
 
     def append(self, leaves: Sequence[bytes]) -> Appended:
         """Commit leaves and publish them. Raises LedgerError where they could not be committed: then none was."""
-        with self._writing:
+        with self.writing:
             first = self.commit(leaves)
             try:
                 self.publish()
@@ -173,7 +173,7 @@ class Log(LogView):
         for leaf in leaves:
             if len(leaf) > MAX_ENTRY_BYTES:
                 raise LedgerError(f"an entry of {len(leaf):,} bytes: the format takes at most {MAX_ENTRY_BYTES:,}")
-        with self._writing:
+        with self.writing:
             self._require_sound()
             first = self.committed
             pieces = list(in_frames(leaves))
@@ -189,7 +189,7 @@ class Log(LogView):
 
     def publish(self) -> Checkpoint:
         """Make tiles of all that is committed and sign a checkpoint over it. Raises LedgerError; commits stand."""
-        with self._writing:
+        with self.writing:
             self._require_sound()
             if self._pending or self._head is None:
                 self._publish()
@@ -197,7 +197,7 @@ class Log(LogView):
 
     def settle(self) -> None:
         """Publish, make all tiles durable, and begin the journal anew. Raises LedgerError; commits stand."""
-        with self._writing:
+        with self.writing:
             self.publish()
             self._keep()
             if not self._journal.size_bytes and not self.store.unsynced_bytes:
@@ -220,9 +220,21 @@ class Log(LogView):
         self._pruned = pruned
         self._bundles.clear()
 
+    def renew(self) -> None:
+        """Remain the one writer while nothing is appended. Raises LedgerBusy where another has taken the log."""
+        with self.writing:
+            if not self._closed:
+                self.store.renew()
+
+    def abandon(self) -> None:
+        """Let go of the log and write nothing more to it: another may have it. What was committed stays."""
+        with self.writing:
+            self._sound = False
+            self.close()
+
     def close(self) -> None:
         """Settle what can be settled, and let another writer in. What was committed stays in any case."""
-        with self._writing:
+        with self.writing:
             if self._closed:
                 return
             try:
@@ -231,9 +243,15 @@ class Log(LogView):
             except LedgerError as error:
                 _log.warning("ledger_not_settled", log=self.store.shown, reason=str(error))
             finally:
-                self._closed = True
-                self._journal.close()
-                self.store.release()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        self._journal.close()
+        try:
+            self.store.release()
+        except LedgerError as error:  # the lease ends by itself
+            _log.warning("ledger_not_released", log=self.store.shown, reason=str(error))
 
     def __enter__(self) -> Log:
         return self
@@ -243,12 +261,17 @@ class Log(LogView):
 
     def _require_room(self) -> None:
         """Where publishing or settling keeps failing, memory and journal stay bounded."""
-        if self._pending_bytes > MOST_PENDING_BYTES or self._journal.size_bytes > MOST_JOURNALS * self._settle_bytes:
-            self._make_room()
+        if self._journal.size_bytes <= MOST_JOURNALS * self._settle_bytes:
+            return
+        try:
+            self.settle()
+        except LedgerBusy:
+            raise
+        except LedgerError as error:
             raise LedgerError(
-                f"{self.store.shown}: {len(self._pending):,} entries wait to be published, and "
-                f"{self._journal.size_bytes:,} bytes of journal to be settled; is the disk full?"
-            )
+                f"{self.store.shown}: {self._journal.size_bytes:,} bytes of journal wait for tiles to be written; "
+                f"that fails: {error}"
+            ) from None
 
     def _make_room(self) -> None:
         """Publish or settle where it is time to; a failure is put off, since the commit before it stands."""
@@ -272,7 +295,7 @@ class Log(LogView):
         partials = edge.write_partials(self._edge.frontier.size, put)
         checkpoint = Checkpoint(self._name, edge.frontier.size, edge.frontier.root())
         note = checkpoint.sign(self._signers)
-        self.store.write(CHECKPOINT, note)
+        self.store.replace(CHECKPOINT, note)
         self._edge, self._head = edge, (checkpoint, note)
         self._pending, self._pending_bytes = [], 0
         self._unkept = note
@@ -319,7 +342,7 @@ class Log(LogView):
         base, *commits = frames
         self._pruned = read_pruned(self.store)
         finish_erasing(self.store, self._pruned.until)
-        self._edge = self._edge_at(base)
+        self._edge = Edge.at(LogView(self.store, self.verifiers, origin=self.origin), base)
         self._mark = commits[-1].mark if commits else base.mark
         self._pending = self._leaves_of(commits)
         self._pending_bytes = sum(map(len, self._pending))
@@ -331,19 +354,6 @@ class Log(LogView):
             self._unkept = note  # the process ended between publishing and this
         self._publish()
         self._sound = True
-
-    def _edge_at(self, base: Frame) -> Edge:
-        """The right edge of the tree that the base names."""
-        if not base.payload:
-            return Edge.new()
-        view = LogView(self.store, self.verifiers, origin=self.origin)
-        try:
-            view.stand_at(base.payload)
-        except ProofError as error:
-            raise LedgerCorrupt(f"{self.store.shown}/journal: its base does not hold here: {error}") from None
-        if view.size != base.first:
-            raise LedgerCorrupt(f"{self.store.shown}/journal: its base is of {view.size:,} leaves, not {base.first:,}")
-        return Edge.load(view) if view.size else Edge.new()
 
     def _leaves_of(self, commits: Sequence[Frame]) -> list[bytes]:
         leaves: list[bytes] = []

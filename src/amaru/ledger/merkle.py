@@ -14,7 +14,7 @@ from amaru.errors import ProofError
 HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
 """The root of a tree without leaves."""
-MAX_SIZE = 1 << 63
+MAX_SIZE = (1 << 63) - 1
 """No tree is larger: sizes fit every language's signed 64-bit integers."""
 
 Range = tuple[int, int]

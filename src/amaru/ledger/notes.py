@@ -154,18 +154,17 @@ def parse_note(note: bytes) -> SignedNote:
         whole = note.decode()
     except UnicodeDecodeError as error:
         raise ProofError(f"signed note: not UTF-8 at byte {error.start}") from None
+    if problem := _problem_of(whole):  # of the signatures too: names are shown
+        raise ProofError(f"signed note: it {problem}")
     text, blank, lines = whole.rpartition("\n\n")
     if not blank:
         raise ProofError("signed note: no blank line between text and signatures")
-    text += "\n"
-    if problem := _problem_of(text):
-        raise ProofError(f"signed note: its text {problem}")
-    if not lines.endswith("\n"):
-        raise ProofError("signed note: no signature, or no newline after the last one")
-    found = [_signature(line) for line in lines[:-1].split("\n")]
+    if not lines:
+        raise ProofError("signed note: no signature")
+    found = [_signature(line) for line in lines.removesuffix("\n").split("\n")]
     if len(found) > MAX_SIGNATURES:
         raise ProofError(f"signed note: {len(found)} signatures, more than {MAX_SIGNATURES}")
-    return SignedNote(text, tuple(found))
+    return SignedNote(f"{text}\n", tuple(found))
 
 
 def verify_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, tuple[NoteVerifier, ...]]:

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from amaru.errors import LedgerBusy, LedgerError, ProofError
-from amaru.files.whole import write_whole
-from amaru.ledger.checkpoint import read_checkpoint
+from amaru.errors import LedgerBusy, LedgerCorrupt, LedgerError, ProofError
+from amaru.files.whole import make_folder, make_whole, remedied, write_whole
+from amaru.ledger.checkpoint import read_checkpoint, verify_checkpoint, verify_succession
 from amaru.ledger.keys import add_key, load_signers, make_key, retire_key
 from amaru.ledger.log import Log
 from amaru.ledger.notes import NoteSigner, NoteVerifier
@@ -40,6 +40,7 @@ SALT_BYTES = 32
 BUSY_S = 10.0
 """How long to wait for another that is recording; who serves holds the log for as long as it runs."""
 RETRY_S = 0.05
+_OWNERS = 0o700
 
 _VKEY_HEAD = "# Public keys of this log, as C2SP signed-note writes them. Have them from elsewhere too, if you can.\n"
 
@@ -89,7 +90,8 @@ def exists(place: Place) -> bool:
 def found(place: Place, name: str | None = None) -> NoteSigner | None:
     """Make the signing key of a log that is not there yet, and say which; ``None``: there is one.
 
-    ``name`` becomes the log's origin; by default, one that no other log has. Raises LedgerError.
+    ``name`` becomes the log's origin; by default, one that no other log has. A process that is killed meanwhile leaves
+    a whole key or none. Raises LedgerError.
     """
     if place.signing_key.exists():
         return None
@@ -100,9 +102,9 @@ def found(place: Place, name: str | None = None) -> NoteSigner | None:
     signer_name = name or f"{_host()}/ledger-{secrets.token_hex(4)}"
     NoteSigner.generate(signer_name)  # refuses a name that no key may have, before anything is made
     try:
-        place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(place.keys, _OWNERS)
     except OSError as error:
-        raise LedgerError(f"{place.keys}: the folder of keys cannot be made: {error.strerror}") from None
+        raise LedgerError(f"{place.keys}: the folder of keys cannot be made: {remedied(error)}") from None
     try:
         signer = make_key(place.signing_key, signer_name)
     except LedgerError:
@@ -116,10 +118,14 @@ def found(place: Place, name: str | None = None) -> NoteSigner | None:
 def open_log(place: Place, *, wait_s: float = BUSY_S, sleep: Callable[[float], None] = time.sleep) -> Log:
     """The log, to record in; its key must be there. Waits for another writer, at most ``wait_s``.
 
-    Raises LedgerBusy, LedgerError, and whatever ``Log.open`` does.
+    Raises LedgerBusy, LedgerError, and whatever ``Log.open`` does; LedgerCorrupt where it is not what was seen before.
     """
     signers = load_signers(place.signing_key)
     known = read_trust(place.trust).verifiers if place.trust.exists() else ()
+    for signer in signers:
+        if signer.verifier not in known:  # a kill came between making the key and knowing it
+            with suppress(LedgerError):  # a folder of keys may be read-only
+                trust_also(place, signer.verifier.vkey)
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -132,11 +138,35 @@ def open_log(place: Place, *, wait_s: float = BUSY_S, sleep: Callable[[float], N
                 ) from None
             sleep(RETRY_S)
     try:
+        _hold_to_seen(place, log)
         publish_keys(log.store, [*known, *(signer.verifier for signer in signers)])
     except BaseException:
         log.close()
         raise
     return log
+
+
+def _hold_to_seen(place: Place, log: Log) -> None:
+    """Write on no older state of a log, and on no other one: its key would sign two histories of one name."""
+    seen = _read(place.seen)
+    try:
+        if seen:
+            old = verify_checkpoint(seen, log.verifiers, origin=log.origin)
+            verify_succession(old, log.head, log.consistency(old.size) if old.size <= log.size else ())
+    except ProofError as error:
+        raise LedgerCorrupt(
+            f"{log.store.shown}: {error}. So it was when it was seen last ({place.seen}): mount or restore what was "
+            f"there then. To begin another log, move {place.keys} away, since it needs a key of its own"
+        ) from None
+    note_seen(place, log.checkpoint())
+
+
+def note_seen(place: Place, note: bytes) -> None:
+    """Have every later state of the log held to this checkpoint, which was itself held to what was seen before."""
+    if note != _read(place.seen):
+        with suppress(OSError):  # reading needs no room on a disk; it is held to the older one next time
+            make_folder(place.keys, _OWNERS)
+            write_whole(place.seen, note)
 
 
 def open_view(place: Place, verifiers: Sequence[NoteVerifier]) -> LogView:
@@ -155,7 +185,7 @@ def open_view(place: Place, verifiers: Sequence[NoteVerifier]) -> LogView:
         if seen:
             view.origin = read_checkpoint(seen).origin
             view.stand_at(seen)
-        head = view.refresh()
+        view.refresh()
     except ProofError as error:
         if not seen:
             raise
@@ -163,10 +193,7 @@ def open_view(place: Place, verifiers: Sequence[NoteVerifier]) -> LogView:
             f"{error}. It was held to the checkpoint that was seen last, {place.seen}; remove that only where the log "
             "was made anew on purpose"
         ) from None
-    if not seen or read_checkpoint(seen).size < head.size:
-        with suppress(OSError):  # reading needs no room on a disk; it is held to the older one next time
-            place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_whole(place.seen, view.checkpoint())
+    note_seen(place, view.checkpoint())
     return view
 
 
@@ -193,22 +220,33 @@ def publish_keys(store: TileStore, verifiers: Sequence[NoteVerifier]) -> None:
 def load_salt(place: Place) -> bytes:
     """The salt of this ledger's HMACs, made on first use, for its owner alone. Raises LedgerError."""
     try:
-        place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            handle = os.open(place.salt, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            salt = place.salt.read_bytes()
-            if len(salt) != SALT_BYTES:
-                raise LedgerError(f"{place.salt}: holds {len(salt)} bytes, not {SALT_BYTES}: restore it") from None
-            return salt
-        try:
-            salt = secrets.token_bytes(SALT_BYTES)
-            os.write(handle, salt)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        if not place.salt.exists():
+            make_folder(place.keys, _OWNERS)
+            with suppress(FileExistsError):  # another process has just made it
+                make_whole(place.salt, secrets.token_bytes(SALT_BYTES), mode=0o600)
     except OSError as error:
-        raise LedgerError(f"{place.salt}: the salt cannot be read or made: {error.strerror}") from None
+        raise LedgerError(f"{place.salt}: the salt cannot be made: {remedied(error)}") from None
+    return read_salt(place)
+
+
+def read_salt(place: Place) -> bytes:
+    """The salt as it is there; none is made. Raises LedgerError: there is none, or it is not for this user."""
+    try:
+        salt = place.salt.read_bytes()
+    except FileNotFoundError:
+        raise LedgerError(
+            f"{place.salt}: there is no salt, without which no prompt's mark can be told: restore it, or name the "
+            "gateway's own ledger (--ledger)"
+        ) from None
+    except OSError as error:
+        raise LedgerError(
+            f"{place.salt}: the salt cannot be read: {error.strerror}; it is for the ledger's owner alone"
+        ) from None
+    if len(salt) != SALT_BYTES:
+        raise LedgerError(
+            f"{place.salt}: holds {len(salt)} bytes, not {SALT_BYTES}: restore it; or remove it, and which prompts "
+            "were the same can no longer be told across that"
+        )
     return salt
 
 
@@ -235,10 +273,10 @@ def trust_also(place: Place, text: str) -> None:
     if text.strip() in known:
         return
     try:
-        place.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(place.keys, _OWNERS)
         write_whole(place.trust, f"{known}{text.strip()}\n".encode())
     except OSError as error:
-        raise LedgerError(f"{place.trust}: cannot be written: {error.strerror}") from None
+        raise LedgerError(f"{place.trust}: cannot be written: {remedied(error)}") from None
 
 
 def _read(path: Path) -> bytes:

@@ -1,24 +1,34 @@
 """Signatures and time-stamps that were got, kept beside the log, where everyone may read them.
 
 ``proofs/artifacts/<xx>/<SHA-256>/`` holds those of files, ``proofs/checkpoints/<millions>/<size>/`` those of
-checkpoints, with the ``checkpoint`` itself: ``<n>.asc`` with ``<n>.key``, and ``<n>.tsr``.
+checkpoints, with the ``checkpoint`` itself: ``<n>-<hash>.asc`` with ``<n>-<hash>.key``, and ``<n>-<hash>.tsr``. They
+are numbered as they came, and named after what they hold: a command and a scheduler that come to the same number at the
+same time write over nothing.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 
 import msgspec
 
-from amaru.errors import LedgerError
-from amaru.ledger.checkpoint import read_checkpoint
+from amaru.errors import LedgerError, ProofError
+from amaru.ledger.checkpoint import read_checkpoint, verify_checkpoint, verify_succession
 from amaru.ledger.tile_store import TileStore
+from amaru.ledger.view import LogView
 
 MAX_PIECE_BYTES = 256 * 1024
 MAX_PIECES = 64
 """Of one subject; who signs anew every day does not fill the store."""
 _SHARD = 1_000_000
+STEM = r"([1-9][0-9]?)-[0-9a-f]{16}"
+"""What such a file's name is before its suffix."""
+
+
+class Superseded(LedgerError):
+    """What was got is for a signed checkpoint beside which another one of the same tree has proofs by now."""
 
 
 class Pieces(msgspec.Struct, frozen=True):
@@ -51,6 +61,26 @@ class Proofs:
         """The signed checkpoint of this size that what was got is for; ``None``: nothing was."""
         return self._store.read(f"{_checkpoint(size)}/checkpoint", most=MAX_PIECE_BYTES)
 
+    def note_for(self, view: LogView) -> bytes:
+        """The signed checkpoint to have signed or time-stamped next: the newest, as ``view`` has it.
+
+        Or an older one over the same tree that has proofs already: a rotation of keys signs anew, and what was got for
+        other bytes is of no use to these. Raises ProofError where that one is of another tree, or by no known key.
+        """
+        head = view.head
+        kept = self.note_of(head.size)
+        if kept is None or kept == view.checkpoint():
+            return view.checkpoint()
+        try:
+            older = verify_checkpoint(kept, view.verifiers)
+        except ProofError as error:
+            raise ProofError(
+                f"{self._store.shown}/{_checkpoint(head.size)}: has proofs of a checkpoint by a key that is not known "
+                f"here ({error}); know that key, too, or go on once the log has grown"
+            ) from None
+        verify_succession(older, head, ())
+        return kept
+
     def first_over(self, size: int) -> bytes | None:
         """The smallest checkpoint of at least ``size`` entries that has any; it shows best how old an entry is."""
         for shard in sorted(_numbers(self._store.names("proofs/checkpoints"))):
@@ -71,49 +101,53 @@ class Proofs:
 
     def keep_signature(self, subject: bytes, signature: bytes, public_key: bytes, *, checkpoint: bool = False) -> None:
         """Keep a GPG signature over a file (``subject``: its SHA-256) or a signed checkpoint (itself)."""
-        folder, number = self._next(subject, checkpoint, "asc")
+        stem = self._stem(subject, signature, "asc", checkpoint=checkpoint)
         # The key first: a signature without one would be of no use to a stranger.
-        self._store.write(f"{folder}/{number}.key", public_key)
-        self._store.write(f"{folder}/{number}.asc", signature)
+        self._store.write(f"{stem}.key", public_key)
+        self._store.write(f"{stem}.asc", signature)
         self._store.sync()
 
     def keep_stamp(self, subject: bytes, response: bytes, *, checkpoint: bool = False) -> None:
         """Keep a time-stamp response over a file (``subject``: its SHA-256) or a signed checkpoint (itself)."""
-        folder, number = self._next(subject, checkpoint, "tsr")
-        self._store.write(f"{folder}/{number}.tsr", response)
+        self._store.write(f"{self._stem(subject, response, 'tsr', checkpoint=checkpoint)}.tsr", response)
         self._store.sync()
 
-    def _next(self, subject: bytes, checkpoint: bool, suffix: str) -> tuple[str, int]:
+    def _stem(self, subject: bytes, piece: bytes, suffix: str, *, checkpoint: bool) -> str:
+        """Where a piece goes, without its suffix."""
         if checkpoint:
             folder = _checkpoint(read_checkpoint(subject).size)
             kept = self._store.read(f"{folder}/checkpoint", most=MAX_PIECE_BYTES)
             if kept is not None and sha256(kept).digest() != sha256(subject).digest():
-                # The same tree under other signatures, after a rotation of keys: what was got is for the other bytes.
-                raise LedgerError(
-                    f"{self._store.shown}/{folder}: has proofs of another note of this size; record first"
+                raise Superseded(
+                    f"{self._store.shown}/{folder}: has proofs of a checkpoint of this size that is signed otherwise, "
+                    "as by other keys; what is for this one cannot lie beside them"
                 )
             self._store.write(f"{folder}/checkpoint", subject)
         else:
             folder = _artifact(subject)
-        numbers = _numbers(
-            name.removesuffix(f".{suffix}") for name in self._store.names(folder) if name.endswith(suffix)
-        )
-        number = max(numbers, default=0) + 1
-        if number > MAX_PIECES:
+        taken = _pieces_of(self._store.names(folder), suffix)
+        if len(taken) >= MAX_PIECES:
             raise LedgerError(f"{self._store.shown}/{folder}: has {MAX_PIECES} proofs of this kind already")
-        return folder, number
+        number = taken[-1][0] + 1 if taken else 1
+        return f"{folder}/{number}-{sha256(piece).hexdigest()[:16]}"
 
     def _pieces(self, folder: str) -> Pieces:
-        names = set(self._store.names(folder))
-        numbers = sorted(_numbers(name.partition(".")[0] for name in names))[:MAX_PIECES]
+        names = self._store.names(folder)
 
-        def read(name: str) -> bytes:
-            return self._store.read(f"{folder}/{name}", most=MAX_PIECE_BYTES) or b""
+        def read(stem: str, suffix: str) -> bytes:
+            return self._store.read(f"{folder}/{stem}.{suffix}", most=MAX_PIECE_BYTES) or b""
 
+        signed = [stem for _, stem in _pieces_of(names, "asc") if f"{stem}.key" in names]
         return Pieces(
-            tuple((read(f"{n}.asc"), read(f"{n}.key")) for n in numbers if {f"{n}.asc", f"{n}.key"} <= names),
-            tuple(read(f"{n}.tsr") for n in numbers if f"{n}.tsr" in names),
+            tuple((read(stem, "asc"), read(stem, "key")) for stem in signed[:MAX_PIECES]),
+            tuple(read(stem, "tsr") for _, stem in _pieces_of(names, "tsr")[:MAX_PIECES]),
         )
+
+
+def _pieces_of(names: Iterable[str], suffix: str) -> list[tuple[int, str]]:
+    """Number and stem of each, as they came."""
+    stems = [name.removesuffix(f".{suffix}") for name in names if name.endswith(f".{suffix}")]
+    return sorted((int(found[1]), stem) for stem in stems if (found := re.fullmatch(STEM, stem)))
 
 
 def _artifact(digest: bytes) -> str:

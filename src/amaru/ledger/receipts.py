@@ -9,7 +9,6 @@ receipt is for ever, and may be read by anyone: it holds names, figures and dige
 from __future__ import annotations
 
 import datetime
-import hmac
 import re
 from typing import Annotated, Any, Literal
 
@@ -135,7 +134,8 @@ class Decision(Receipt, frozen=True, kw_only=True):
     propensity: float | None = None
     explored: bool = False
     prompt: Mark | Literal[""] = ""
-    """A salted HMAC of the prompt: who holds both can show that it was this one; others see which are of one prompt."""
+    """Its mark, see ``marks``: who holds the prompt and the salt can show that it was this one; others see which of a
+    tenant's receipts are of one prompt."""
     outcome: Served | None = None
 
 
@@ -256,11 +256,6 @@ def leaf_of(receipt: Receipt) -> bytes:
     return leaf
 
 
-def mark_of(salt: bytes, text: bytes) -> str:
-    """What stands for a prompt in a receipt: HMAC-SHA-256 (RFC 2104) with the ledger's salt, ``place.load_salt``."""
-    return f"hmac-sha256:{hmac.digest(salt, text, 'sha256').hex()}"
-
-
 def read_leaf(leaf: bytes) -> Receipt | None:
     """The receipt that a leaf holds; ``None``: of a kind, or with fields, that this amaru does not know."""
     try:
@@ -293,4 +288,7 @@ def _plainly(error: Exception) -> str:
     name = place.rstrip("`")
     if name in _MEANT:
         return f"its {name} must be {_MEANT[name]}"
+    if said.startswith("Expected `str` of length <= "):
+        most = said.rpartition(" ")[2]
+        return f"its {name} may have {most} characters; put what is long into a file, and name that as evidence"
     return f"its {name}: {said[:1].lower()}{said[1:]}" if name else re.sub(r"\s+", " ", said)[:200]

@@ -18,16 +18,17 @@ from amaru.errors import EntryPruned, LedgerCorrupt, LedgerError, ProofError
 from amaru.ledger.attestation import Deployment, Resource, deployment_statement, sign_envelope
 from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint
 from amaru.ledger.index import Found, Index
-from amaru.ledger.inlet import hand_over
+from amaru.ledger.inlet import PRUNE_LIMIT_S, hand_over
 from amaru.ledger.keys import load_signers
 from amaru.ledger.log import Log
 from amaru.ledger.merkle import leaf_hash
 from amaru.ledger.notes import NoteSigner, NoteVerifier, verify_note
-from amaru.ledger.place import Place, found, open_log, open_view, trust_of
-from amaru.ledger.receipts import Adr, Deploy, Evidence, Memory, Receipt, Training, leaf_of, read_leaf
+from amaru.ledger.place import Place, found, note_seen, open_log, open_view, trust_of
+from amaru.ledger.pruning import prune
+from amaru.ledger.receipts import Adr, Deploy, Evidence, Memory, Pruning, Receipt, Training, leaf_of, read_leaf
 from amaru.ledger.search import Search, Term, digest_of
 from amaru.ledger.trust import Trust
-from amaru.ledger.view import InclusionProof, LogView
+from amaru.ledger.view import InclusionProof, LogView, Pruned
 from amaru.ledger.words import words_of
 
 LEAST_PREFIX = 8
@@ -131,6 +132,8 @@ class Remembrancer:
             It cannot be recorded; nothing was. LedgerBusy: another process records in this log.
         """
         leaf_of(receipt)  # what cannot be recorded makes no log
+        if isinstance(receipt, Pruning):
+            raise LedgerError("a pruning is recorded by doing it: see `prune`")
         if isinstance(receipt, Deploy) and not (receipt.digest or receipt.evidence):
             raise LedgerError("a deployment needs what was deployed: its --digest, or a file as --evidence")
         if isinstance(receipt, _OF_A_FILE) and receipt.evidence and not receipt.digest:
@@ -145,8 +148,25 @@ class Remembrancer:
         else:
             with open_log(self.place) as log:
                 first, checkpoint = log.append([data])
+                note_seen(self.place, log.checkpoint())
         self._forget()
         return Recorded(Entry(first, leaf_hash(data), data, receipt), checkpoint, made)
+
+    def prune(self, pruning: Pruning) -> Pruned:
+        """Erase the texts of the entries before its ``until``, a multiple of 256, from the log and the index.
+
+        Where another process holds the log, that does it. Raises LedgerError.
+        """
+        data = leaf_of(pruning)
+        taken = hand_over(self.place.keys, data, limit_s=PRUNE_LIMIT_S)
+        if taken is not None:
+            pruned = Pruned(pruning.until, taken.index)
+        else:
+            with open_log(self.place) as log:
+                pruned = prune(log, data)
+        self._forget()
+        self.index.forget(pruned.until)
+        return pruned
 
     def open_log(self) -> Log:
         """The log, to write in; for what the Remembrancer has no word for. Raises LedgerError."""

@@ -2,6 +2,9 @@
 
 Each step runs in a thread of its own, for a disk, a network or gpg may take their time; the event loop only waits.
 A process that ends lets them go: a step that was cut short is gone on with at the next start.
+
+The HTTP client is loaded here, by the main thread: its allocator crashes a process in which the thread that loaded it
+has ended, and another begins (mimalloc 3.3, https://github.com/microsoft/mimalloc/issues/1287).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
+import pyreqwest.client  # noqa: F401 - loaded, as said above
 
 from amaru.ledger.anchoring import Line
 from amaru.ledger.anchoring_config import LineSettings, SchedulerSettings, SourceSettings

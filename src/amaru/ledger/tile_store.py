@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from amaru.errors import LedgerBusy, LedgerError
+from amaru.errors import LedgerBusy, LedgerCorrupt, LedgerError
 from amaru.ledger.journal import FileJournal, Journal, sync_path, write_fully
 
 _FLUSHERS = 8
@@ -25,10 +26,13 @@ class TileStore(Protocol):
     """The root, as messages may show it."""
 
     def read(self, name: str, *, most: int) -> bytes | None:
-        """A file's bytes; one of more than ``most`` is an error."""
+        """A file's bytes. Raises LedgerCorrupt where it has more than ``most``, or is no file."""
 
     def write(self, name: str, content: bytes | bytearray) -> None:
         """Have the file hold this, or what it held before; durable after ``sync``."""
+
+    def replace(self, name: str, content: bytes) -> None:
+        """As ``write``, of a file that only the writer writes. Raises LedgerBusy where another is seen to have."""
 
     def sync(self) -> None:
         """Make durable all that was written before."""
@@ -49,8 +53,11 @@ class TileStore(Protocol):
     def hold(self) -> None:
         """Become the one writer. Raises LedgerBusy where there is one."""
 
+    def renew(self) -> None:
+        """Remain it, also where nothing is written for long. Raises LedgerBusy where another has become it."""
+
     def release(self) -> None:
-        """Cease to be it."""
+        """Cease to be it; nothing is written to a log that is another's by now."""
 
     def journal(self) -> Journal:
         """The journal, which only the writer opens."""
@@ -83,15 +90,19 @@ class FolderStore:
 
     def read(self, name: str, *, most: int) -> bytes | None:
         try:
-            handle = os.open(f"{self._root}/{name}", os.O_RDONLY)
+            # Without waiting: in a folder that someone handed over, a pipe may have the name.
+            handle = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._failed("read", name, error) from None
         try:
-            size = os.fstat(handle).st_size
+            about = os.fstat(handle)
+            size = about.st_size
+            if not stat.S_ISREG(about.st_mode):
+                raise LedgerCorrupt(f"{self.shown}/{name}: is no plain file")
             if size > most:
-                raise LedgerError(f"{self.shown}/{name}: {size:,} bytes, more than {most:,}")
+                raise LedgerCorrupt(f"{self.shown}/{name}: {size:,} bytes, more than the {most:,} that it can have")
             content = os.read(handle, size)
             while len(content) < size and (more := os.read(handle, size - len(content))):
                 content += more
@@ -110,6 +121,7 @@ class FolderStore:
             try:
                 handle = os.open(draft, flags, 0o644)
             except FileNotFoundError:
+                self.renew()
                 self._make_folder(folder)
                 handle = os.open(draft, flags, 0o644)
             try:
@@ -123,6 +135,10 @@ class FolderStore:
         self._unsynced_bytes += len(content) - self._unsynced.get(path, 0)
         self._unsynced[path] = len(content)
         self._folders[folder] = None
+
+    def replace(self, name: str, content: bytes) -> None:
+        self.renew()
+        self.write(name, content)
 
     def sync(self) -> None:
         # The kernel flushes what several threads ask for in one go, where it would wait for the disk file by file.
@@ -193,13 +209,27 @@ class FolderStore:
         except OSError:
             pass  # a full disk: the lock holds all the same, without a name
 
+    def renew(self) -> None:
+        """See that the lock is still in its place: who moves or removes the folder of a log takes it along."""
+        if self._lock < 0:
+            return
+        try:
+            there = os.stat(f"{self._root}/lock")  # noqa: PTH116 - as above
+        except OSError as error:
+            raise LedgerError(
+                f"{self.shown}: the log is no longer here ({error.strerror}): its folder was removed, moved or "
+                "unmounted while it was written. Put it back; what was acknowledged is in it alone"
+            ) from None
+        if not os.path.samestat(there, os.fstat(self._lock)):
+            raise LedgerBusy(f"{self.shown}: another folder lies here by now, or its file lock was made anew")
+
     def release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def journal(self) -> FileJournal:
-        return FileJournal(Path(self._root, "journal"))
+        return FileJournal(Path(self._root, "journal"), self.renew)
 
     def _make_folder(self, folder: str) -> None:
         """With all above it, each of which then has a new name in it."""

@@ -7,6 +7,7 @@ of each level is partial, of a width of 1 to 255, and has the path ``….p/<widt
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -21,6 +22,7 @@ MAX_ENTRY_BYTES = 65_535
 MAX_BUNDLE_BYTES = TILE_WIDTH * (2 + MAX_ENTRY_BYTES)
 ENTRIES = -1
 """The "level" of entry bundles."""
+_PARTIAL = re.compile(r"[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]")
 
 
 class Tile(NamedTuple):
@@ -40,6 +42,11 @@ class Tile(NamedTuple):
     def suffix(self) -> str:
         """``.p/<width>`` where it is partial."""
         return "" if self.width == TILE_WIDTH else f".p/{self.width}"
+
+    @property
+    def most_bytes(self) -> int:
+        """What its file can have."""
+        return MAX_BUNDLE_BYTES if self.level == ENTRIES else TILE_WIDTH * HASH_BYTES
 
     @property
     def full(self) -> Tile:
@@ -76,6 +83,11 @@ def parse_path(path: str) -> Tile:
     if tile.path != path or not 0 < width <= TILE_WIDTH or tile.level > 63:
         raise bad
     return tile
+
+
+def partial_widths(names: Iterable[str]) -> list[int]:
+    """The widths of the partial versions in a tile's folder ``….p``, of all the names in it; the narrowest first."""
+    return sorted(int(name) for name in names if _PARTIAL.fullmatch(name))
 
 
 def width_at(level: int, number: int, size: int) -> int:

@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rfc3161_client import SignedData, TimeStampResponse, VerifierBuilder, decode_timestamp_response
 
 from amaru.errors import LedgerError, ProofError
+from amaru.http1.posting import LIMIT_S
 from amaru.ledger.der import signing_certificate_hash, with_sorted_certificates
-from amaru.ledger.posting import LIMIT_S, Poster
-from amaru.ledger.troubles import AnchorError, Trouble, in_one_line
+from amaru.ledger.posting import Poster
+from amaru.ledger.troubles import AnchorError, Trouble
+from amaru.telemetry.redaction import in_one_line
 
 MAX_RESPONSE_BYTES = 64 * 1024
 MAX_ROOTS_BYTES = 4 * 1024 * 1024
@@ -205,13 +207,18 @@ def verify_timestamp(response: bytes, data: Data, roots: Roots, *, at: datetime 
     if at is not None:
         _verify_signature(response, stamp, roots, at)
     _verify_certificate(response)
+    require_imprint(stamp, data)
+    return stamp
+
+
+def require_imprint(stamp: TimeStamp, data: Data) -> None:
+    """Check that a time-stamp is over this data, whoever made it. Raises ProofError; LedgerError as ``digest_of``."""
     digest = digest_of(data, stamp.hash)
     if digest != stamp.imprint:
         raise ProofError(
             f"the time-stamp is for other data, so it was swapped or the data was changed: it is over "
             f"{stamp.hash}:{stamp.imprint.hex()}, the data's is {stamp.hash}:{digest.hex()}"
         )
-    return stamp
 
 
 def read_roots(path: Path) -> tuple[x509.Certificate, ...]:

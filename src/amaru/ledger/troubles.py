@@ -28,9 +28,3 @@ class AnchorError(LedgerError):
     def __init__(self, message: str, trouble: Trouble) -> None:
         super().__init__(message)
         self.trouble = trouble
-
-
-def in_one_line(text: str, limit: int = 300) -> str:
-    """Foreign words, fit for an error: one line that cannot play with a terminal, of at most ``limit`` characters."""
-    words = " ".join(text[: 4 * limit].split())
-    return "".join(char if char.isprintable() else " " for char in words)[:limit]

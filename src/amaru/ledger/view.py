@@ -15,6 +15,7 @@ from amaru.ledger.checkpoint import Checkpoint, verify_checkpoint, verify_succes
 from amaru.ledger.kept import kept_checkpoints
 from amaru.ledger.merkle import (
     HASH_BYTES,
+    MAX_SIZE,
     consistency_ranges,
     inclusion_ranges,
     range_root,
@@ -24,7 +25,6 @@ from amaru.ledger.notes import MAX_NOTE_BYTES, NoteVerifier
 from amaru.ledger.tile_store import TileStore, open_store
 from amaru.ledger.tiles import (
     ENTRIES,
-    MAX_BUNDLE_BYTES,
     TILE_HEIGHT,
     TILE_WIDTH,
     Tile,
@@ -59,6 +59,10 @@ class Pruned(NamedTuple):
 
     until: int = 0
     leaf: int = -1
+
+
+class TileMissing(LedgerCorrupt):
+    """A tile that the checkpoint covers is not there."""
 
 
 class LogView:
@@ -255,14 +259,16 @@ class LogView:
 
 
 def read_tile(store: TileStore, tile: Tile) -> tuple[bytes, int]:
-    """A tile's bytes, and its width: a partial one may be gone once the full one is there. Raises LedgerCorrupt."""
-    most = MAX_BUNDLE_BYTES if tile.level == ENTRIES else TILE_WIDTH * HASH_BYTES
+    """A tile's bytes, and its width: a partial one may be gone once the full one is there.
+
+    Raises TileMissing, and LedgerCorrupt where it cannot be one.
+    """
     for candidate in dict.fromkeys((tile, tile.full)):
-        content = store.read(candidate.path, most=most)
+        content = store.read(candidate.path, most=tile.most_bytes)
         if content is not None:
             return content, candidate.width
     first = tile.number * TILE_WIDTH * TILE_WIDTH ** max(tile.level, 0)
-    raise LedgerCorrupt(f"{store.shown}/{tile.path}: is missing (leaves from {first:,} on) — restore it from a copy")
+    raise TileMissing(f"{store.shown}/{tile.path}: is missing (leaves from {first:,} on) — restore it from a copy")
 
 
 def read_pruned(store: TileStore) -> Pruned:
@@ -272,7 +278,10 @@ def read_pruned(store: TileStore) -> Pruned:
         return Pruned()
     try:
         value = require_canonical(content)
-        return Pruned(int(value["until"]), int(value["leaf"]))
+        pruned = Pruned(value["until"], value["leaf"])
+        if not all(type(one) is int and 0 <= one < MAX_SIZE for one in pruned):
+            raise ValueError("no places in a log")
+        return pruned
     except (LedgerError, KeyError, TypeError, ValueError):
         raise LedgerCorrupt(f"{store.shown}/{PRUNED}: cannot be read — restore it from a copy") from None
 

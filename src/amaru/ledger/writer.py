@@ -8,8 +8,9 @@ Two ways in:
   thread logs it within ``interval_s``. What finds the queue full is dropped and counted, and the count is logged as a
   gap. A leaf taken is logged once, also over a kill: each commit notes in the journal up to where it emptied the queue.
 
-The log is opened by the thread and opened again where it fails, with growing pauses: a disk that is full or gone at the
-start or later costs the receipts of that time (up to the queue's length, none), and never a request.
+The thread opens the queue, then the log, and opens again what fails, with growing pauses: a disk that is full or gone
+at the start or later costs the receipts of that time that the queue has no room for, and never a request. They are
+counted, too, where the queue itself cannot be opened.
 """
 
 from __future__ import annotations
@@ -17,25 +18,30 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from amaru.errors import LedgerBusy, LedgerError
-from amaru.ledger.journal import Mark
 from amaru.ledger.log import Log
 from amaru.ledger.ring import Gap, Ring
 from amaru.ledger.tiles import MAX_ENTRY_BYTES
+from amaru.ledger.unqueued import Unqueued
 from amaru.telemetry.logs import get_logger
 
 MOST_LEAVES = 4_096
 MOST_BYTES = 4 * 1024 * 1024
-"""Of one commit; less than a frame of the journal, so that it is logged whole or not at all."""
+"""Of what is appended, in one commit. With what is offered, of which there is at least room for a quarter as much, less
+than a frame of the journal, so that it is logged whole or not at all."""
 MOST_WAITING = 16_384
 """Appends that may wait; one more is refused."""
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 5.0
+QUEUE_RETRY_S = 1.0
+
+_Item = TypeVar("_Item")
 
 _log = get_logger("ledger")
 
@@ -58,6 +64,16 @@ class WriterStatus(msgspec.Struct, frozen=True):
     last_error: str | None
 
 
+class _Asked(NamedTuple):
+    """Publications that were asked for, and what is to be committed before."""
+
+    futures: list[Future[bytes]]
+    appends: int
+    """Taken by then, since the start."""
+    position: int
+    """Of the queue."""
+
+
 class Writer:
     """A log's thread. ``append`` and ``offer`` are for any thread, and neither waits for a disk.
 
@@ -68,7 +84,7 @@ class Writer:
     def __init__(
         self,
         open_log: Callable[[], Log],
-        open_ring: Callable[[Mark], Ring] | None = None,
+        open_ring: Callable[[], Ring] | None = None,
         *,
         gap_leaf: Callable[[Gap], bytes] | None = None,
         on_committed: Callable[[int, Sequence[bytes]], None] | None = None,
@@ -89,8 +105,13 @@ class Writer:
         self._publishes: deque[Future[bytes]] = deque()
         self._log: Log | None = None
         self._ring: Ring | None = None
-        self._early = Gap(0, 0.0, 0.0)
-        self._counting = threading.Lock()
+        self._reconciled = False
+        self._open_ring_at = timer()
+        self._ring_error: str | None = None
+        self._unqueued = Unqueued(clock)
+        self._noticed: tuple[Gap, int] | None = None
+        self._taken = 0
+        self._asked: _Asked | None = None
         self._wake = threading.Event()
         self._opened = threading.Event()
         self._closing = False
@@ -137,18 +158,19 @@ class Writer:
             return f"{MOST_WAITING:,} entries wait to be logged already"
         return ""
 
-    def offer(self, leaf: bytes) -> bool:
-        """Queue a leaf to be logged; False where it was dropped, and counted."""
+    def offer(self, leaf: bytes) -> bytes:
+        """Queue a leaf to be logged; gives its hash (RFC 6962), or nothing where it was dropped, and counted."""
         ring = self._ring
         if ring is not None:
             return ring.put(leaf)
-        with self._counting:
-            now = self._clock()
-            self._early = Gap(self._early.dropped + 1, self._early.since_s or now, now)
-        return False
+        self._unqueued.count()
+        return b""
 
     def publish(self) -> Future[bytes]:
-        """Have all that was appended or offered before published now. The future gives the signed checkpoint."""
+        """Have all that was appended or offered before published now, whatever else is appended meanwhile.
+
+        The future gives the signed checkpoint, or raises LedgerError.
+        """
         future: Future[bytes] = Future()
         self._publishes.append(future)
         self._wake.set()
@@ -166,7 +188,7 @@ class Writer:
             published=log.size if log is not None else 0,
             waiting=len(self._appends),
             queued_bytes=ring.waiting_bytes if ring is not None else 0,
-            dropped=self._early.dropped + (ring.dropped if ring is not None else 0),
+            dropped=self._unqueued.dropped + (ring.dropped if ring is not None else 0),
             last_error=self._last_error,
         )
 
@@ -194,7 +216,7 @@ class Writer:
             closing = self._closing
             try:
                 more = self._round()
-                self._backoff_s, self._last_error = 0.0, None
+                self._backoff_s, self._last_error = 0.0, self._ring_error
             except LedgerError as error:
                 more = False
                 self._failed(error)
@@ -215,15 +237,19 @@ class Writer:
 
     def _round(self) -> bool:
         """Commit once and publish where it is due; whether there is more to commit at once."""
-        log, ring = self._opened_log()
-        publishes = len(self._publishes)
+        self._have_ring()
+        log, ring = self._opened_log(), self._ring
+        end = _end_of(ring)
+        self._notice_asked(end)
+        self._notice_gap(end)
         appended = self._take_appends()
-        taken = sum(len(leaf) for leaf, _ in appended)
-        offered, position = ring.peek(MOST_LEAVES - len(appended), MOST_BYTES - taken) if ring else ([], 0)
-        gap = ring.gap() if ring is not None and self._gap_leaf is not None else None
         leaves = [leaf for leaf, _ in appended]
-        leaves += [self._gap_leaf(gap)] if gap is not None and self._gap_leaf is not None else []
+        offered, position = ([], 0) if ring is None else ring.peek(*_room_beside(leaves))
         leaves += offered
+        # What was dropped had found the queue full: that is told after all that was queued by then.
+        gap = self._noticed[0] if self._noticed is not None and position >= min(self._noticed[1], end) else None
+        if gap is not None and self._gap_leaf is not None:
+            leaves.append(self._gap_leaf(gap))
         if leaves:
             try:
                 first = log.commit(leaves, mark=ring.mark(position, gap) if ring is not None else None)
@@ -233,57 +259,87 @@ class Writer:
                 raise
             if ring is not None:
                 ring.advance(position)
-                if gap is not None:
-                    ring.gap_logged(gap)
+            if gap is not None:
+                (ring or self._unqueued).gap_logged(gap)
+                self._noticed = None
             for index, (_, future) in enumerate(appended, first):
                 future.set_result(index)
             if self._on_committed is not None:
                 self._on_committed(first, leaves)
+        else:
+            log.renew()
         # What was offered meanwhile gathers for the next time: at some thousands a second there is always something.
-        full = len(leaves) >= MOST_LEAVES or sum(map(len, leaves)) >= MOST_BYTES
-        more = bool(self._appends) or bool(ring is not None and (full or self._closing) and ring.waiting_bytes)
-        self._publish_if_due(log, 0 if more else publishes)
-        return more
+        more = bool(self._appends) or position < end or bool(ring is not None and self._closing and ring.waiting_bytes)
+        asked = self._asked
+        self._publish_if_due(
+            log, asked is not None and self._taken >= asked.appends and position >= min(asked.position, end)
+        )
+        return more or self._asked is not None
 
-    def _publish_if_due(self, log: Log, asked: int) -> None:
-        if log.size == log.committed and not asked:
+    def _notice_asked(self, end: int) -> None:
+        if self._asked is None and self._publishes:
+            futures = [future for future in _drained(self._publishes) if future.set_running_or_notify_cancel()]
+            self._asked = _Asked(futures, self._taken + len(self._appends), end) if futures else None
+
+    def _notice_gap(self, end: int) -> None:
+        if self._ring is not None:
+            self._unqueued.move_to(self._ring)
+        if self._noticed is None and self._gap_leaf is not None:
+            gap = (self._ring or self._unqueued).gap()
+            self._noticed = (gap, end) if gap is not None else None
+
+    def _publish_if_due(self, log: Log, asked: bool) -> None:
+        due = log.size != log.committed and self._timer() - self._published_at >= self._publish_interval_s
+        if not due and not asked:
             return
-        if not asked and self._timer() - self._published_at < self._publish_interval_s:
+        log.publish()
+        self._published_at = self._timer()
+        if asked:
+            self._answer_asked(lambda future: future.set_result(log.checkpoint()))
+
+    def _answer_asked(self, answer: Callable[[Future[bytes]], None]) -> None:
+        asked, self._asked = self._asked, None
+        for future in asked.futures if asked is not None else ():
+            answer(future)
+
+    def _have_ring(self) -> None:
+        """Open the queue, before the log: what is offered waits there until the log is open."""
+        if self._ring is not None or self._open_ring is None or self._timer() < self._open_ring_at:
             return
         try:
-            log.publish()
-        except LedgerError as error:
-            for _ in range(asked):
-                self._publishes.popleft().set_exception(error)
-            raise
-        self._published_at = self._timer()
-        for _ in range(asked):
-            self._publishes.popleft().set_result(log.checkpoint())
+            ring = self._open_ring()
+        except Exception as error:  # whatever it is, it must not keep the log from being opened
+            if self._ring_error is None:
+                _log.error(
+                    "ledger_queue_not_opened", reason=str(error), effect="what is offered is dropped, and counted"
+                )
+            self._ring_error = str(error)
+            self._open_ring_at = self._timer() + QUEUE_RETRY_S
+            return
+        self._ring, self._ring_error, self._reconciled = ring, None, False
 
-    def _opened_log(self) -> tuple[Log, Ring | None]:
+    def _opened_log(self) -> Log:
         if self._log is None:
             self._log = self._open_log()
-            if self._ring is not None:
-                self._ring.skip_to(self._log.mark)
-        if self._ring is None and self._open_ring is not None:
-            ring = self._open_ring(self._log.mark)
-            with self._counting:
-                if self._early.dropped:
-                    ring.count_dropped(self._early)
-                    self._early = Gap(0, 0.0, 0.0)
-                self._ring = ring
+            self._reconciled = False
+        if not self._reconciled and self._ring is not None:
+            self._ring.reconcile(self._log.mark)
+            self._noticed = None
+            self._reconciled = True
         self._opened.set()
-        return self._log, self._ring
+        return self._log
 
     def _take_appends(self) -> list[tuple[bytes, Future[int]]]:
-        """Those that wait, as many as a commit takes; those that were cancelled or cannot be logged are let go."""
+        """Those that wait, as many as a commit takes; those that were cancelled are let go."""
         taken: list[tuple[bytes, Future[int]]] = []
         size = 0
-        while self._appends and len(taken) < MOST_LEAVES and size < MOST_BYTES:
-            leaf, future = self._appends.popleft()
+        for leaf, future in _drained(self._appends):
+            self._taken += 1
             if future.set_running_or_notify_cancel():
                 taken.append((leaf, future))
                 size += len(leaf)
+            if len(taken) >= MOST_LEAVES or size >= MOST_BYTES:
+                break
         return taken
 
     def _failed(self, error: Exception) -> None:
@@ -291,24 +347,44 @@ class Writer:
             _log.error("ledger_not_written", reason=str(error))
         self._last_error = str(error)
         self._backoff_s = min(max(2 * self._backoff_s, FIRST_BACKOFF_S), LONGEST_BACKOFF_S)
-        if isinstance(error, LedgerBusy) and self._log is not None:  # its lease on a remote store was lost
-            self._log.close()
+        if isinstance(error, LedgerBusy) and self._log is not None:  # another writer has taken it
+            self._log.abandon()
             self._log = None
+        told = _as_ledger_error(error)
+        self._answer_asked(lambda future: future.set_exception(told))
         if self._log is None:  # callers of a log that cannot be opened are told, rather than kept waiting
-            for _, future in self._take_appends():
-                future.set_exception(_as_ledger_error(error))
+            self._refuse_waiting(told)
 
-    def _refuse_waiting(self) -> None:
-        closed = LedgerError("the ledger is closed; this was not logged")
-        for queue in (self._appends, self._publishes):
-            while queue:
-                try:
-                    item = queue.popleft()
-                except IndexError:
-                    break  # another thread was faster
-                future = item[1] if isinstance(item, tuple) else item
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(closed)
+    def _refuse_waiting(self, told: LedgerError | None = None) -> None:
+        told = told or LedgerError("the ledger is closed; this was not logged")
+        _refuse((future for _, future in _drained(self._appends)), told)
+        _refuse(_drained(self._publishes), told)
+
+
+def _refuse(futures: Iterable[Future[_Item]], told: LedgerError) -> None:
+    for future in futures:
+        if future.set_running_or_notify_cancel():
+            future.set_exception(told)
+
+
+def _drained(queue: deque[_Item]) -> Iterator[_Item]:
+    """What is in the queue, taken from it, unless another thread is faster."""
+    while True:
+        try:
+            yield queue.popleft()
+        except IndexError:
+            return
+
+
+def _room_beside(appended: Sequence[bytes]) -> tuple[int, int]:
+    """How many offered leaves, and bytes of them, go with these: some always do."""
+    size = sum(map(len, appended))
+    return max(MOST_LEAVES - len(appended), MOST_LEAVES // 4), max(MOST_BYTES - size, MOST_BYTES // 4)
+
+
+def _end_of(ring: Ring | None) -> int:
+    """The position after all that is queued."""
+    return ring.mark().position + ring.waiting_bytes if ring is not None else 0
 
 
 def _as_ledger_error(error: BaseException) -> LedgerError:

@@ -11,8 +11,11 @@ from amaru.mesh.execution import Execution
 from amaru.mesh.ledger import LedgerStatus, MeshLedger
 from amaru.mesh.ledger_metrics import LedgerCollector
 from amaru.mesh.ledger_reading import DecisionReceipts
+from amaru.mesh.member import Member
 from amaru.mesh.mesh import Mesh
+from amaru.mesh.owner import Owner, WorkersCollector
 from amaru.mesh.plan import Plan
+from amaru.mesh.repricing import follow_prices
 from amaru.mesh.views import Views
 
 __all__ = [
@@ -22,8 +25,12 @@ __all__ = [
     "Execution",
     "LedgerCollector",
     "LedgerStatus",
+    "Member",
     "Mesh",
     "MeshLedger",
+    "Owner",
     "Plan",
     "Views",
+    "WorkersCollector",
+    "follow_prices",
 ]

@@ -18,6 +18,7 @@ from amaru.health.observation import Observation
 from amaru.health.report import HealthReport, ProviderHealth
 from amaru.health.sense import Looked
 from amaru.stability.guardian import Guardian, Intervention, InterventionRecord
+from amaru.stability.utility import utility_of
 
 if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
@@ -134,4 +135,4 @@ def _mode(mesh: Mesh) -> Mode:
 def _worth(provider: ProviderHealth) -> float:
     """What an attempt there is worth, 0 to 1; the least comes first."""
     over = provider.signature
-    return (1.0 - over.error_rate) * provider.coherence / (1.0 + (over.latency_p50_ms or 0.0) / 1e3)
+    return utility_of(1.0 - over.error_rate, provider.coherence, (over.latency_p50_ms or 0.0) / 1e3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from amaru.accounts.charges import Charge
 from amaru.accounts.cost import cost_usd
+from amaru.accounts.lease import Reservation
 from amaru.accounts.tokens import count_usage
 from amaru.domain import Attempt, Join, Kind, Offer, Provenance, Usage
 from amaru.errors import Failure
@@ -20,7 +22,10 @@ DIVERGED = "its answer did not repeat what was sent already, so it could not be 
 class OpenAttempt:
     """An attempt under way: what must be released and measured when it ends."""
 
-    __slots__ = ("admission", "ask", "begun", "ended", "load", "offer", "reply", "row", "started_at", "whole")
+    __slots__ = (
+        "admission", "ask", "begun", "charge", "ended", "load", "offer", "reply", "reservation", "row", "started_at",
+        "whole",
+    )  # fmt: skip
 
     def __init__(self, row: int, offer: Offer, admission: Admission, started_at: float, ask: Ask, load: float) -> None:
         self.row = row
@@ -36,6 +41,10 @@ class OpenAttempt:
         self.reply: WholeReply | StreamReply | None = None
         self.whole = False
         """A stream is wanted, and a whole answer was asked for."""
+        self.reservation: Reservation | None = None
+        """Of what it may cost, once it has gone out; to be ended."""
+        self.charge: Charge | None = None
+        """What stands of it while nothing more is known."""
 
     @property
     def streamed(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from amaru.domain import Attempt, FailureKind, Join, Usage
 from amaru.errors import Failure, RequestError
+from amaru.mesh.accounts_request import RequestAccount
 from amaru.mesh.attempt import DIVERGED, OpenAttempt, used_tokens
 from amaru.mesh.call import Call, as_held, caller_error, workload_of
 from amaru.mesh.rescue import Ask, Broken, delivered_usage
@@ -48,32 +49,10 @@ class Attempts:
     """One request's attempts, from the decision to a reply; ``Execution`` goes on from there."""
 
     __slots__ = (
-        "_ask",
-        "at",
-        "attempts",
-        "broken",
-        "call",
-        "cost",
-        "deadline_at",
-        "decision_s",
-        "excluded",
-        "failure",
-        "fresh",
-        "id",
-        "latest",
-        "mesh",
-        "open",
-        "plan",
-        "ranking",
-        "retried",
-        "status",
-        "throttled",
-        "tokens",
-        "usage",
-        "waited",
-        "waits_since",
-        "workload",
-    )
+        "_ask", "account", "at", "attempts", "broken", "call", "cost", "deadline_at", "decision_s", "excluded",
+        "failure", "fresh", "id", "latest", "mesh", "open", "plan", "ranking", "retried", "status", "throttled",
+        "tokens", "unaffordable", "usage", "waited", "waits_since", "workload",
+    )  # fmt: skip
 
     def __init__(self, mesh: Mesh, plan: Plan, call: Call, decision_id: str, at: float) -> None:
         self.mesh = mesh
@@ -87,7 +66,10 @@ class Attempts:
         limit_s = plan.deadline_s if call.deadline_s is None else min(call.deadline_s, plan.deadline_s)
         self.deadline_at = call.arrived_at + limit_s
         self.attempts: list[Attempt] = []
+        self.account = None if mesh.till is None else RequestAccount(mesh.till, plan, call, decision_id)
         self.excluded = self.retried = self.throttled = NO_ROWS
+        self.unaffordable: dict[int, RequestError] = {}
+        """Offers that a budget of their own, or of the caller's once its stream has broken, rules out; and why."""
         self.open: OpenAttempt | None = None
         self._ask = Ask(as_held(call))
         """What offers are asked while nothing has broken."""
@@ -122,7 +104,11 @@ class Attempts:
         candidates = self.ranking.order
         if self.broken is not None:
             candidates = self._decide_again(self.mesh.clock()).order
+        account = self.account
         try:
+            if account is not None and account.is_due:
+                offers = plan.board.offers
+                await account.admit([offers[row] for row in self.ranking.rows.tolist()])
             while True:
                 attempt = self.open if self.open is not None else self._admit_next(candidates)
                 if attempt is None:
@@ -131,6 +117,8 @@ class Attempts:
                 offer = attempt.offer
                 if self.broken is not None:
                     attempt.ask = self.broken.ask(offer, attempt.row, plan.board)
+                if account is not None and not account.begin(attempt) and not await self._begin_slow(account, attempt):
+                    continue
                 timing = plan.timing(
                     offer,
                     attempt.started_at,
@@ -160,6 +148,25 @@ class Attempts:
             if self.broken is not None:
                 self._learn_form(attempt)
         return reply
+
+    async def _begin_slow(self, account: RequestAccount, attempt: OpenAttempt) -> bool:
+        """Have the bank asked for what an attempt may cost; False: its offer is ruled out."""
+        try:
+            refused = await account.begin_slow(attempt, may_refuse=self.broken is None)
+        except BaseException:
+            self._abandon()
+            raise
+        if refused is None:
+            attempt.started_at = self.mesh.clock()
+            return True
+        self._abandon()
+        self.excluded |= {attempt.row}
+        self.unaffordable[attempt.row] = refused
+        self.latest.rule_out(attempt.row, Code.BUDGET)
+        # Not of a decision that was handed out, nor of an offer that was asked before.
+        if self.broken is None and all(tried.offer != attempt.offer.id for tried in self.attempts):
+            self.ranking.rule_out(attempt.row, Code.BUDGET)
+        return False
 
     def _is_alone(self, candidates: list[int], row: int) -> bool:
         """No other provider could take over if this one is late."""
@@ -240,7 +247,7 @@ class Attempts:
         if remaining_s <= 0.0 or (soonest_s is not None and soonest_s >= remaining_s):
             raise self._give_up(soonest_s)
         timeout_s = remaining_s if soonest_s is None else soonest_s
-        await mesh.wait_for_change(self.workload.resource, timeout_s, again=self.waited)
+        await mesh.lines.wait_for_change(self.workload.resource, timeout_s, again=self.waited)
         self.waited = True
         return self._decide_again(mesh.clock()).order
 
@@ -258,6 +265,8 @@ class Attempts:
     def _decide_again(self, now: float) -> Ranking:
         """Rank anew what was not tried yet; before the first attempt, that is the decision."""
         self.latest = self.plan.router.decide(self.workload, now, self.excluded)
+        for row in self.unaffordable:
+            self.latest.rule_out(row, Code.BUDGET)
         if not self.attempts:
             self.ranking = self.latest
         return self.latest
@@ -335,11 +344,13 @@ class Attempts:
             return
         now = self.mesh.clock()
         usage = attempt.bill(failure)
+        facts = attempt.reply.facts if attempt.reply is not None else None
+        if self.account is not None:
+            self.account.ended(attempt, usage, failure, None if facts is None else facts.id)
         # A request that ran out of its own time says nothing about the offer.
         impatient = failure is not None and failure.kind in WAITED and now >= self.deadline_at - CLOCK_GRAIN_S
         board = self.plan.board
         if not detail and not impatient:
-            facts = attempt.reply.facts if attempt.reply is not None else None
             gap_s = facts.longest_gap_s if facts is not None else None
             board.observe(
                 attempt.admission,
@@ -359,7 +370,7 @@ class Attempts:
         self.attempts.append(kept)
         self.mesh.learner.attempt_ended(self.ranking, kept, self.at, begun=attempt.begun)
         if not detail and not impatient:
-            self.mesh.sensing.attempt_ended(kept, attempt)
+            self.mesh.witness.attempt_ended(kept, attempt)
         if failure is None and detail != DIVERGED and usage is not None:  # failed attempts are accounted apart
             self.usage = usage if self.broken is None else delivered_usage(attempt.ask, usage, self.broken)
             self.cost = kept.cost_usd
@@ -367,6 +378,8 @@ class Attempts:
     def _abandon(self) -> None:
         """Give a place back without an outcome."""
         if self.open is not None:
+            if self.account is not None:
+                self.account.abandoned(self.open)
             self.plan.board.release(self.open.admission)
             self.open.ended = True
             self.open = None
@@ -377,7 +390,10 @@ class Attempts:
         """The error the caller sees, by the taxonomy's last column."""
         failure = self.failure
         if failure is None:
-            return why_none(self.latest, soonest_s)
+            none = why_none(self.latest, soonest_s)
+            over = next(iter(self.unaffordable.values()), None)
+            # An offer that may come back is worth waiting for; else it is a budget that must be waited for.
+            return none if over is None or none.status in (429, 503) else over
         if soonest_s is None and reaction_to(failure).health is Health.THROTTLED:
             soonest_s = self.plan.board.soonest_return_s(self.latest.rows.tolist(), self.mesh.clock(), self.tokens)
         begun = self.broken is not None and self.broken.sent.anything

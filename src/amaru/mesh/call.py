@@ -31,6 +31,9 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """The caller's own deadline; the configured one bounds it."""
     rescue: Rescue | None = None
     """The caller's own wish; ``None``: its tenant's."""
+    team: str | None = None
+    key: str | None = None
+    """The lineage of a key of the accounts' store."""
 
 
 def workload_of(call: Call) -> Workload:

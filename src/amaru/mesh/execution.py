@@ -169,6 +169,8 @@ class Execution(Attempts):
                 self._close_attempt(None, detail=CALLER_LEFT)
         finally:  # whatever happens, nothing stays taken
             self._abandon()
+            if self.account is not None:
+                self.account.end()
             if attempt is not None and isinstance(attempt.reply, StreamReply):
                 attempt.reply.close()
             self.mesh.ended(self)

@@ -7,7 +7,7 @@ full of attempts, what comes is dropped and counted; when it is full of text, wh
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -74,9 +74,11 @@ class Intake:
         Unix seconds.
     samples_per_s
         Answers per second and offer that are sampled, beyond a burst.
+    workers
+        Processes of one machine that take in together: each takes its share of what is taken in per second.
     """
 
-    def __init__(self, salt: bytes, wall: Callable[[], float], samples_per_s: float) -> None:
+    def __init__(self, salt: bytes, wall: Callable[[], float], samples_per_s: float, workers: int = 1) -> None:
         self.samples_per_s = samples_per_s
         self.dropped = 0
         """Attempts that found the queue full."""
@@ -84,6 +86,7 @@ class Intake:
         """Attempts beyond ``MOST_PER_S``."""
         self._salt = salt
         self._wall = wall
+        self._workers = workers
         self._waiting: collections.deque[Left | Observation] = collections.deque()
         self._waiting_bytes = 0  # of what is to be sampled
         self._samples: Buckets = {}
@@ -101,7 +104,8 @@ class Intake:
             self.dropped += 1
             return
         at = self._wall()
-        if not _draw(self._attempts, attempt.offer, at, MOST_PER_S, MOST_PER_S):
+        most_per_s = MOST_PER_S / self._workers
+        if not _draw(self._attempts, attempt.offer, at, most_per_s, most_per_s):
             self.skipped += 1
             return
         kind, input_tokens = request.kind, request.input_tokens_estimate
@@ -112,11 +116,10 @@ class Intake:
             )
             waiting.append(Left(attempt, at, kind, stream, input_tokens, None, None, None, probe, refused))
             return
-        facts, sampled = reply.facts, None
+        facts, sampled, samples_per_s = reply.facts, None, self.samples_per_s / self._workers
         chars, reasons = facts.output_chars, facts.finish_reasons
         if attempt.failure is None and (
-            chars == 0
-            or (self.samples_per_s > 0.0 and _draw(self._samples, attempt.offer, at, self.samples_per_s, SAMPLE_BURST))
+            chars == 0 or (samples_per_s > 0.0 and _draw(self._samples, attempt.offer, at, samples_per_s, SAMPLE_BURST))
         ):
             sampled = self._sampled(request, facts, reply)
         reason = reasons[0] if reasons else None
@@ -151,6 +154,12 @@ class Intake:
             kind=kind,
         )
         self._waiting.append(told)
+
+    def take_in(self, observations: Sequence[Observation]) -> None:
+        """What attempts in other workers showed; those beyond ``MOST_PER_S`` were passed over there."""
+        room = max(MAX_WAITING - len(self._waiting), 0)
+        self._waiting.extend(observations[:room])
+        self.dropped += max(len(observations) - room, 0)
 
     def take(self) -> collections.deque[Left | Observation]:
         """All that waits, out of the queue; what waited longest comes first."""

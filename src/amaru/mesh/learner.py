@@ -91,6 +91,8 @@ class Learner:
         """Why the last copy could not be kept; empty: it was."""
         self.snapshot_s = 0.0
         """How long the last copy took."""
+        self.on_saved: Callable[[PolicyState], None] | None = None
+        """Gets each copy too."""
         self._store = store
         self._wall = wall
         self._timer = timer
@@ -275,7 +277,10 @@ class Learner:
             raise ValueError(f"the state has {len(state):,} bytes; at most {MAX_STATE_BYTES:,} are kept")
         self.failure = ""
         self.saved_at, self.saved_bytes = self._wall(), len(state)
-        self._store.remember_policy(used.snapshot(self.saved_at, state))
+        copy = used.snapshot(self.saved_at, state)
+        self._store.remember_policy(copy)
+        if self.on_saved is not None:
+            self.on_saved(copy)
 
     async def aclose(self) -> None:
         """Hand the last copy to the store, where something was learned since the one before; learn no more."""

@@ -13,40 +13,42 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
+from binascii import hexlify
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
 
 from amaru.config.ledger import LedgerSettings
-from amaru.domain import Kind, Outcome
+from amaru.domain import Outcome
 from amaru.errors import LedgerError
 from amaru.health.healing import SelfHealingAction
 from amaru.ledger import receipts
+from amaru.ledger.guest import Guest
 from amaru.ledger.inlet import Inlet
-from amaru.ledger.journal import Mark
 from amaru.ledger.log import Log
-from amaru.ledger.place import Place, found, load_salt, open_log
+from amaru.ledger.marks import PROMPT_FIELD, PromptMarks
+from amaru.ledger.place import Place, found, load_salt, note_seen, open_log
 from amaru.ledger.ring import Gap, Ring
 from amaru.ledger.writer import Writer
-from amaru.mesh.ledger_leaves import COMPONENT, Instants, Marker, decision_leaf, outcome_leaf, served
+from amaru.mesh.ledger_leaves import COMPONENT, DecisionLeaves, Instants, outcome_leaf, served
+from amaru.mesh.ledger_retention import Retention
 from amaru.routing.ranking import Ranking
 from amaru.stability.guardian import InterventionRecord
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from amaru.mesh.execution import Execution
+    from amaru.protocols.openai import OpenAIRequest
 
 KIB = 1024
-PROMPT_FIELD = {Kind.CHAT: "messages", Kind.COMPLETION: "prompt", Kind.EMBEDDING: "input"}
-"""Which field of a request is its prompt."""
 ALARM_EVERY_S = 60.0
 """Between two lines in the log about receipts that are dropped."""
 GATHER_S = 0.2
 """Receipts gather for so long in the queue, which outlives the process, before they are flushed together."""
+SEEN_EVERY_S = 60.0
+"""Between two notes of the last checkpoint, to which every later opening of the log is held."""
 READY_POLL_S = 0.01
 CLOSE_S = 10.0
 """How long the end may take."""
@@ -67,7 +69,7 @@ class LedgerStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag_s: float
     """How long what waits has been waiting, in seconds."""
     dropped: int
-    """Receipts that were dropped since the log began; each gap is logged."""
+    """Receipts that were dropped since the queue was made; each gap is logged."""
     lost: int
     """Receipts that could not be made, since the start of the process."""
     error: str | None
@@ -85,6 +87,8 @@ class MeshLedger:
         What is logged; ``settings`` may be replaced while it runs.
     wall, clock
         Unix seconds, and seconds of a monotonic clock.
+    worker
+        Of several that log to one: the first writes the log, the others put into its queue.
     """
 
     def __init__(
@@ -94,37 +98,50 @@ class MeshLedger:
         *,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        worker: int | None = None,
     ) -> None:
         self.place = place
+        self._shared = worker is not None
         self.lost = 0
         self._wall = wall
         self._clock = clock
         self._queue_bytes = int(settings.queue_mib * KIB * KIB)
         self._instant = Instants()
-        self._mark: Marker | None = None
+        self._leaves = DecisionLeaves()
+        self._marks: PromptMarks | None = None
         self._waiting_since: float | None = None
         self._alarmed_at = -ALARM_EVERY_S
+        self._seen_at = clock()
         self._inlet: Inlet | None = None
-        self._writer = Writer(
-            self._open_log,
-            self._open_ring,
-            gap_leaf=self._gap_leaf,
-            on_committed=self._committed,
-            interval_s=GATHER_S,
-            clock=wall,
+        self._writer: Writer | Guest = (
+            Guest(self._join_ring, clock=wall)
+            if worker
+            else Writer(
+                self._open_log,
+                self._open_ring,
+                gap_leaf=self._gap_leaf,
+                on_committed=self._committed,
+                interval_s=GATHER_S,
+                clock=wall,
+            )
         )
+        self._retention = Retention(lambda: self._writer.log, wall=wall)
         self.follow(settings)
 
     def follow(self, settings: LedgerSettings) -> None:
         """Log as these settings say, from now on; those that need a restart are passed over."""
         self._sampled_below = round(settings.decisions * 2**32)
         self._prompt_bytes = int(settings.prompt_kib * KIB)
+        self._retention.days = settings.retention_days
+        self._retention.hurry()
 
     # ---- living -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to open the log, and to take what is to be logged."""
         self._writer.start()
+        if isinstance(self._writer, Writer):
+            self._retention.start()
 
     async def ready(self, limit_s: float) -> bool:
         """Wait until the log is open, for as long as that may still succeed at once; whether it is."""
@@ -140,9 +157,11 @@ class MeshLedger:
 
         What could not be logged stays in the queue for the next start.
         """
+        self._retention.close(limit_s)
         if self._inlet is not None:
             self._inlet.close()
         done = self._writer.close(limit_s)
+        self._note_seen()
         if not done:
             _log.error("ledger_not_flushed", reason=self._writer.status().last_error, remedy="it is tried at the start")
         return done
@@ -180,15 +199,14 @@ class MeshLedger:
                 execution.outcome_logged = True
                 return b""
             call, mesh = execution.call, execution.mesh
-            outcome = UNSET if streams else served(execution, (mesh.clock() - call.arrived_at) * 1e3)
-            prompt = self._marked(call.request.fields.get(PROMPT_FIELD[call.request.kind]))
-            leaf = decision_leaf(execution.ranking, execution.id, self._instant(self._wall()), prompt, outcome)
+            outcome = "" if streams else served(execution, (mesh.clock() - call.arrived_at) * 1e3)
+            ranking = execution.ranking
+            prompt = self._mark(ranking.workload.tenant, call.request)
+            leaf = self._leaves.leaf(ranking, execution.id, self._instant(self._wall()), prompt, outcome)
         except Exception as error:  # nothing here may become a request's
             self._lose(error)
             return b""
-        if not self._offer(leaf):
-            return b""
-        return sha256(b"\x00" + leaf).hexdigest().encode()
+        return self._offer(leaf)
 
     def ended(self, execution: Execution) -> None:
         """Log the outcome of an execution whose decision was logged without. Never raises."""
@@ -197,13 +215,14 @@ class MeshLedger:
         except Exception as error:  # as above
             self._lose(error)
 
-    def recommended(self, ranking: Ranking, decision_id: str) -> None:
-        """Log a decision that its caller carries out. Never raises."""
-        if self.samples(decision_id):
-            try:
-                self._offer(decision_leaf(ranking, decision_id, self._instant(self._wall()), UNSET, UNSET))
-            except Exception as error:  # as above
-                self._lose(error)
+    def recommended(self, ranking: Ranking, decision_id: str) -> bytes:
+        """Log a decision that its caller carries out; gives what ``decided`` gives. Never raises."""
+        try:
+            if self.samples(decision_id):
+                return self._offer(self._leaves.leaf(ranking, decision_id, self._instant(self._wall())))
+        except Exception as error:  # as above
+            self._lose(error)
+        return b""
 
     def reported(self, tenant: str, outcome: Outcome) -> None:
         """Log what a caller reported of a decision. Never raises."""
@@ -273,10 +292,11 @@ class MeshLedger:
 
     # ---- the request path's side --------------------------------------------------------------------------------
 
-    def _marked(self, prompt: Raw | None) -> str | UnsetType:
-        if self._mark is None or prompt is None or len(memoryview(prompt)) > self._prompt_bytes:
-            return UNSET
-        return self._mark(prompt)
+    def _mark(self, tenant: str, request: OpenAIRequest) -> str:
+        prompt = request.fields.get(PROMPT_FIELD[request.kind])
+        if self._marks is None or prompt is None or len(memoryview(prompt)) > self._prompt_bytes:
+            return ""
+        return self._marks.mark(tenant, prompt)
 
     def _record(self, make: Callable[[], receipts.Receipt]) -> None:
         try:
@@ -284,11 +304,11 @@ class MeshLedger:
         except Exception as error:  # what cannot be recorded must not keep from acting
             self._lose(error)
 
-    def _offer(self, leaf: bytes) -> bool:
+    def _offer(self, leaf: bytes) -> bytes:
         if self._waiting_since is None:
             self._waiting_since = self._clock()
-        if self._writer.offer(leaf):
-            return True
+        if leaf_hash := self._writer.offer(leaf):
+            return hexlify(leaf_hash)
         now = self._clock()
         if now - self._alarmed_at >= ALARM_EVERY_S:
             self._alarmed_at = now
@@ -296,7 +316,7 @@ class MeshLedger:
             _log.error(
                 "ledger_receipts_dropped", dropped=status.dropped, reason=status.last_error or "too many a second"
             )
-        return False
+        return b""
 
     def _lose(self, error: Exception) -> None:
         if not self.lost:
@@ -309,7 +329,7 @@ class MeshLedger:
         made = found(self.place)
         if made is not None:
             _log.info("ledger_begun", vkey=made.verifier.vkey, remedy="give this key to whoever checks the log")
-        self._mark = Marker(load_salt(self.place))
+        self._marks = PromptMarks(load_salt(self.place))
         log = open_log(self.place, wait_s=0.0)
         _log.info("ledger_open", at=log.store.shown, entries=log.committed)
         self._let_others_in()
@@ -318,6 +338,7 @@ class MeshLedger:
     def _let_others_in(self) -> None:
         if self._inlet is not None:
             return
+        assert isinstance(self._writer, Writer)  # it is who opened the log
         inlet = Inlet(self.place.keys, self._writer)
         try:
             inlet.start()
@@ -326,14 +347,21 @@ class MeshLedger:
         else:
             self._inlet = inlet
 
-    def _open_ring(self, mark: Mark) -> Ring:
-        return Ring.open(queue_of(self.place), capacity_bytes=self._queue_bytes, mark=mark, clock=self._wall)
+    def _open_ring(self) -> Ring:
+        path, shared = queue_of(self.place), self._shared
+        return Ring.open(path, capacity_bytes=self._queue_bytes, clock=self._wall, shared=shared)
+
+    def _join_ring(self) -> Ring:
+        ring = Ring.join(queue_of(self.place), clock=self._wall)
+        self._marks = PromptMarks(load_salt(self.place))
+        return ring
 
     def _gap_leaf(self, gap: Gap) -> bytes:
         return receipts.leaf_of(
             receipts.Gap(
                 at=receipts.rfc3339(self._wall()),
                 component=COMPONENT,
+                note="at least so many: the queue's file was damaged" if gap.at_least else "",
                 dropped=gap.dropped,
                 since=receipts.rfc3339(gap.since_s),
                 until=receipts.rfc3339(gap.until_s),
@@ -342,6 +370,15 @@ class MeshLedger:
 
     def _committed(self, _first: int, _leaves: Sequence[bytes]) -> None:
         self._waiting_since = None
+        if self._clock() - self._seen_at >= SEEN_EVERY_S:
+            self._note_seen()
+
+    def _note_seen(self) -> None:
+        """What was published is known from now on: an older copy that is put in its place will be noticed."""
+        log = self._writer.log
+        if log is not None and log.size:
+            self._seen_at = self._clock()
+            note_seen(self.place, log.checkpoint())
 
 
 def queue_of(place: Place) -> Path:

@@ -1,22 +1,19 @@
 """The leaves of decisions, as they are made while their callers wait.
 
 ``receipts.leaf_of`` takes some fifty microseconds: it checks, sorts and walks whatever a receipt holds. What is logged
-for every request is written here by msgspec in one go: structs whose fields stand in RFC 8785's order, and figures that
-both write alike. A property test holds these leaves equal to what ``leaf_of`` writes of the same receipt.
+for every request is written out here, its fields in RFC 8785's order, its figures as that writes them, its words quoted
+once and kept. A property test holds these leaves equal to what ``leaf_of`` writes of the same receipt.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
-
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
 
 from amaru.domain import Attempt
 from amaru.ledger.canonical import canonical
+from amaru.routing.board import Board
 from amaru.routing.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -26,67 +23,18 @@ COMPONENT = "ai-mesh"
 """What these receipts are about."""
 MOST_OFFERS = 16
 """Of a ranking: the best; and of attempts, the first. A leaf has to fit into 64 KiB."""
-_MAX_INTEGER = (1 << 53) - 1
-
-Number = int | float | Raw
-
-
-class _Tried(msgspec.Struct, gc=False):
-    """``receipts.Tried``; as all here, in the order of RFC 8785, and what is ``UNSET`` is left out."""
-
-    failure: str | UnsetType
-    latency_ms: Number | UnsetType
-    offer: str
+MOST_QUOTED = 4096
+"""Words kept quoted: names of tenants, resources, policies."""
+MOST_COMMON = 1024
+"""Beginnings and ends of leaves kept."""
+_MOST_MS, _MOST_USD = 1e12, 1e6
+"""Below these, doubles lie closer than what is rounded to, so that a rounded figure is also the shortest one."""
 
 
-class _Served(msgspec.Struct, gc=False):
-    """``receipts.Served``."""
-
-    attempts: Sequence[_Tried] | UnsetType
-    cost_usd: Number
-    failure: str | UnsetType
-    first_token_ms: Number | UnsetType
-    input_tokens: int | UnsetType
-    latency_ms: Number
-    offer: str | UnsetType
-    ok: bool
-    output_tokens: int | UnsetType
-    status: int
-    usage_source: str | UnsetType
-
-
-class _Decision(msgspec.Struct, gc=False):
-    """``receipts.Decision``."""
-
-    at: str
-    board: str
-    component: str
-    explored: bool | UnsetType
-    kind: str
-    offers: Sequence[str] | UnsetType
-    outcome: _Served | UnsetType
-    policy: str
-    prompt: str | UnsetType
-    propensity: Number
-    ref: str
-    resource: str
-    tenant: str
-    type: str
-    v: int
-
-
-class _Outcome(msgspec.Struct, gc=False):
-    """``receipts.Outcome``."""
-
-    at: str
-    component: str
-    outcome: _Served
-    ref: str
-    type: str
-    v: int
-
-
-_encode = msgspec.json.Encoder().encode
+@lru_cache(MOST_QUOTED)
+def quoted(text: str) -> str:
+    """A text as JSON has it."""
+    return canonical(text).decode()
 
 
 class Instants:
@@ -100,105 +48,121 @@ class Instants:
 
     def __call__(self, at: float) -> str:
         """``at``, Unix seconds, between the years 1970 and 9999."""
-        second, micros = divmod(round(at * 1e6), 1_000_000)
+        micros = round(at * 1e6)
+        second = micros // 1_000_000
         if second != self._second:
-            self._words = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._words = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
             self._second = second
-        return f"{self._words}.{micros:06d}Z"
+        return f"{self._words}{micros - second * 1_000_000:06d}Z"
 
 
-class Marker:
-    """What stands for a prompt: HMAC-SHA-256 (RFC 2104), with the two states that every one begins with made once."""
+class DecisionLeaves:
+    """Writes the leaves of decisions, for one thread; what many have in common is written once and kept."""
 
-    __slots__ = ("_inner", "_outer")
+    __slots__ = ("_board", "_common")
 
-    def __init__(self, salt: bytes) -> None:
-        key = salt.ljust(64, b"\0")  # a salt is never longer than SHA-256's block
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+    def __init__(self) -> None:
+        self._board: Board | None = None
+        self._common: dict[tuple[object, ...], tuple[str, str, str]] = {}
 
-    def __call__(self, text: bytes | Raw) -> str:
-        """The mark of a text."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
-        outer.update(inner.digest())
-        return f"hmac-sha256:{outer.hexdigest()}"
+    def leaf(self, ranking: Ranking, decision_id: str, at: str, prompt: str = "", outcome: str = "") -> bytes:
+        """The leaf of a decision, recorded ``at``; ``prompt`` is its mark, ``outcome`` as ``served`` writes it.
+
+        What is empty is left out. An id of ours needs no quoting.
+        """
+        work = ranking.workload
+        key = (work.tenant, work.resource, work.kind, ranking.policy, ranking.explored, *ranking.order[:MOST_OFFERS])
+        if ranking.board is not self._board or len(self._common) >= MOST_COMMON:
+            self._board, self._common = ranking.board, {}
+        common = self._common.get(key)
+        if common is None:
+            common = self._common[key] = _in_common(ranking)
+        head, policy, tail = common
+        if outcome:
+            head = f'{head}"outcome":{outcome},'
+        if prompt:
+            policy = f'{policy}"prompt":"{prompt}",'
+        return (
+            f'{{"at":"{at}",{head}{policy}"propensity":{number(ranking.propensity)},"ref":"{decision_id}",{tail}'
+        ).encode()
 
 
-def decision_leaf(
-    ranking: Ranking, decision_id: str, at: str, prompt: str | UnsetType, outcome: _Served | UnsetType
-) -> bytes:
-    """The leaf of a decision, recorded ``at``."""
+def _in_common(ranking: Ranking) -> tuple[str, str, str]:
+    """What stands before the outcome, between it and the prompt, and after the decision's id."""
     workload, offers = ranking.workload, ranking.board.offers
-    return _encode(
-        _Decision(
-            at,
-            ranking.version,
-            COMPONENT,
-            True if ranking.explored else UNSET,
-            workload.kind,
-            [offers[row].id for row in ranking.order[:MOST_OFFERS]] or UNSET,
-            outcome,
-            ranking.policy,
-            prompt,
-            number(ranking.propensity),
-            decision_id,
-            workload.resource,
-            workload.tenant,
-            "decision",
-            1,
-        )
+    ranked = ",".join(quoted(offers[row].id) for row in ranking.order[:MOST_OFFERS])
+    return (
+        f'"board":{quoted(ranking.version)},"component":"{COMPONENT}",'
+        + ('"explored":true,' if ranking.explored else "")
+        + f'"kind":{quoted(workload.kind)},'
+        + (f'"offers":[{ranked}],' if ranked else ""),
+        f'"policy":{quoted(ranking.policy)},',
+        f'"resource":{quoted(workload.resource)},"tenant":{quoted(workload.tenant)},"type":"decision","v":1}}',
     )
 
 
 def outcome_leaf(execution: Execution, at: str, latency_ms: float) -> bytes:
     """The leaf of what became of a stream, recorded ``at``."""
-    return _encode(_Outcome(at, COMPONENT, served(execution, latency_ms), execution.id, "outcome", 1))
+    return (
+        f'{{"at":"{at}","component":"{COMPONENT}","outcome":{served(execution, latency_ms)},"ref":"{execution.id}",'
+        '"type":"outcome","v":1}'
+    ).encode()
 
 
-def served(execution: Execution, latency_ms: float) -> _Served:
-    """What became of an execution. Its one attempt says no more than this, where it went well."""
+def served(execution: Execution, latency_ms: float) -> str:
+    """What became of an execution, ``receipts.Served``. Its one attempt says no more than this, where it went well."""
     attempts, usage, failure = execution.attempts, execution.usage, execution.failed_by
     first_token_ms = execution.first_token_ms
-    alone = len(attempts) == 1 and attempts[0].failure is None
-    return _Served(
-        UNSET if alone or not attempts else [_tried(attempt) for attempt in attempts[:MOST_OFFERS]],
-        _usd(execution.cost),
-        UNSET if failure is None else failure,
-        UNSET if first_token_ms is None else number(round(first_token_ms, 3)),
-        UNSET if usage is None else usage.input_tokens,
-        number(round(latency_ms, 3)),
-        attempts[-1].offer if attempts else UNSET,
-        execution.ok,
-        UNSET if usage is None else usage.output_tokens,
-        execution.status,
-        UNSET if usage is None else usage.source,
+    tried = tokens = output = source = offer = ""
+    if attempts:
+        offer = f'"offer":{quoted(attempts[-1].offer)},'
+        if len(attempts) > 1 or attempts[0].failure is not None:
+            tried = f'"attempts":[{",".join(map(_tried, attempts[:MOST_OFFERS]))}],'
+    if usage is not None:
+        tokens = f'"input_tokens":{usage.input_tokens},'
+        output = f'"output_tokens":{usage.output_tokens},'
+        source = f',"usage_source":{quoted(usage.source)}'
+    failed = "" if failure is None else f'"failure":{quoted(failure)},'
+    first = "" if first_token_ms is None else f'"first_token_ms":{_ms(first_token_ms)},'
+    return (
+        f'{{{tried}"cost_usd":{_usd(execution.cost)},{failed}{first}{tokens}"latency_ms":{_ms(latency_ms)},{offer}'
+        f'"ok":{"true" if execution.ok else "false"},{output}"status":{execution.status}{source}}}'
     )
 
 
-def _tried(attempt: Attempt) -> _Tried:
-    return _Tried(
-        UNSET if attempt.failure is None else attempt.failure,
-        number(round(attempt.latency_ms, 3)) or UNSET,
-        attempt.offer,
-    )
+def _tried(attempt: Attempt) -> str:
+    failure = "" if attempt.failure is None else f'"failure":{quoted(attempt.failure)},'
+    took = _ms(attempt.latency_ms)
+    latency = "" if took == "0" else f'"latency_ms":{took},'
+    return f'{{{failure}{latency}"offer":{quoted(attempt.offer)}}}'
 
 
-def number(value: float) -> Number:
-    """A figure that msgspec writes as RFC 8785 does; raises LedgerError for one that JSON has no word for."""
+def number(value: float) -> str:
+    """A figure as RFC 8785 writes it; raises LedgerError for one that JSON has no word for."""
+    if value == 1.0:
+        return "1"
     size = abs(value)
     if size < 1e15:
         whole = int(value)
         if whole == value:
-            return whole
+            return str(whole)
         if size >= 1e-4:  # without an exponent in both
-            return value
-    return Raw(canonical(value))
+            return repr(value)
+    return canonical(value).decode()
 
 
-def _usd(value: float) -> Number:
-    """A cost to a billionth of a dollar; most are small, and written here where ``canonical`` takes its time."""
+def _ms(value: float) -> str:
+    """A duration to a microsecond."""
+    if 0.0 <= value < _MOST_MS:
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return number(round(value, 3))
+
+
+def _usd(value: float) -> str:
+    """A cost to a billionth of a dollar."""
+    if 1e-6 <= value < _MOST_USD:
+        return f"{value:.9f}".rstrip("0").rstrip(".")
     value = round(value, 9)
-    if 1e-6 <= value < 1e-4:
-        return Raw((b"%.9f" % value).rstrip(b"0"))
+    if 0.0 < value < 1e-6:  # a short request of a small model
+        return repr(value).replace("e-0", "e-")
     return number(value)

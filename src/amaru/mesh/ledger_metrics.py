@@ -33,6 +33,6 @@ class LedgerCollector(Collector):
         yield GaugeMetricFamily("amaru_ledger_queue_bytes", "Of receipts that wait to be logged.", now.queued_bytes)
         yield GaugeMetricFamily("amaru_ledger_lag_seconds", "How long what waits has been waiting.", now.lag_s)
         yield CounterMetricFamily(
-            "amaru_ledger_dropped", "Receipts dropped since the log began; each gap is logged.", now.dropped
+            "amaru_ledger_dropped", "Receipts dropped since the queue was made; each gap is logged.", now.dropped
         )
         yield CounterMetricFamily("amaru_ledger_lost", "Receipts that could not be made.", now.lost)

@@ -10,6 +10,7 @@ Belongs to the event loop's thread.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from amaru.mesh.mesh import Mesh
     from amaru.routing.board import Board
 
+READABLE_S = 60.0
+"""How long another worker's word counts: while unreadable answers come, it is renewed."""
 Answer = tuple[Kind, bool, float]
 """Its kind, whether it was streamed, and when it was kept: which of an offer's unreadable answers it is."""
 
@@ -41,6 +44,8 @@ class MeshLevers:
         self._pools: tuple[Board, dict[str, list[str]]] | None = None
         self._found: dict[str, dict[Answer, Adaptation | None]] = {}
         """By offer: what its latest unreadable answers gave, without them."""
+        self._readable: dict[str, tuple[float, Adaptation]] = {}
+        """By offer: what they gave in other workers, and when that was told, in Unix seconds."""
 
     # ---- what there is ------------------------------------------------------------------------------------------
 
@@ -119,10 +124,22 @@ class MeshLevers:
         adaptations = [adaptation for adaptation in found.values() if adaptation is not None]
         if found:
             self._found[offer] = found
+        at, elsewhere = self._readable.get(offer, (-math.inf, None))
+        if elsewhere is not None and self._mesh.wall() - at < READABLE_S:
+            adaptations.append(elsewhere)
         if not adaptations:
             return None
         use = provider.adapted(offer)
         return reduce(or_, adaptations if use is None else [use.adaptation, *adaptations])
+
+    def told_readable(self, offer: str, adaptation: Adaptation, at: float) -> None:
+        """Another worker found that its unreadable answers would be readable so."""
+        if offer in self._mesh.plan.board.row_of:
+            self._readable[offer] = at, adaptation
+
+    def adaptations(self) -> dict[str, Adaptation]:
+        """Those in force, by offer."""
+        return dict(self._adaptations)
 
     def adapt(self, offer: str, adaptation: Adaptation | None) -> Adaptation | None:
         """Rewrite its answers so, or not at all; returns the adaptation before. Raises ValueError: no such offer."""
@@ -144,6 +161,10 @@ class MeshLevers:
         switched = self._mesh.plan.providers.get(provider)
         return switched.index if isinstance(switched, SwitchedProvider) else 0
 
+    def addresses(self) -> dict[str, int]:
+        """Of the providers that are not asked where they are configured."""
+        return dict(self._addresses)
+
     def endpoint(self, provider: str, index: int) -> int:
         """Ask its address 0 (the configured one) or n (its n-th alternate); returns the index before.
 
@@ -161,6 +182,7 @@ class MeshLevers:
         """A reload may have opened a provider anew: ask it where it was asked, and read it as it was read."""
         plan = self._mesh.plan
         self._found.clear()
+        self._readable.clear()
         for provider, index in list(self._addresses.items()):
             if self.address(provider) != index:
                 with contextlib.suppress(ValueError):  # the provider is gone, or that address of it

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import collections
-import contextlib
 import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,11 +16,16 @@ from amaru.accounts.keys import KeyRing
 from amaru.config import Config
 from amaru.domain import Decision, FailureKind, Kind, Outcome, Tenant, Workload
 from amaru.errors import Failure, RequestError
+from amaru.mesh.accounts_till import MeshTill
 from amaru.mesh.call import Call
+from amaru.mesh.company import Company
 from amaru.mesh.execution import Execution
 from amaru.mesh.learner import Learner
 from amaru.mesh.ledger import MeshLedger
+from amaru.mesh.lines import Lines
+from amaru.mesh.member import Member, MemberLearner
 from amaru.mesh.origin import Origin, used_of
+from amaru.mesh.outpost import Outpost
 from amaru.mesh.plan import Plan
 from amaru.mesh.records import record_of_execution, record_of_recommendation
 from amaru.mesh.reports import no_such_decision, offer_meant
@@ -45,9 +49,6 @@ RECORD_AFTER_S = 0.01
 RECORD_AT_MOST = 256
 """How long, and how many, executions that ended wait to be recorded together."""
 
-MAX_WAITING = 1000
-"""Requests that may wait at one time for an offer to come back; one more is told when to come again."""
-
 
 class Recommendation(NamedTuple):
     """A decision that amaru does not carry out itself, waiting to be recorded."""
@@ -65,8 +66,8 @@ class Mesh:
     ----------
     config
         What to serve; ``reload`` replaces it.
-    store, metrics, ledger
-        Where decisions and outcomes go, counts and times, and receipts, if they do; all owned by the caller.
+    store, metrics, ledger, till
+        Where decisions and outcomes go, counts and times, receipts and charges, if they do; all owned by the caller.
     clock, wall
         Seconds of the event loop's (monotonic) clock, and Unix seconds.
     rng
@@ -75,6 +76,8 @@ class Mesh:
         Waits between attempts; for tests.
     origin
         Where the policy's state comes from (see ``origin_of``); left out, it begins untrained.
+    company
+        Its place among the workers of a machine; left out, it is alone.
     """
 
     def __init__(
@@ -89,29 +92,35 @@ class Mesh:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         origin: Origin | None = None,
         ledger: MeshLedger | None = None,
+        till: MeshTill | None = None,
+        company: Company | None = None,
     ) -> None:
-        self.store = store
-        self.metrics = metrics
-        self.ledger = ledger
+        self.store, self.metrics = store, metrics
+        self.ledger, self.till = ledger, till
         self.clock = clock
         self.wall = wall
         self.rng = rng if rng is not None else random.Random()  # noqa: S311 - lots and ids, not secrets
         self.sleep = sleep
-        self.salt = secrets.token_bytes(32)
+        self.salt = secrets.token_bytes(32) if company is None else company.memory.salt
         """Of the session hashes: conversations can be told apart within one run, and not traced back."""
-        self.learner = Learner(used_of(config, origin or Origin(), None), store, wall=wall)
+        self.workers = 1 if company is None else company.memory.workers
+        """Processes of this machine that serve as one."""
+        member = company if isinstance(company, Member) else None
+        learner = Learner if member is None else partial(MemberLearner, member)
+        self.learner = learner(used_of(config, origin or Origin(), None), store, wall=wall)
         """The policy in use, and what it learns."""
         self.artifacts: ArtifactSource | None = None
         """What finds and follows the policy's artifact, where someone does."""
-        self.plan = Plan(config, self.rng, policy=self.learner.policy)
-        self.sensing = Sensing(self)
-        """What it senses of its offers, and does about it."""
+        slab = None if company is None else company.slab
+        self.plan = Plan(config, self.rng, policy=self.learner.policy, slab=slab, at=self.wall())
+        self.witness: Sensing | Outpost = Sensing(self) if member is None else Outpost(self, member)
+        """What it senses of its offers, or hands over to the worker that senses for all."""
         self._tell_time()
         self.in_flight = 0
         self._ended: list[Execution | Recommendation] = []
-        self._waiting = 0
-        self._lines: dict[str, collections.deque[asyncio.Future[None]]] = {}
-        self.plan.board.changed.add(self._wake_next)  # the boards to come carry it on
+        self.lines = Lines()
+        """Who waits for an offer to come back."""
+        self.plan.board.changed.add(self.lines.wake_next)  # the boards to come carry it on
         self._retirement: asyncio.Task[None] | None = None
         self._retiring: list[Plan] = []
         store.remember_board(self.plan.board.version, self.plan.board.offers)
@@ -122,6 +131,14 @@ class Mesh:
             policy=lambda: self.learner,
             artifact_failures=lambda: 0 if self.artifacts is None else self.artifacts.failures,
         )
+        if company is not None:
+            company.mesh = self
+
+    @property
+    def sensing(self) -> Sensing:
+        """What it senses of its offers, and does about it; of a worker that senses."""
+        assert isinstance(self.witness, Sensing)
+        return self.witness
 
     @property
     def keyring(self) -> KeyRing:
@@ -175,8 +192,6 @@ class Mesh:
                     workload = what.ranking.workload
                     self.metrics.observe_recommendation(workload.tenant, workload.kind, what.duration_s)
                     self.store.record(record_of_recommendation(what.ranking, what.decision_id, what.at))
-                    if self.ledger is not None:
-                        self.ledger.recommended(what.ranking, what.decision_id)
             except Exception as error:  # one that cannot be recorded must not take the others with it
                 log.error("record_lost", error=type(error).__name__, exc_info=error)
 
@@ -200,57 +215,15 @@ class Mesh:
         self.store.record(record_of_execution(execution))
         execution.log_end()
 
-    async def wait_for_change(self, resource: str, timeout_s: float, *, again: bool) -> None:
-        """Until it is this request's turn to try for a place that became free, or ``timeout_s`` passes.
-
-        Requests for one resource wait in line, and each place that becomes free wakes one of them; ``again`` puts one
-        that tried in vain back to the front.
-
-        Raises
-        ------
-        RequestError
-            503: too many requests wait already.
-        """
-        if self._waiting >= MAX_WAITING:
-            raise RequestError(
-                503,
-                f"{MAX_WAITING} requests already wait for an offer to come back; come again later.",
-                type="service_unavailable_error",
-                code="too_many_waiting",
-                retry_after_s=timeout_s,
-            )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line = self._lines.setdefault(resource, collections.deque())
-        (line.appendleft if again else line.append)(turn)
-        self._waiting += 1
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await turn
-        finally:
-            self._waiting -= 1
-            if turn in line:
-                line.remove(turn)
-            if not line:
-                self._lines.pop(resource, None)
-
-    def _wake_next(self) -> None:
-        """A place became free, or a breaker changed: the first in each line may try."""
-        for line in self._lines.values():
-            while line:
-                turn = line.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    break
-
     # ---- recommending -------------------------------------------------------------------------------------------
 
     def recommend(
         self, tenant: Tenant, workload: Workload, *, must_be_feasible: bool = False, words: bool = True
-    ) -> Decision:
+    ) -> tuple[Decision, bytes]:
         """Rank every offer for a workload that somebody else will place; stored, so that feedback can refer to it.
 
-        Without ``words`` the reasons of the ranks stay empty; ``/decisions/{id}`` has them all the same.
+        Gives the decision and its receipt, a leaf's hash in hexadecimal, empty where none was taken. Without ``words``
+        the reasons of the ranks stay empty; ``/decisions/{id}`` has them all the same.
 
         Raises
         ------
@@ -267,7 +240,7 @@ class Mesh:
         decision_id = self._id_at(at)
         decision = plan.router.explain(ranking, decision_id, at, words=words)
         self._record_later(Recommendation(ranking, decision_id, at, self.clock() - started))
-        return decision
+        return decision, b"" if self.ledger is None else self.ledger.recommended(ranking, decision_id)
 
     async def feedback(self, tenant: Tenant, decision_id: str, outcome: Outcome) -> None:
         """Take a caller's report of what became of a decision, exactly once, and learn from it.
@@ -329,7 +302,7 @@ class Mesh:
                 first_token_ms = outcome.latency_ms if outcome.first_token_ms is None else outcome.first_token_ms
                 first_token_ms = min(first_token_ms, REPORT_BOUND * offer.latency_ms)
                 plan.board.observe(row, self.clock(), failure, first_token_ms)
-            self.sensing.reported(offer, workload.kind, outcome)
+            self.witness.reported(offer, workload.kind, outcome)
         self.learner.learn_from_report(figures, was, offer, outcome)
 
     # ---- the configuration --------------------------------------------------------------------------------------
@@ -344,12 +317,12 @@ class Mesh:
         """
         old = self.plan
         used = used_of(config, origin or Origin(version=self.learner.used.artifact), self.learner.used)
-        new = Plan(config, self.rng, previous=old, policy=used.policy)
+        new = Plan(config, self.rng, previous=old, policy=used.policy, at=self.wall())
         self.learner.use(used)
         self.plan = new
         self._tell_time()
         self.store.remember_board(new.board.version, new.board.offers)
-        self.sensing.reload()
+        self.witness.reload()
         if self.ledger is not None:
             self.ledger.follow(config.ledger)
         self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
@@ -367,7 +340,7 @@ class Mesh:
     async def aclose(self) -> None:
         """Record what ended, keep what was learned, and close every provider's connections."""
         self.record_ended()
-        await self.sensing.aclose()
+        await self.witness.aclose()
         await self.learner.aclose()
         if self._retirement is not None:
             self._retirement.cancel()

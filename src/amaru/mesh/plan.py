@@ -20,6 +20,7 @@ from amaru.providers.switched import SwitchedProvider
 from amaru.providers.transport import Endpoint, endpoint_from_url
 from amaru.routing.board import Board
 from amaru.routing.breaker import BreakerSettings
+from amaru.routing.live import Slab
 from amaru.routing.patience import PatienceSettings
 from amaru.routing.policies import make_policy
 from amaru.routing.policies_base import Policy
@@ -30,18 +31,26 @@ from amaru.routing.router import Router
 class Plan:
     """A configuration with its board, router, providers and limits; read-only but for its count of users.
 
-    ``policy`` ranks; left out, an untrained one of the configuration's name.
+    ``policy`` ranks; left out, an untrained one of the configuration's name. ``slab`` holds the live state, where there
+    is no plan before. Offers have the prices that are valid at ``at``, in Unix seconds.
     """
 
     def __init__(
-        self, config: Config, rng: random.Random, previous: Plan | None = None, policy: Policy | None = None
+        self,
+        config: Config,
+        rng: random.Random,
+        previous: Plan | None = None,
+        policy: Policy | None = None,
+        *,
+        slab: Slab | None = None,
+        at: float = 0.0,
     ) -> None:
         routing = config.routing
         self.config = config
         self.keyring: KeyRing = config.key_ring()
         self.settings = config.providers()
         self.board: Board = Board(
-            config.offers(),
+            config.prices.offers_at(config.offers(), at),
             config.aliases,
             breaker=BreakerSettings(
                 consecutive_failures=routing.breaker.consecutive_failures,
@@ -61,16 +70,23 @@ class Plan:
                 for name, settings in self.settings.items()
             },
             carry=previous.board if previous is not None else None,
+            slab=slab,
             rng=rng,
         )
         self.router = Router(
             self.board, policy or make_policy(routing.policy), exploration=routing.exploration, rng=rng
         )
+        self.prices_until: float = config.prices.next_change(at)
+        """From then on some offer has another price, and this plan is to be replaced. Unix seconds."""
         self.retries: RetryBudget = (
             previous.retries
             if previous is not None and previous.config.routing.retry_budget == routing.retry_budget
-            else RetryBudget(routing.retry_budget.ratio, min_per_s=routing.retry_budget.min_per_s)
+            else self.board.slab.retries(routing.retry_budget.ratio, min_per_s=routing.retry_budget.min_per_s)
         )
+        self.price_ids: dict[str, str] = {
+            offer.id: config.prices.record_at(offer.id, at).id for offer in self.board.offers
+        }
+        """Of each offer's price, by which its charges name it."""
         self.deadline_s = routing.deadline_ms / 1e3
         self.max_attempts = routing.max_attempts
         self.longest_wait_s = routing.longest_wait_ms / 1e3

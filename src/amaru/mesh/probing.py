@@ -8,12 +8,13 @@ ordinary call: it takes a place, its outcome tells breaker and health, and no te
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 from amaru.accounts.cost import cost_usd
 from amaru.domain import Attempt, Offer
 from amaru.errors import Failure
+from amaru.health.observation import Observation
 from amaru.health.probe import EXPECTED, REQUESTS, ask, kind_of
 from amaru.mesh.attempt import OpenAttempt
 from amaru.mesh.intake import Intake
@@ -53,6 +54,11 @@ class Probing:
     def served(self, offer: str, at: float) -> None:
         """The offer was asked by somebody at that instant, Unix seconds."""
         self._asked_at[offer] = max(at, self._asked_at.get(offer, at))
+
+    def heard(self, observations: Iterable[Observation]) -> None:
+        """Offers were asked in other workers."""
+        for one in observations:
+            self.served(one.offer, one.at)
 
     def look(self, now: float) -> list[str]:
         """Send what probes are due, without waiting for them; the offers that are probed."""

@@ -53,6 +53,8 @@ def record_of_execution(execution: Execution) -> DecisionRecord:
         stream=call.request.stream,
         request_bytes=call.request_bytes,
         attempts=tuple(execution.attempts),
+        team=call.team,
+        key=call.key,
     )
 
 
@@ -89,6 +91,7 @@ def page_of(stored: StoredDecision, offers: Sequence[Offer] | None) -> dict[str,
     """Everything known of one decision: what was ranked and refused and why, what was tried, what came of it."""
     record = stored.record
     page: dict[str, Any] = {"id": record.id, "at": record.at, "tenant": record.tenant, "kind": record.kind}
+    page |= {"team": record.team, "key": record.key}
     if offers is None:
         page["ranked"] = None
         page["note"] = "The offers of that time are no longer kept, so the ranking cannot be explained."

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -77,27 +77,26 @@ class Sensing:
     def __init__(self, mesh: Mesh, *, timer: Callable[[], float] = time.perf_counter) -> None:
         plan, health = mesh.plan, mesh.plan.config.health
         self.enabled = health.enabled
-        self.intake = Intake(mesh.salt, mesh.wall, health.samples_per_s)
+        self.intake = Intake(mesh.salt, mesh.wall, health.samples_per_s, mesh.workers)
         self.sense = Sense(traits_of_plan(plan), predict=Prediction().predict)
         self.steadiness = self._new_steadiness(mesh)
-        self._levers = MeshLevers(mesh)
-        self.acting = Acting(mesh, self._levers)
+        self.levers = MeshLevers(mesh)
+        self.acting = Acting(mesh, self.levers)
         self.probing = Probing(mesh, self.intake)
         self.feed = Feed()
         """What happened, for whoever listens."""
         self.onlookers = Onlookers(self._lose)
         self.observers = self.onlookers.observers
         """Others who are told of every attempt, beside the loop, one after another and never at once."""
-        self.observed = 0
-        self.lost = 0
-        """Observations that an observer failed to take in or was too slow for, and attempts that could not be read."""
+        self.observed = self.lost = 0
+        """What it took in; what it did not, since an observer failed or was too slow, or it could not be read."""
         self.latest: HealthReport | None = None
         """Of the last step; what metrics show."""
         self._mesh = mesh
         self._keeper: Keeper | None = None
         self._session = Session(mesh.wall())
-        self._aside, self._looking = Aside("amaru-health"), Aside("amaru-health-look")
-        self._reporting = Aside("amaru-health-report")
+        names = "amaru-health", "amaru-health-look", "amaru-health-report"
+        self._aside, self._looking, self._reporting = map(Aside, names)
         self._timer = timer
         self._turns = Turns(self._follow_plan)
         self._wake = asyncio.Event()
@@ -146,6 +145,13 @@ class Sensing:
             self._wake_later()
         except Exception as error:  # as above
             self._lose(1, error)
+
+    def take_in(self, observations: Sequence[Observation]) -> None:
+        """Queue what attempts in other workers showed."""
+        if self.enabled:
+            self.intake.take_in(observations)
+            self.probing.heard(observations)
+            self._wake_later()
 
     def _wake_later(self) -> None:
         if not self._waking and len(self.intake):
@@ -210,8 +216,7 @@ class Sensing:
 
     async def _look(self) -> None:
         await self._settle()
-        now = self._mesh.wall()
-        self._seen_at_look = self.observed
+        now, self._seen_at_look = self._mesh.wall(), self.observed
         looked = await self._looking.run(lambda: self.sense.look(now))
         for pattern in looked.patterns:
             self.chronicle.pattern(pattern)
@@ -352,7 +357,7 @@ class Sensing:
     def reload(self) -> None:
         """The mesh has another plan, steered as the one before at once, and watched from the next turn on."""
         if self.enabled:
-            self._levers.carry_on()
+            self.levers.carry_on()
             self._outdated = True
             self._wake.set()
 

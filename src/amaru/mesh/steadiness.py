@@ -1,9 +1,8 @@
 """The stability field over a mesh's own signals, and what its guardian asks for.
 
 Each provider gives three signals for each step, of the attempts that ended since the step before: the mean logarithm of
-the latency of those that succeeded, the share of those that failed, and the utility, what an attempt there was worth:
-the share that succeeded, times how coherent its answers are, over one more than the seconds that they took. A provider
-that nobody asked in between has none: that is no news of it.
+the latency of those that succeeded, the share of those that failed, and the utility, what an attempt there was worth
+(``utility_of``). A provider that nobody asked in between has none: that is no news of it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from amaru.health.observation import Observation, Verdict, verdict_on
 from amaru.stability.field import StabilityField
 from amaru.stability.field_settings import FieldReading, FieldSettings
 from amaru.stability.guardian import Guardian, GuardianSettings, InterventionRecord
+from amaru.stability.utility import utility_of
 
 SIGNALS = ("log_latency", "error_rate", "utility")
 
@@ -79,7 +79,7 @@ class Steadiness:
             asked = since.served + since.failed
             share = since.served / asked if asked else 0.0
             log_ms = since.log_ms / since.served if since.served else None
-            worth = share * coherence.get(name, 1.0) / (1.0 + math.exp(log_ms) / 1e3) if log_ms is not None else 0.0
+            worth = 0.0 if log_ms is None else utility_of(share, coherence.get(name, 1.0), math.exp(log_ms) / 1e3)
             found += (log_ms, 1.0 - share, worth) if asked else (None, None, None)
             self._since[name] = _Since()
         return found

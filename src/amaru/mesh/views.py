@@ -8,6 +8,7 @@ import msgspec
 
 from amaru import __version__
 from amaru.domain import Tenant
+from amaru.mesh.accounts import MeshAccounts
 from amaru.mesh.ledger_reading import LedgerReader
 from amaru.mesh.mesh import Mesh
 from amaru.mesh.records import page_of, summary_of
@@ -35,10 +36,11 @@ class SensingStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Views:
-    """Read-only views over a mesh, as JSON values."""
+    """Read-only views over a mesh, and its accounts if it has some, as JSON values."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, accounts: MeshAccounts | None = None) -> None:
         self._mesh = mesh
+        self._accounts = accounts
         self._started_at = mesh.clock()
         self._reader = None if mesh.ledger is None else LedgerReader(mesh.ledger)
 
@@ -112,7 +114,9 @@ class Views:
         """What an operator asks first."""
         mesh = self._mesh
         mesh.record_ended()
-        config = mesh.plan.config
+        config, metrics = mesh.plan.config, mesh.metrics
+        assert metrics.in_flight is not None  # a mesh watches both, from its beginning
+        assert metrics.store is not None
         return {
             "version": __version__,
             "uptime_s": round(mesh.clock() - self._started_at, 3),
@@ -120,10 +124,11 @@ class Views:
             "policy": mesh.plan.router.policy.name,
             "exploration": mesh.plan.router.exploration,
             "configuration": {"path": str(config.path), "digest": config.digest.hex()[:16]},
-            "in_flight": mesh.in_flight,
+            "in_flight": metrics.in_flight(),
             "traffic": mesh.metrics.summary(),
-            "store": msgspec.to_builtins(mesh.store.status()),
+            "store": msgspec.to_builtins(metrics.store()),
             "ledger": None if mesh.ledger is None else msgspec.to_builtins(mesh.ledger.status()),
+            "accounts": None if self._accounts is None else {"store": self._accounts.failure or "ok"},
             "sensing": msgspec.to_builtins(self._sensing()),
             "providers": self.providers(),
         }
@@ -169,6 +174,10 @@ class Views:
     async def ledger_file(self, name: str) -> bytes | None:
         """A public file of the ledger; ``None``: it has none of this name. Raises ``LedgerError``."""
         return None if self._reader is None else await self._reader.file(name)
+
+    async def ledger_names(self, folder: str) -> list[str] | None:
+        """What lies in a public folder of the ledger; ``None``: it has none of this name. Raises ``LedgerError``."""
+        return None if self._reader is None else await self._reader.names(folder)
 
     async def decisions(self, *, limit: int, **filters: Any) -> Json:  # Any: as DecisionStore.recent names them
         """A page of stored decisions, newest first. Raises ``StorageError``."""

@@ -11,24 +11,33 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from amaru.domain import Kind, Usage
+from amaru.domain import Kind, Provenance, ServiceTier, Usage, UsageDetails
 from amaru.protocols.wire_errors import BROKEN_OFF, WireError, read_error
 
 MAX_TOKENS = 1_000_000_000
 """Of one answer; one that is said to hold more was miscounted. Costs are doubles, which end where integers do not."""
 
-
-class _InputDetails(Struct, gc=False):
-    cached_tokens: int | None = None
+MAX_ID_CHARS = 200
 
 
 class WireUsage(Struct, gc=False):
-    """``usage`` as providers send it. Cached tokens: OpenAI's details, or DeepSeek's ``prompt_cache_hit_tokens``."""
+    """``usage`` as providers send it: the two counts that matter must be counts, of all else what is none is left out.
+
+    Finer kinds stand in OpenAI's details. Others have more names: cached input is ``prompt_cache_hit_tokens`` for
+    DeepSeek and ``cached_tokens`` for Moonshot, cache writes are ``cache_write_tokens`` for OpenRouter and
+    ``cache_creation_input_tokens`` for Anthropic, LiteLLM and Alibaba.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
+    total_tokens: Any = None  # Any: this and all below may be anything, see above
+    prompt_tokens_details: Any = None
+    completion_tokens_details: Any = None
+    prompt_cache_hit_tokens: Any = None
+    cached_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+    cache_creation: Any = None
+    service_tier: Any = None
 
 
 class Delta(Struct, gc=False):
@@ -53,7 +62,9 @@ class _Answer(Struct, gc=False):
     choices: list[_Choice] | None = None
     data: list[Raw] | None = None
     model: str | None = None
+    id: Any = None  # Any: a text, or it is passed over
     usage: WireUsage | None = None
+    service_tier: Any = None  # Any: OpenAI's names are read, others passed over
     error: Any = None  # Any: an object, or in some servers a string
 
 
@@ -61,6 +72,7 @@ class _AnswerWithoutUsage(Struct, gc=False):
     choices: list[_Choice] | None = None
     data: list[Raw] | None = None
     model: str | None = None
+    id: Any = None  # Any: as above
     error: Any = None  # Any: as above
 
 
@@ -75,6 +87,8 @@ class AnswerFacts(Struct, gc=False):
     finish_reasons: tuple[str, ...] = ()
     output_text: list[str] = []
     error: WireError | None = None
+    id: str | None = None
+    """By which the provider knows the answer."""
 
 
 _read = msgspec.json.Decoder(_Answer).decode
@@ -103,7 +117,7 @@ def parse_answer(kind: Kind, body: bytes) -> AnswerFacts:
                 return AnswerFacts(error=error)
             raise ValueError(f"the field {field!r} is missing or empty")
         if kind is Kind.EMBEDDING:
-            return AnswerFacts(answer.model, usage)
+            return AnswerFacts(answer.model, usage, id=answer_id(answer.id))
         return _facts(kind, answer, usage)
     except UnicodeDecodeError:
         raise ValueError("the body is not valid UTF-8") from None
@@ -118,7 +132,7 @@ def _read_tolerantly(body: bytes) -> tuple[_Answer | _AnswerWithoutUsage, Usage 
         answer = _read(body)
     except msgspec.ValidationError:
         return _read_without_usage(body), None
-    return answer, to_usage(answer.usage)
+    return answer, to_usage(answer.usage, answer.service_tier)
 
 
 def _facts(kind: Kind, answer: _Answer | _AnswerWithoutUsage, usage: Usage | None) -> AnswerFacts:
@@ -135,19 +149,68 @@ def _facts(kind: Kind, answer: _Answer | _AnswerWithoutUsage, usage: Usage | Non
             if choice.finish_reason == "error":
                 return AnswerFacts(error=BROKEN_OFF)
             reasons.append(choice.finish_reason)
-    return AnswerFacts(answer.model, usage, tuple(reasons), texts)
+    return AnswerFacts(answer.model, usage, tuple(reasons), texts, id=answer_id(answer.id))
 
 
-def to_usage(wire: WireUsage | None) -> Usage | None:
-    """The provider's figures; ``None`` where it gave none, or figures that cannot be (negative, or absurdly many)."""
+def answer_id(value: object) -> str | None:
+    """A provider's id of its answer; ``None`` where it gave none, or one that is no name of anything."""
+    return value if type(value) is str and 0 < len(value) <= MAX_ID_CHARS and value.isprintable() else None
+
+
+def to_usage(wire: WireUsage | None, service_tier: object = None) -> Usage | None:
+    """The provider's figures; ``None`` where it gave none, or figures that cannot be (negative, or absurdly many).
+
+    xAI and Gemini leave reasoning out of ``completion_tokens``, and charge it as output: it is what ``total_tokens``
+    holds beyond the other two. ``service_tier`` is what the answer says beside its usage.
+    """
     if wire is None or (wire.prompt_tokens is None and wire.completion_tokens is None):
         return None
     read, written = wire.prompt_tokens or 0, wire.completion_tokens or 0
-    details = wire.prompt_tokens_details
-    cached = wire.prompt_cache_hit_tokens if details is None or details.cached_tokens is None else details.cached_tokens
     if not (0 <= read <= MAX_TOKENS and 0 <= written <= MAX_TOKENS):
         return None
-    return Usage(read, written, min(max(cached or 0, 0), read))
+    of_input, of_output = wire.prompt_tokens_details, wire.completion_tokens_details
+    reasoning = _count(of_output, "reasoning_tokens")
+    apart = wire.total_tokens - read - written if type(wire.total_tokens) is int else 0
+    if 0 < apart <= MAX_TOKENS - written and reasoning in (0, apart):
+        written, reasoning = written + apart, apart
+    cached = _count(of_input, "cached_tokens") or _first_count(wire.prompt_cache_hit_tokens, wire.cached_tokens)
+    cached = min(cached, read)
+    tier = _service_tier(service_tier) or _service_tier(wire.service_tier)
+    if not (of_input or reasoning or of_output or tier or wire.cache_creation_input_tokens):
+        return Usage(read, written, cached)
+    writes = _count(of_input, "cache_write_tokens") or _count(of_input, "cache_creation_input_tokens")
+    writes = min(writes or _first_count(wire.cache_creation_input_tokens), read)
+    details = UsageDetails(
+        writes,
+        min(_count(wire.cache_creation, "ephemeral_1h_input_tokens"), writes),
+        min(_count(of_input, "audio_tokens"), read),
+        min(_count(of_input, "image_tokens"), read),
+        min(reasoning, written),
+        min(_count(of_output, "audio_tokens"), written),
+        min(_count(of_output, "image_tokens"), written),
+        tier,
+    )
+    return Usage(read, written, cached, Provenance.PROVIDER, None if details == _PLAIN else details)
+
+
+_PLAIN = UsageDetails()
+_SERVICE_TIERS: dict[str, ServiceTier] = {tier.value: tier for tier in ServiceTier}
+
+
+def _count(details: object, name: str) -> int:
+    return _first_count(details.get(name)) if type(details) is dict else 0
+
+
+def _first_count(*values: object) -> int:
+    """The first that is a count; 0 where none is."""
+    for value in values:
+        if type(value) is int and value > 0:
+            return value
+    return 0
+
+
+def _service_tier(value: object) -> ServiceTier | None:
+    return _SERVICE_TIERS.get(value) if type(value) is str else None
 
 
 def texts_of(delta: Delta) -> list[str]:

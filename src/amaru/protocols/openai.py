@@ -124,7 +124,7 @@ class OpenAIRequest(Struct, gc=False):
     ``fields`` holds the caller's top-level fields, each value as it was sent. ``include_usage`` is what the caller
     asked for. ``choices`` is how many an answer holds: ``n`` for each prompt. ``max_output_tokens`` is the caller's
     limit over all choices; ``None``: it set none. ``input_tokens_estimate`` is an estimate by size, see above. ``hold``
-    is what of its stream is held back.
+    is what of its stream is held back. ``only_text``: no part of a message is an image, a sound, a file or unknown.
     """
 
     kind: Kind
@@ -138,6 +138,7 @@ class OpenAIRequest(Struct, gc=False):
     input_tokens_estimate: int
     hold: Hold
     fields: dict[str, Raw]
+    only_text: bool = True
 
 
 _read_fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -159,6 +160,7 @@ _NO_NEEDS = Capability.NONE
 _INCLUDE_USAGE = Raw(b'{"include_usage":true}')
 _JSON_FORMATS = frozenset(("json_schema", "json_object"))
 _IMAGE_PARTS = frozenset(("image_url", "input_image"))
+TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal"))
 
 
 def parse_request(kind: Kind, body: bytes) -> OpenAIRequest:
@@ -196,10 +198,13 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
     needs = 0
     size = len(memoryview(fields["messages"]))
     media = 0
+    only_text = True
     for message in messages:
         content = message.content
         if type(content) is list:
             for part in content:
+                if part.type not in TEXT_PARTS:
+                    only_text = False
                 if part.type in _IMAGE_PARTS:
                     needs |= _VISION
                 medium = _size(part.image_url) + _size(part.input_audio) + _size(part.file)
@@ -237,6 +242,7 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
         -(-size // BYTES_PER_TOKEN) + media * TOKENS_PER_MEDIUM,
         Hold.CHOICES if hold else Hold.CALLS,
         fields,
+        only_text,
     )
 
 

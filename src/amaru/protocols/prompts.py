@@ -8,9 +8,7 @@ import msgspec
 
 from amaru.domain import Kind
 from amaru.protocols.answers import Delta, texts_of
-from amaru.protocols.openai import OpenAIRequest
-
-_TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal"))
+from amaru.protocols.openai import TEXT_PARTS, OpenAIRequest
 
 
 class _Said(Delta, gc=False):
@@ -45,4 +43,4 @@ def _chat(request: OpenAIRequest) -> str | int:
 
 
 def _is_text(part: Any) -> bool:  # Any: JSON
-    return isinstance(part, dict) and part.get("type") in _TEXT_PARTS
+    return isinstance(part, dict) and part.get("type") in TEXT_PARTS

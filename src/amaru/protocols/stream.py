@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from amaru.domain import Usage
-from amaru.protocols.answers import Delta, WireUsage, reasoning_of, texts_of, to_usage
+from amaru.protocols.answers import Delta, WireUsage, answer_id, reasoning_of, texts_of, to_usage
 from amaru.protocols.holding import MAX_HELD_BYTES, Holder
 from amaru.protocols.openai import Hold
 from amaru.protocols.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLargeError, parse_event
@@ -43,6 +43,7 @@ class _Chunk(Struct, gc=False):
     model: str | None = None
     id: str | None = None
     error: Any = None  # Any: an object, or in some servers a string
+    service_tier: Any = None  # Any: see ``answers``
 
 
 class _OddUsage(Struct, gc=False):
@@ -114,7 +115,7 @@ class StreamParser:
 
     __slots__ = (
         "_contents", "_include_usage", "_opaque", "_open", "_others", "_reasonings", "_sent_until", "_splitter",
-        "done", "ended", "error", "events", "finish_reasons", "has_content", "holder", "malformed", "model",
+        "done", "ended", "error", "events", "finish_reasons", "has_content", "holder", "id", "malformed", "model",
         "text_chars", "usage", "usage_closed",
     )  # fmt: skip
 
@@ -139,6 +140,7 @@ class StreamParser:
         self.finish_reasons: dict[int, str] = {}
         self.text_chars = 0
         self.model: str | None = None
+        self.id: str | None = None
         self.usage: Usage | None = None
         self.usage_closed = False
 
@@ -255,9 +257,11 @@ class StreamParser:
         if chunk.error or not choices:
             return self._take_without_choices(data, name, chunk)
         if chunk.usage is not None:
-            self.usage = to_usage(chunk.usage) or self.usage
+            self.usage = to_usage(chunk.usage, chunk.service_tier) or self.usage
         if self.model is None:
             self.model = chunk.model
+        if self.id is None and chunk.id:
+            self.id = answer_id(chunk.id)
         self.events += 1
         for choice in choices:
             self._take_choice(data, choice)
@@ -345,7 +349,7 @@ class StreamParser:
         self.events += 1
         wanted = True  # such as Azure's first event, which tells how the prompt was filtered
         if chunk.usage is not None:
-            self.usage = to_usage(chunk.usage) or self.usage
+            self.usage = to_usage(chunk.usage, chunk.service_tier) or self.usage
             self.usage_closed = self.usage is not None and self.finished_choices > 0
             wanted = self._include_usage
         if self.holder is None or not wanted:

@@ -45,6 +45,8 @@ class Facts(msgspec.Struct, gc=False):
     """What an answer told about itself. Of a stream: what it has told so far."""
 
     model: str | None = None
+    id: str | None = None
+    """By which its provider knows it."""
     usage: Usage | None = None
     """As the provider reported it; ``None`` where it did not, or not yet."""
     finish_reasons: tuple[str, ...] = ()

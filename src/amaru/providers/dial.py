@@ -84,7 +84,7 @@ async def dial(
             return connected
     except TimeoutError:
         limit = "before the deadline" if deadline < timeout_at else f"within {endpoint.connect_timeout_s:g} s"
-        raise Failure(FailureKind.NO_ANSWER, f"{where} could not be connected {limit}") from None
+        raise Failure(FailureKind.NO_ANSWER, f"{where} could not be connected {limit}", unsent=True) from None
     except socket.gaierror as error:
         raise Failure(FailureKind.CONNECT, f"{where}: the name cannot be resolved ({error.strerror})") from None
     except ssl.SSLCertVerificationError as error:

@@ -187,6 +187,7 @@ class OpenAIProvider:
             raise self._error(answer.error, response)
         facts = Facts(
             model=answer.model,
+            id=answer.id,
             usage=answer.usage,
             finish_reasons=answer.finish_reasons,
             output_text=answer.output_text,

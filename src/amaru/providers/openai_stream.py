@@ -87,6 +87,7 @@ class OpenAIStreamReply(StreamReply):
         reasons = parser.finish_reasons
         return Facts(
             model=parser.model,
+            id=parser.id,
             usage=parser.usage,
             finish_reasons=tuple([reasons[index] for index in sorted(reasons)]),
             output_text=parser.texts,

@@ -289,7 +289,7 @@ class ReqwestTransport:
         late = isinstance(error, ConnectTimeoutError)
         if connecting:
             kind = FailureKind.NO_ANSWER if late else FailureKind.CONNECT
-            return Failure(kind, f"{where} could not be connected ({cause})")
+            return Failure(kind, f"{where} could not be connected ({cause})", unsent=True)
         if late:
             return Failure(head_kind, f"{where}: no response head within {SILENCE_S:g} s")
         if isinstance(error, DecodeError):

@@ -74,8 +74,8 @@ class Board:
         The board before: offers whose id and provider remain keep their live state. An offer that was broken until
         fixed is tried again, since reloading is how an operator says that it is fixed; so is one that refused to
         continue a message.
-    rng
-        Jitters cool-downs.
+    slab, rng
+        Where the live state lies, if there is no board before; jitters cool-downs.
 
     Raises
     ------
@@ -91,6 +91,7 @@ class Board:
         breaker: BreakerSettings | None = None,
         patience: Mapping[str, PatienceSettings] | None = None,
         carry: Board | None = None,
+        slab: Slab | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.offers: tuple[Offer, ...] = tuple(offers)
@@ -108,12 +109,12 @@ class Board:
 
         settings = breaker or BreakerSettings()
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self.slab: Slab = carry.slab if carry is not None else Slab()
+        self.slab: Slab = carry.slab if carry is not None else slab or Slab()
         bounds = [(patience or {}).get(offer.provider) or PatienceSettings() for offer in self.offers]
         self._can_continue = [Capability.PREFILL in offer.capabilities for offer in self.offers]
         self._adaptive = [bound.adaptive for bound in bounds]
         self._states = [
-            _carried(offer, carry, settings, bound) or LiveState(self.slab, settings, rng, bound)
+            _carried(offer, carry, settings, bound) or self.slab.state(offer, settings, rng, bound)
             for offer, bound in zip(self.offers, bounds, strict=True)
         ]
         self.static: k.Floats = np.zeros((len(self.offers), k.N_STATIC))

@@ -35,6 +35,7 @@ CONSTRAINTS: dict[Code, str] = {
     Code.RATE_LIMIT: "rate_limit",
     Code.CAPACITY: "capacity",
     Code.DRAINED: "drained",
+    Code.BUDGET: "budget",
 }
 """The name of each constraint in refusals and errors; limits are named as in the configuration."""
 
@@ -95,7 +96,7 @@ def why_none(ranking: Ranking, soonest_s: float | None = None) -> RequestError:
     )
     resource = ranking.workload.resource
     codes = {Code(code) for code in ranking.codes.tolist()}
-    passing = {code for code in codes if code >= Code.SLOWED}
+    passing = {code for code in codes if Code.SLOWED <= code < Code.BUDGET}
     if passing:
         limited = passing <= {Code.THROTTLED, Code.RATE_LIMIT}
         if soonest_s is None:
@@ -281,6 +282,8 @@ def _detail(code: Code, figure: float, offer: Offer, workload: Workload, load: f
             if figure > 0.0:
                 return f"kept to {figure:g} at once: it serves more only where no other offer can take it now"
             return "drained: it serves only what no other offer can take now"
+        case Code.BUDGET:
+            return "a budget does not cover what this request may cost there; `amaru budgets list` shows what is left"
         case Code.FEASIBLE:
             return ""
 

@@ -145,6 +145,8 @@ class Code(enum.IntEnum):
     CAPACITY = 16
     DRAINED = 17
     """A healing or a person keeps it out while others can serve. Checked after BROKEN."""
+    BUDGET = 18
+    """A budget does not cover it: found once its turn has come, and by no kernel. It does not pass by itself."""
 
 
 # Numba takes plain integers as compile-time constants.

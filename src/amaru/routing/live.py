@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from amaru.domain import FailureKind
+from amaru.domain import FailureKind, Offer
 from amaru.errors import Failure
 from amaru.routing import kernels as k
 from amaru.routing import limits
@@ -41,7 +41,8 @@ _MIDWAY = frozenset((FailureKind.STREAM_CUT, FailureKind.STREAM_STALLED, Failure
 class Slab:
     """The live columns of all offers, float64 [slots, N_LIVE], and whoever waits for them to change.
 
-    A slot is free again when its ``LiveState`` is gone: no board and no admission holds it.
+    A slot is free again when its ``LiveState`` is gone: no board and no admission holds it. ``shared_live`` has one
+    that lies in memory shared by workers.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,14 @@ class Slab:
         self.values = np.zeros((0, k.N_LIVE))
         self.cells = _flat(self.values)
         """``values``, flat: reads and writes of single numbers through it cost a third of NumPy's."""
+
+    def state(self, _: Offer, settings: BreakerSettings, rng: random.Random, patience: PatienceSettings) -> LiveState:
+        """What is known of an offer that no board before knew: nothing."""
+        return LiveState(self, settings, rng, patience)
+
+    def retries(self, ratio: float, *, min_per_s: float) -> RetryBudget:
+        """The budget of second calls, over all offers."""
+        return RetryBudget(ratio, min_per_s=min_per_s)
 
     def place(self, state: LiveState) -> int:
         """Give ``state`` a slot, blank: closed, idle, nothing observed."""
@@ -100,25 +109,35 @@ class LiveState:
         self.slab = slab
         self._configured = settings
         self.steering = UNSTEERED
-        self.breaker = Breaker(settings, rng)
         self.first_token = Patience(patience.least_first_token_s, patience.first_token_s)
         self.idle = Patience(patience.least_idle_s, patience.idle_s)
+        self.retries: RetryBudget | None = None
+        """Of its second requests, where it is steered by one."""
+        self._rng = rng
+        self._admitted = 0
+        self._settle_in()
+
+    def _settle_in(self) -> None:
+        """Take a slot, of which nothing is known."""
+        self.slot = self.slab.place(self)
+        self.base = self.slot * k.N_LIVE
+        self.breaker = Breaker(self._configured, self._rng)
         self.asked_at = -math.inf
         """Instant of its last admission."""
         self.prefill_refused = False
         """It was asked to continue an assistant message, and would not."""
         self.recoveries = 0
         """How often a probe found it well after it had been given up on."""
-        self.retries: RetryBudget | None = None
-        """Of its second requests, where it is steered by one."""
-        self.slot = slab.place(self)
-        self.base = self.slot * k.N_LIVE
-        self._rng = rng
-        self._admitted = 0
         self._fell_midway = False
         """Its last failure came after its first token, which therefore proves nothing."""
         self._throttles = 0
         self._throttled_at = -math.inf
+
+    def _occupy(self, place: float) -> None:
+        """Take so much, or give it back."""
+        cells, at = self.slab.cells, self.base + k.IN_FLIGHT
+        # Sums of fractions of GPU-hours drift; an idle offer is exactly idle.
+        cells[at] = max(cells[at] + place, 0.0) if self._admitted else 0.0
 
     def admit(
         self,
@@ -152,12 +171,12 @@ class LiveState:
             cells[base + k.REQUEST_TAT] = limits.spend(cells[base + k.REQUEST_TAT], request_s, now_s)
         if token_s > 0.0:
             cells[base + k.TOKEN_TAT] = limits.spend(cells[base + k.TOKEN_TAT], token_s, now_s)
-        cells[base + k.IN_FLIGHT] += place
+        self._admitted += 1
+        self._occupy(place)
         if self.breaker.state is State.HALF_OPEN:
             self._mirror_breaker()
         if self.retries is not None and not again:
             self.retries.request(now_s)
-        self._admitted += 1
         self.asked_at = now_s
         if self.steering.look_s is not None:
             cells[base + k.LOOK_AT] = now_s + self.steering.look_s
@@ -168,9 +187,7 @@ class LiveState:
         if admission.place == 0.0:
             return
         self._admitted -= 1
-        cells, at = self.slab.cells, self.base + k.IN_FLIGHT
-        # Sums of fractions of GPU-hours drift; an idle offer is exactly idle.
-        cells[at] = max(cells[at] - admission.place, 0.0) if self._admitted else 0.0
+        self._occupy(-admission.place)
         admission.place = 0.0
         if admission.ticket is not None and self.breaker.forget(admission.ticket):
             admission.ticket = None

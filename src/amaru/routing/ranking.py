@@ -101,6 +101,14 @@ class Ranking(Figures):
         self.excluded = excluded
         self.transient = False
 
+    def rule_out(self, row: int, code: k.Code) -> None:
+        """An offer that was asked about is not to be had after all."""
+        self.codes[self.rows == row] = code
+        if self.order[:1] == [row]:
+            self.propensity = 0.0  # nobody can say how probable it was that the next comes first
+        if row in self.order:
+            self.order.remove(row)
+
     def may_return(self, rows: Container[int]) -> bool:
         """Whether waiting can bring one of ``rows`` back: it is feasible, or refused for a cause that ends visibly."""
         return any(

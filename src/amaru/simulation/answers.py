@@ -31,6 +31,8 @@ class Choice(msgspec.Struct):
     finish_reason: str
     call: tuple[str, str] | None = None
     """Id and name of the function called."""
+    reasoning_tokens: int = 0
+    """Thought before it; none of them are in ``tokens``."""
 
     @property
     def text(self) -> str:
@@ -51,12 +53,23 @@ def choices_for(ask: Ask, profile: ProviderProfile) -> list[Choice]:
     limit = room if ask.limit is None else min(ask.limit, room)
     choices, entries = [], 0
     for index in range(ask.n):
-        choices.append(_choice(ask, profile, index, limit))
+        reasoning = _reasoning_tokens(ask, profile, index, limit)
+        choice = _choice(ask, profile, index, limit - reasoning)
+        choices.append(msgspec.structs.replace(choice, reasoning_tokens=reasoning))
         entries += len(choices[-1].tokens) * (1 if ask.logprobs is None else 2 + ask.logprobs)
         if entries > MAX_ENTRIES:
             words = f"n and max_tokens ask for more than {MAX_ENTRIES} tokens and log-probabilities; ask for fewer"
             raise RequestError(400, words, param="n")
     return choices
+
+
+def _reasoning_tokens(ask: Ask, profile: ProviderProfile, index: int, limit: int) -> int:
+    """Of the limit, at least one token is left for the answer. Drawn apart: the words of the answer stay the same."""
+    if not profile.reasoning_tokens:
+        return 0
+    rng = random.Random(fingerprint(profile.answer_seed, ask.seed, index, "reasoning"))  # noqa: S311 -- as below
+    drawn = round(profile.reasoning_tokens * math.exp(profile.answer_sigma * rng.gauss(0, 1)))
+    return max(0, min(drawn, limit - 1))
 
 
 def _choice(ask: Ask, profile: ProviderProfile, index: int, limit: int) -> Choice:
@@ -90,7 +103,7 @@ def _text(ask: Ask, profile: ProviderProfile, length: int, rng: random.Random) -
     text = "".join(whole)
     if text.startswith(done):
         return tokens_of(text[len(done) :])
-    return [" " + word.strip() for word in whole]
+    return [" " + word.strip() for word in whole[:length]]
 
 
 def _cut(tokens: list[str], limit: int, reason: str) -> tuple[list[str], str]:

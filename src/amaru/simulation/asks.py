@@ -21,10 +21,16 @@ IMAGE_TOKENS = 85
 """What an image counts, OpenAI's figure for low detail."""
 
 
+class _CacheControl(msgspec.Struct):
+    ttl: Literal["5m", "1h"] = "5m"
+
+
 class _Part(msgspec.Struct):
     type: str = "text"
     text: str = ""
     image_url: msgspec.Raw = msgspec.Raw()
+    cache_control: _CacheControl | None = None
+    """Anthropic's way to have a prompt kept, which gateways take over."""
 
 
 class _Message(msgspec.Struct):
@@ -67,6 +73,7 @@ class _Common(msgspec.Struct):
     n: int | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
+    service_tier: str | None = None
     ignore_eos: bool | None = None
     """vLLM's extension: go on to the limit. ``max_tokens`` with it is the exact length of the answer."""
 
@@ -116,6 +123,11 @@ class Ask(msgspec.Struct, kw_only=True):
     prompt: str
     """All text of the prompt, joined; what the cache of prefixes sees."""
     prompt_tokens: int
+    image_tokens: int = 0
+    """The part of ``prompt_tokens`` that is images."""
+    cache_ttl: Literal["5m", "1h"] | None = None
+    """How long the prompt is to be kept for later ones; ``None``: it need not be."""
+    service_tier: str | None = None
     prefill: str | None = None
     """A trailing assistant message, where there is one."""
     seed: int = 0
@@ -212,11 +224,12 @@ def _chat(body: _ChatBody) -> Ask:
     n, stop = _base(body)
     newer = body.max_completion_tokens
     limit = _limit(newer, "max_completion_tokens") if newer is not None else _limit(body.max_tokens, "max_tokens")
-    texts, tokens = [], 0
+    texts, tokens, image_tokens = [], 0, 0
     for message in body.messages:
         text, images = _content(message)
         texts.append(text)
-        tokens += count_tokens(text) + IMAGE_TOKENS * images
+        tokens += count_tokens(text)
+        image_tokens += IMAGE_TOKENS * images
     last = body.messages[-1]
     prefill = texts.pop() if last.role == "assistant" and not last.tool_calls else None
     if body.tools:
@@ -235,7 +248,10 @@ def _chat(body: _ChatBody) -> Ask:
         exact=bool(body.ignore_eos) and limit is not None,
         stop=stop,
         prompt=prompt,
-        prompt_tokens=max(1, tokens),
+        prompt_tokens=max(1, tokens + image_tokens),
+        image_tokens=image_tokens,
+        cache_ttl=_cache_ttl(body.messages),
+        service_tier=body.service_tier,
         prefill=prefill,
         seed=fingerprint(prompt, body.seed),
         call=_called(body, last, texts),
@@ -262,6 +278,7 @@ def _completion(body: _CompletionBody) -> Ask:
         stop=stop,
         prompt=prompt,
         prompt_tokens=max(1, sum(size_of(item) for item in inputs)),
+        service_tier=body.service_tier,
         seed=fingerprint(prompt, body.seed),
         logprobs=None if body.logprobs is None else _alternatives(body.logprobs, Kind.COMPLETION, "logprobs"),
         echo=bool(body.echo),
@@ -275,6 +292,13 @@ def _content(message: _Message) -> tuple[str, int]:
         return "", 0
     texts = [part.text for part in message.content if part.type == "text"]
     return "\n".join(texts), sum(part.type == "image_url" for part in message.content)
+
+
+def _cache_ttl(messages: list[_Message]) -> Literal["5m", "1h"] | None:
+    """The longest that any part asks for."""
+    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
+    asked = {part.cache_control.ttl for part in parts if part.cache_control is not None}
+    return None if not asked else "1h" if "1h" in asked else "5m"
 
 
 def _called(body: _ChatBody, last: _Message, texts: list[str]) -> Function | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import yaml
 
+from amaru.domain import Price
+from amaru.simulation.asks import IMAGE_TOKENS
 from amaru.simulation.profiles import ProviderProfile
 from amaru.simulation.provider import VERSIONS
 
@@ -55,9 +56,25 @@ def _provider(profile: ProviderProfile, base_url: str, alternates: bool) -> dict
     return section
 
 
+def _price(price: Price) -> dict[str, object]:
+    told: dict[str, object] = {
+        name: usd
+        for name in price.__struct_fields__
+        if name.endswith("_mtok") and (usd := getattr(price, name)) is not None
+    }
+    tiers = [
+        {
+            "above_input_tokens": tier.above_input_tokens,
+            **({} if tier.service_tier is None else {"service_tier": tier.service_tier.value}),
+            "price": _price(tier.price),
+        }
+        for tier in price.tiers
+    ]
+    return {**told, "tiers": tiers} if tiers else told
+
+
 def _offers(profile: ProviderProfile) -> list[dict[str, object]]:
-    price = {name: value for name, value in msgspec.to_builtins(profile.price).items() if value is not None}
-    del price["usd_per_gpu_hour"]
+    price = _price(profile.price)
     common: dict[str, object] = {
         "context_window_tokens": profile.context_window_tokens,
         "reputation": profile.reputation,
@@ -76,6 +93,8 @@ def _offers(profile: ProviderProfile) -> list[dict[str, object]]:
             "kinds": ["chat", "completion"],
             "price": price,
             "capabilities": can,
+            "max_output_tokens": profile.max_output_tokens,
+            "max_image_tokens": IMAGE_TOKENS,
             **common,
         }
         for model in profile.models

@@ -73,6 +73,10 @@ class ProviderProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What it does with a trailing assistant message: go on from it, answer anew, or refuse with 400."""
     caches_prompts: bool = True
     """Remembers prompt prefixes and bills repeats of 128 tokens or more at the cached price."""
+    cache_writes: bool = False
+    """Bills what it takes up into its cache as cache writes, where a request asks for that by ``cache_control``."""
+    reasoning_tokens: float = 0.0
+    """Median length of what it thinks before each answer: never shown, and a part of the answer's tokens and limit."""
     answer_tokens: float = 32.0
     """Median length of an answer that nothing limits."""
     answer_sigma: float = 0.5
@@ -98,6 +102,8 @@ class ProviderProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 raise ValueError(
                     f"provider {self.name}: {field} must be above 0, got {value}; leave it out for no limit"
                 )
+        if not 0 <= self.reasoning_tokens < 1e6:
+            raise ValueError(f"provider {self.name}: reasoning_tokens must be at least 0, got {self.reasoning_tokens}")
         if self.queue < 0 or self.embedding_dimensions < 1:
             raise ValueError(f"provider {self.name}: queue must be at least 0 and embedding_dimensions at least 1")
 

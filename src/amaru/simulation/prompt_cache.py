@@ -34,7 +34,14 @@ class PromptCache:
             self._seen.move_to_end(key)
         while len(self._seen) > self._blocks:
             self._seen.popitem(last=False)
-        if not known:
-            return 0
-        tokens = count_tokens(prompt[: known * BLOCK_CHARACTERS])
-        return math.floor(tokens / MIN_TOKENS) * MIN_TOKENS
+        return _tokens(prompt, known)
+
+
+def kept_tokens(prompt: str) -> int:
+    """How many leading tokens of ``prompt`` a cache takes up, whether they were in it or not."""
+    return _tokens(prompt, len(prompt) // BLOCK_CHARACTERS)
+
+
+def _tokens(prompt: str, blocks: int) -> int:
+    tokens = count_tokens(prompt[: blocks * BLOCK_CHARACTERS]) if blocks else 0
+    return math.floor(tokens / MIN_TOKENS) * MIN_TOKENS

@@ -5,8 +5,8 @@
         provider.faults.add(Fault(kind="cut", after_events=3, times=1))
 
 Serves ``POST /v1/chat/completions``, ``/v1/completions``, ``/v1/embeddings``, ``GET /v1/models``, the same under
-``/v2``, ``GET /health``, and for whoever runs the simulation: ``GET /sim/bill``, ``/sim/state``, ``/sim/faults``,
-``POST /sim/faults``, ``DELETE /sim/faults[/ID]``.
+``/v2``, ``GET /health``, and for whoever runs the simulation: ``GET /sim/bill``, ``/sim/usage``, ``/sim/state``,
+``/sim/faults``, ``POST /sim/faults``, ``DELETE /sim/faults[/ID]``.
 """
 
 from __future__ import annotations
@@ -227,6 +227,9 @@ class SimulatedProvider:
             if self.received.maxlen:
                 self.received.append(Received(path, request.headers, request.body))
             await self.inference.serve(request, *served)
+            return
+        if path == "/sim/usage" and request.method in ("GET", "HEAD"):
+            request.respond(200, [(b"content-type", b"text/csv; charset=utf-8")], self.bill.as_csv().encode())
             return
         try:
             status, answer = self._answer(request.method, path, request.body)

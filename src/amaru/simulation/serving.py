@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from amaru.domain import Kind, Price, Usage
+from amaru.domain import Kind, Price, ServiceTier, Usage
 from amaru.errors import RequestError
 from amaru.http1.request import Request
 from amaru.simulation.answers import Choice, base64_floats, choices_for, embedding_of
@@ -19,7 +19,7 @@ from amaru.simulation.breaking import EVENT_STREAM, JSON, Broken, break_body, br
 from amaru.simulation.editing import edited_body, edited_choices, edited_event, unstreamed
 from amaru.simulation.faults import Fault, Point
 from amaru.simulation.profiles import ProviderProfile
-from amaru.simulation.prompt_cache import PromptCache
+from amaru.simulation.prompt_cache import PromptCache, kept_tokens
 from amaru.simulation.rates import Headers, RateLimits, Slots
 from amaru.simulation.speed import Speed
 from amaru.simulation.striking import Faults, Plan
@@ -45,8 +45,17 @@ class Job(msgspec.Struct):
     generation: int
     """Of the faults, when they were last looked at."""
     made_tokens: int = 0
+    """Of the answer, the thoughts before it included."""
     began: bool = False
     """Its first token was made: from here on it is billed."""
+
+    def used(self) -> Usage:
+        """What is billed: the prompt, and what was made of the answer."""
+        details = self.usage.details
+        if details is not None:
+            reasoning = min(details.reasoning_tokens, self.made_tokens)
+            details = msgspec.structs.replace(details, reasoning_tokens=reasoning)
+        return msgspec.structs.replace(self.usage, output_tokens=self.made_tokens, details=details)
 
 
 class Inference:
@@ -138,14 +147,15 @@ class Inference:
             kind = "overloaded_error" if status == 529 else "server_error"
             raise RequestError(status, words, type=kind, retry_after_s=1.0)
 
-    def _identity(self, kind: Kind, model: str) -> Identity:
+    def _identity(self, ask: Ask, tier: ServiceTier | None) -> Identity:
         self._made_ids += 1
-        prefix = "chatcmpl" if kind is Kind.CHAT else "cmpl"
+        prefix = "chatcmpl" if ask.kind is Kind.CHAT else "cmpl"
         return Identity(
             id=f"{prefix}-{self.profile.name}-{self._made_ids}",
             created=int(self._clock()),
-            model=model,
+            model=ask.model,
             system_fingerprint=f"fp_{self.profile.name}",
+            service_tier=None if ask.service_tier is None else tier or "default",
         )
 
     # --- chats and completions --------------------------------------------------------------------------------------
@@ -165,17 +175,18 @@ class Inference:
             choices = edited_choices(choices, plan.edits)
         await self._enter()
         try:
-            cached = self._cache.look_up(ask.prompt) if self.profile.caches_prompts else 0
-            identity = self._identity(kind, ask.model)
+            price = self._price()
+            tier = _tier_of(ask, price)
+            identity = self._identity(ask, tier)
             job = Job(
                 ask=ask,
                 choices=choices,
-                usage=usage_of(ask.prompt_tokens, min(cached, ask.prompt_tokens), choices),
+                usage=self._usage(ask, choices, tier),
                 identity=identity,
                 headers=[(b"x-request-id", identity.id.encode()), *headers],
                 plan=plan,
                 key=key,
-                price=self._price(),
+                price=price,
                 version=version,
                 generation=generation,
             )
@@ -184,31 +195,41 @@ class Inference:
                 await (self._stream(request, job) if streams else self._whole(request, job))
             finally:
                 if job.began:
-                    usage = job.usage
-                    self.bill.charge(key, job.price, usage.input_tokens, usage.cached_input_tokens, job.made_tokens)
+                    self.bill.charge(key, job.price, job.used(), id=identity.id, model=identity.model, at=self._clock())
         finally:
             self.slots.release()
 
+    def _usage(self, ask: Ask, choices: list[Choice], tier: ServiceTier | None) -> Usage:
+        profile = self.profile
+        cached = self._cache.look_up(ask.prompt) if profile.caches_prompts else 0
+        writes = profile.caches_prompts and profile.cache_writes and ask.cache_ttl is not None
+        written = kept_tokens(ask.prompt) - cached if writes else 0
+        return usage_of(ask, choices, cached_tokens=cached, written_tokens=written, service_tier=tier)
+
     async def _first_token(self, job: Job) -> None:
         usage, plan = job.usage, job.plan
+        reasoning = sum(choice.reasoning_tokens for choice in job.choices)
         wait_s = self._speed.first_token_s(usage.input_tokens - usage.cached_input_tokens)
+        if reasoning:
+            wait_s += self._speed.tokens_s(reasoning)
         if plan is not None:
             wait_s = wait_s * plan.factor + plan.delay_ms / 1000
         if wait_s > 0:
             await asyncio.sleep(wait_s)
+        job.made_tokens = reasoning
         job.began = True
 
     async def _whole(self, request: Request, job: Job) -> None:
         await self._first_token(job)
-        total = job.usage.output_tokens
-        wait_s = self._speed.tokens_s(total) * (job.plan.factor if job.plan else 1.0)
+        thought, total = job.made_tokens, job.usage.output_tokens
+        wait_s = self._speed.tokens_s(total - thought) * (job.plan.factor if job.plan else 1.0)
         if wait_s > 0:
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
                 await asyncio.sleep(wait_s)
             except asyncio.CancelledError:
-                job.made_tokens = min(total, int(total * (loop.time() - began) / wait_s))
+                job.made_tokens = min(total, thought + int((total - thought) * (loop.time() - began) / wait_s))
                 raise
         job.made_tokens = total
         headers = [JSON, *job.headers]
@@ -293,7 +314,7 @@ class Inference:
                 "model": body.model,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
-            self.bill.charge(key, self._price(), tokens, 0, 0)
+            self.bill.charge(key, self._price(), Usage(tokens, 0), model=body.model, at=self._clock())
             fault = _first_of(plan)
             if fault is not None:
                 await break_body(request, fault, headers, msgspec.json.encode(answer))
@@ -346,6 +367,11 @@ def _waive_error(fault: Fault, job: Job) -> None:
     """An error that only looks like a 200 made no token, so it is not billed."""
     if fault.kind == "error_in_200":
         job.began = False
+
+
+def _tier_of(ask: Ask, price: Price) -> ServiceTier | None:
+    """The service tier that the request asks for, where the provider has a price for it."""
+    return next((tier.service_tier for tier in price.tiers if tier.service_tier == (ask.service_tier or "")), None)
 
 
 def _first_of(plan: Plan | None) -> Fault | None:

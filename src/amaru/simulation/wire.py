@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from amaru.domain import Kind, Usage
+from amaru.domain import Kind, ServiceTier, Usage, UsageDetails
 from amaru.simulation.answers import Choice, logprobs_of
 from amaru.simulation.asks import Ask
 
@@ -28,21 +28,45 @@ class Identity(msgspec.Struct, frozen=True):
     created: int
     model: str
     system_fingerprint: str
+    service_tier: str | None = None
+    """Told where the request names one."""
 
 
-def usage_of(prompt_tokens: int, cached_tokens: int, choices: Sequence[Choice]) -> Usage:
-    """Tokens of a whole answer."""
-    return Usage(prompt_tokens, sum(len(choice.tokens) for choice in choices), cached_tokens)
+def usage_of(
+    ask: Ask, choices: Sequence[Choice], *, cached_tokens: int, written_tokens: int, service_tier: ServiceTier | None
+) -> Usage:
+    """Tokens of a whole answer; ``written_tokens`` of the prompt were taken up into the cache."""
+    cached = min(cached_tokens, ask.prompt_tokens)
+    written = min(written_tokens, ask.prompt_tokens - cached)
+    reasoning = sum(choice.reasoning_tokens for choice in choices)
+    details = UsageDetails(
+        cache_write_tokens=written,
+        cache_write_1h_tokens=written if ask.cache_ttl == "1h" else 0,
+        image_input_tokens=min(ask.image_tokens, ask.prompt_tokens - cached - written),
+        reasoning_tokens=reasoning,
+        service_tier=service_tier,
+    )
+    return Usage(ask.prompt_tokens, reasoning + sum(len(choice.tokens) for choice in choices), cached, details=details)
 
 
 def usage_object(usage: Usage) -> dict[str, object]:
-    """OpenAI's ``usage``."""
-    return {
+    """OpenAI's ``usage``; cache writes as OpenRouter and Anthropic tell them. Finer kinds that are 0 are left out."""
+    details = usage.details or UsageDetails()
+    of_input = {"cache_write_tokens": details.cache_write_tokens, "image_tokens": details.image_input_tokens}
+    told: dict[str, object] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_input_tokens,
+            **{name: count for name, count in of_input.items() if count},
+        },
     }
+    if details.cache_write_1h_tokens:
+        told["cache_creation"] = {"ephemeral_1h_input_tokens": details.cache_write_1h_tokens}
+    if details.reasoning_tokens:
+        told["completion_tokens_details"] = {"reasoning_tokens": details.reasoning_tokens}
+    return told
 
 
 def whole_body(ask: Ask, identity: Identity, choices: Sequence[Choice], usage: Usage) -> bytes:
@@ -55,9 +79,14 @@ def whole_body(ask: Ask, identity: Identity, choices: Sequence[Choice], usage: U
             "model": identity.model,
             "choices": [_whole_choice(ask, choice) for choice in choices],
             "usage": usage_object(usage),
-            "system_fingerprint": identity.system_fingerprint,
+            **_last_fields(identity),
         }
     )
+
+
+def _last_fields(identity: Identity) -> dict[str, object]:
+    tier = {} if identity.service_tier is None else {"service_tier": identity.service_tier}
+    return {"system_fingerprint": identity.system_fingerprint, **tier}
 
 
 def _whole_choice(ask: Ask, choice: Choice) -> dict[str, object]:
@@ -92,7 +121,7 @@ class StreamWriter:
             "object": kind,
             "created": identity.created,
             "model": identity.model,
-            "system_fingerprint": identity.system_fingerprint,
+            **_last_fields(identity),
         }
         # Every chunk differs only behind this; joining bytes is many times cheaper than encoding each.
         self._head = b"data: " + _encode(head)[:-1]

@@ -1,9 +1,8 @@
 """What ``amaru psi feed`` sends: a gateway's own figures as the signals of a field.
 
 Three signals per provider, out of ``GET /health/providers``, of its attempts of late: the median time of an answer, in
-milliseconds, the share that failed, and the utility, what an attempt there is worth: the share that succeeded, times
-how coherent its answers are, over one more than the seconds that they take. Those of a provider of which nothing was
-heard since the step before are missing: that is no news of it.
+milliseconds, the share that failed, and the utility, what an attempt there is worth (``utility_of``). Those of a
+provider of which nothing was heard since the step before are missing: that is no news of it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from amaru.stability.client import Call, FieldError, PsiClient
+from amaru.stability.utility import utility_of
 
 Json = dict[str, Any]  # Any: a JSON document
 SIGNALS = ("latency_ms", "error_rate", "utility")
@@ -125,8 +125,7 @@ def _signals(report: _Report, heard_until: float) -> dict[str, float | None]:
         latency_ms = error_rate = utility = None
         if seen.last_seen_at is not None and seen.last_seen_at > heard_until:
             latency_ms, error_rate = seen.latency_p50_ms, seen.error_rate
-            seconds = (latency_ms or 0.0) / 1e3
-            utility = (1.0 - error_rate) * seen.coherence / (1.0 + seconds)
+            utility = utility_of(1.0 - error_rate, seen.coherence, (latency_ms or 0.0) / 1e3)
         signals |= {
             f"{one.provider}.{name}": value
             for name, value in zip(SIGNALS, (latency_ms, error_rate, utility), strict=True)

@@ -7,11 +7,11 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from amaru.stability.field_settings import FieldReading
 from amaru.stability.guardian import Guardian
+from amaru.telemetry.scraping import exposition
 
 GAUGES = {
     "psi_field_density": ("Psi", "Stability of the whole, in [0, 1]; high is stable."),
@@ -43,9 +43,8 @@ class PsiMetrics(Collector):
         self.registry.register(self)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its content type: OpenMetrics where the ``Accept`` header asks for it, else Prometheus."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        """See ``scraping.exposition``."""
+        return exposition(self.registry, accept)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what is shown is known at scrape time only."""

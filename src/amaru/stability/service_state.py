@@ -8,7 +8,6 @@ last answered step. What is damaged is never guessed at: it is set aside, and sa
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from amaru.errors import StorageError
+from amaru.files.lock import lock_file
 from amaru.files.whole import write_whole
 from amaru.stability.field_settings import FieldSettings
 from amaru.stability.guardian import GuardianSettings
@@ -163,18 +163,15 @@ def decoded(content: bytes) -> SavedService:
 
 
 def _locked(lock: Path, path: Path) -> int:
-    """An open lock file. It stays when its process ends, the lock does not."""
+    """The lock file ``lock`` of the state at ``path``."""
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = lock_file(lock)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}; name another with --state") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
+    if handle is None:
         raise StorageError(
             f"{path}: another process uses it (`amaru psi status` may show it); name another with --state"
-        ) from None
+        )
     return handle
 
 

@@ -1,4 +1,4 @@
-"""The SQLite file: opening it, its settings, and its errors in words.
+"""The SQLite file: opening it, and its settings.
 
 SQLite in WAL mode (https://sqlite.org/wal.html): readers never wait for the writer. ``synchronous=NORMAL``: a killed
 process loses nothing that was committed; a power cut may lose the last commits, never the file.
@@ -10,15 +10,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
-from sqlalchemy import URL, create_engine, event, inspect
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool, QueuePool
 
 from amaru.errors import StorageError
-from amaru.storage.schema import SCHEMA_VERSION, metadata
+from amaru.storage.engine import identity, set_orphans_aside, sqlite_engine, storage_error
+from amaru.storage.schema import SCHEMA_VERSION, decisions, metadata
 
 PAGE_BYTES = 16 * 1024
 """Records are appended, so large pages cost nothing to find, and a quarter of the writes of SQLite's own 4 KB, with
@@ -28,27 +27,6 @@ CHECKPOINT_PAGES = 1_000
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024
 """A WAL that grew beyond this (under a long read) is cut back at the next checkpoint."""
 READ_TIMEOUT_S = 5.0
-
-_REMEDIES = {
-    "SQLITE_NOTADB": "It is not an SQLite database. Move it aside, or name another path; a new one is made.",
-    "SQLITE_CORRUPT": "It is damaged. Restore a copy, or move it and its -wal and -shm files aside; a new one is made.",
-    "SQLITE_CANTOPEN": "Does its directory exist, and may this user create files there?",
-    "SQLITE_READONLY": "This user may not write it. Give write permission to the file and to its directory.",
-    "SQLITE_PERM": "This user may not write it. Give write permission to the file and to its directory.",
-    "SQLITE_BUSY": "Another process holds its lock. Stop that process, or give each its own file.",
-    "SQLITE_LOCKED": "Another process holds its lock. Stop that process, or give each its own file.",
-    "SQLITE_FULL": "The disk is full. Free space, or lower storage.retention_gb.",
-    "SQLITE_IOERR": "The disk reports an error, or a limit on file size was met.",
-}
-
-
-def storage_error(path: Path, error: BaseException) -> StorageError:
-    """What went wrong with ``path`` and what to do, without the statement and its values."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    name = getattr(cause, "sqlite_errorname", "") or ""
-    # Extended codes (SQLITE_IOERR_WRITE) begin with their primary one.
-    remedy = next((text for code, text in _REMEDIES.items() if name.startswith(code)), "")
-    return StorageError(f"{path}: {cause}{f' ({name})' if name else ''}. {remedy}".rstrip())
 
 
 class Database:
@@ -60,22 +38,12 @@ class Database:
     def __init__(self, path: Path, *, busy_timeout_s: float, clock: Callable[[], float]) -> None:
         self.path = path
         self._clock = clock
-        url = URL.create("sqlite+pysqlite", database=str(path))
-        # hide_parameters: no value of a row in an error's text.
-        self._write_engine = create_engine(
-            url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": busy_timeout_s}
+        self._write_engine = sqlite_engine(
+            path, timeout_s=busy_timeout_s, pragmas=_WRITER_PRAGMAS, begin="BEGIN IMMEDIATE"
         )
-        self._read_engine = create_engine(
-            URL.create("sqlite+pysqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
-            poolclass=QueuePool,
-            pool_size=2,
-            max_overflow=2,
-            pool_timeout=READ_TIMEOUT_S,
-            hide_parameters=True,
-            connect_args={"timeout": READ_TIMEOUT_S},
+        self._read_engine = sqlite_engine(
+            path, timeout_s=READ_TIMEOUT_S, pragmas=("query_only = ON",), begin="BEGIN", pooled=2
         )
-        _configure(self._write_engine, _WRITER_PRAGMAS, "BEGIN IMMEDIATE")
-        _configure(self._read_engine, ("PRAGMA query_only = ON",), "BEGIN")
         self._connection: Connection | None = None
         self._identity: tuple[int, int] | None = None
 
@@ -96,14 +64,14 @@ class Database:
         self.close_writer()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _set_orphans_aside(self.path)
+            set_orphans_aside(self.path)
             connection = self._write_engine.connect()
         except (DBAPIError, OSError) as error:
             raise storage_error(self.path, error) from error
         try:
             with connection.begin():
                 self._prepare(connection)
-            self._identity = _identity(self.path)
+            self._identity = identity(self.path)
         except (DBAPIError, OSError) as error:
             connection.close()
             raise storage_error(self.path, error) from error
@@ -118,6 +86,7 @@ class Database:
         if tables and "amaru_meta" not in tables:
             raise StorageError(f"{self.path}: the database belongs to another program. Name another path.")
         metadata.create_all(connection)
+        _add_columns(connection)
         row = connection.exec_driver_sql("SELECT value FROM amaru_meta WHERE key = 'schema_version'").first()
         if row is not None and int(row[0]) > SCHEMA_VERSION:
             raise StorageError(
@@ -136,7 +105,7 @@ class Database:
 
     def was_replaced(self) -> bool:
         """The path no longer leads to the open file. SQLite would go on writing into the deleted one, unnoticed."""
-        return self._identity is not None and _identity(self.path) != self._identity
+        return self._identity is not None and identity(self.path) != self._identity
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -184,46 +153,23 @@ class Database:
 
 
 _WRITER_PRAGMAS = (
-    f"PRAGMA page_size = {PAGE_BYTES}",  # this one and the next take effect while the file is empty
-    "PRAGMA auto_vacuum = INCREMENTAL",
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = NORMAL",
-    f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
-    f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}",
-    "PRAGMA cache_size = -8000",
-    "PRAGMA secure_delete = FAST",
+    f"page_size = {PAGE_BYTES}",  # this one and the next take effect while the file is empty
+    "auto_vacuum = INCREMENTAL",
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    f"journal_size_limit = {JOURNAL_LIMIT_BYTES}",
+    "cache_size = -8000",
+    "secure_delete = FAST",
 )
 
 
-def _configure(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
-    """Run ``pragmas`` on each new connection, and begin transactions with ``begin`` instead of the driver's guesses."""
-
-    @event.listens_for(engine, "connect")
-    def _on_connect(driver: sqlite3.Connection, _: object) -> None:
-        driver.isolation_level = None
-        for pragma in pragmas:
-            driver.execute(pragma).fetchall()
-
-    @event.listens_for(engine, "begin")
-    def _on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-
-def _set_orphans_aside(path: Path) -> None:
-    """A WAL whose file is gone must not become a new file's: its frames would be taken for that file's own."""
-    if not path.exists():
-        Path(f"{path}-shm").unlink(missing_ok=True)
-        wal = Path(f"{path}-wal")
-        if wal.exists():
-            wal.rename(f"{wal}.orphan")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
+def _add_columns(connection: Connection) -> None:
+    """Columns that came later, all of which may be empty, to files that were made before."""
+    there = {column["name"] for column in inspect(connection).get_columns(decisions.name)}
+    for column in decisions.columns:
+        if column.name not in there:
+            connection.exec_driver_sql(f"ALTER TABLE decisions ADD COLUMN {column.name} {column.type}")
 
 
 def _size(path: Path) -> int:

@@ -38,26 +38,48 @@ def read_page(
     limit: int,
     cursor: str | None,
     tenant: str | None,
+    team: str | None = None,
+    key: str | None = None,
     resource: str | None,
     offer: str | None,
+    provider: str | None = None,
     ok: bool | None,
     since: float | None,
+    until: float | None = None,
+    min_cost_usd: float | None = None,
 ) -> Page:
-    """One page, newest first, of the decisions that pass every filter given. Raises StorageError."""
+    """One page, newest first, of the decisions that pass every filter given. Raises StorageError.
+
+    ``provider`` is one that was asked, whether it answered or not; ``until`` bounds the search itself, since ids sort
+    by time.
+    """
     limit = max(1, min(limit, MAX_PAGE))
     window = select(decisions).order_by(decisions.c.id.desc()).limit(ROWS_SCANNED_PER_PAGE)
     if cursor is not None:
         window = window.where(decisions.c.id < cursor)
+    if until is not None:
+        window = window.where(decisions.c.id < f"{int(until * 1e3):012x}")
     seen = window.subquery()
     passes: list[ColumnElement[bool]] = [
         seen.c[name] == wanted
-        for name, wanted in (("tenant", tenant), ("resource", resource), ("offer", offer))
+        for name, wanted in (
+            ("tenant", tenant),
+            ("team", team),
+            ("key", key),
+            ("resource", resource),
+            ("offer", offer),
+        )
         if wanted is not None
     ]
     if ok is not None:
         passes.append(seen.c.ok == int(ok))
     if since is not None:
         passes.append(seen.c.at >= since)
+    if min_cost_usd is not None:
+        passes.append(seen.c.cost_usd >= min_cost_usd)
+    if provider is not None:
+        named = msgspec.json.encode(provider).decode()
+        passes.append(func.instr(seen.c.attempts, f'"provider":{named}') > 0)
     page = select(seen).where(*passes).order_by(seen.c.id.desc()).limit(limit + 1)
     edge = select(seen.c.id, seen.c.at).order_by(seen.c.id.desc()).offset(ROWS_SCANNED_PER_PAGE - 1).limit(1)
     with database.reading() as connection:

@@ -14,13 +14,14 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 
 from amaru.domain import Offer
 from amaru.errors import StorageError
-from amaru.storage.database import Database, storage_error
+from amaru.storage.database import Database
+from amaru.storage.engine import storage_error
+from amaru.storage.inserting import ROWS_PER_STATEMENT, RowsInsert
 from amaru.storage.records import DecisionRecord, PolicyState, StoreSettings, StoreStatus
 from amaru.storage.retention import Retention
 from amaru.storage.schema import (
-    ROWS_PER_STATEMENT,
-    DecisionInsert,
     Values,
+    decisions,
     encode_offers,
     insert_policy,
     values_of,
@@ -92,7 +93,7 @@ class Recorder:
         self._wake = threading.Event()
         self._closing = False
         self._closed = False
-        self._insert: DecisionInsert | None = None
+        self._insert: RowsInsert | None = None
         self._written = 0
         self._dropped_full = 0
         self._dropped_unstorable = 0
@@ -235,14 +236,15 @@ class Recorder:
         self._recovered()
         for _ in range(jobs):
             self._run_job()
-        self._retention.run(self._database, RETENTION_BUDGET_S)
+        if self._settings.removes:
+            self._retention.run(self._database, RETENTION_BUDGET_S)
         self._sizes = self._database.sizes()
 
     def _open(self) -> None:
         replaced = self._database.is_open
         self._database.open()
         with self._database.writing() as connection:
-            self._insert = DecisionInsert(connection)
+            self._insert = RowsInsert(decisions, connection.dialect)
         with self._moving:
             self._unwritten_boards = list(self._boards)
         self._written_policies = {}

@@ -56,6 +56,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     stream: bool = False
     request_bytes: int = 0
     attempts: tuple[Attempt, ...] = ()
+    team: str | None = None
+    key: str | None = None
+    """The lineage of the key of the accounts' store that asked."""
 
 
 class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +122,8 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
         How long the writer gathers a batch. A crash loses at most about this much.
     busy_timeout_s
         How long the writer waits for another process that holds the file's lock.
+    removes
+        Whether it deletes what is too old or too much: of the processes that write to one file, one does.
     """
 
     path: Path
@@ -127,6 +132,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_size: int = 10_000
     interval_s: float = 0.1
     busy_timeout_s: float = 5.0
+    removes: bool = True
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):

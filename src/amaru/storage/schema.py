@@ -7,14 +7,11 @@ sort by time, so the key serves paging and retention, and each further index wou
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 import msgspec
 from sqlalchemy import Column, Float, Integer, LargeBinary, MetaData, Table, Text
 from sqlalchemy.engine import Connection
-from sqlalchemy.sql import insert
 
 from amaru.domain import Attempt, Offer
 from amaru.storage.records import DecisionRecord, PolicyState
@@ -22,7 +19,7 @@ from amaru.storage.records import DecisionRecord, PolicyState
 SCHEMA_VERSION = 1
 
 ROWS_PER_STATEMENT = 512
-"""Rows of the largest multi-row INSERT: 512 x 25 variables, within the 32,766 of SQLITE_MAX_VARIABLE_NUMBER
+"""Rows of the largest multi-row INSERT: 512 x 27 variables, within the 32,766 of SQLITE_MAX_VARIABLE_NUMBER
 (https://sqlite.org/limits.html)."""
 
 metadata = MetaData()
@@ -62,6 +59,8 @@ decisions = Table(
     Column("stream", Integer, nullable=False),
     Column("request_bytes", Integer, nullable=False),
     Column("attempts", Text, nullable=False),  # JSON of tuple[domain.Attempt]; readable with SQL's JSON functions
+    Column("team", Text),
+    Column("key", Text),
     # One b-tree instead of two: a third less to write per record than a table beside an index.
     sqlite_with_rowid=False,
 )
@@ -132,6 +131,8 @@ def values_of(r: DecisionRecord) -> Values:
         1 if r.stream else 0,
         r.request_bytes,
         _json.encode(r.attempts).decode(),
+        r.team,
+        r.key,
     )
 
 
@@ -175,28 +176,3 @@ def insert_policy(connection: Connection, policy: PolicyState) -> None:
             policy.outcomes,
         ),
     )
-
-
-class DecisionInsert:
-    """Multi-row INSERTs of 512, 256, … 1 rows: a batch of any size in at most a few statements.
-
-    Why not ``executemany``: it takes the interpreter lock back after every row, and beside a thread that computes on
-    another core each taking waits up to the switch interval (5 ms). Measured there (``benchmarks/bench_recorder.py``):
-    130 to 380 records/s by ``executemany``, 13,000 to 18,000 by these statements; on one core both keep up.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        # Duplicate ids are left as they are: a batch that was committed but reported as failed may be sent again.
-        statement = insert(decisions).compile(dialect=connection.dialect)
-        head, row = str(statement).split(" VALUES ")
-        self._sizes = [2**k for k in range(int(math.log2(ROWS_PER_STATEMENT)), -1, -1)]
-        self._sql = {n: f"{head} VALUES {', '.join([row] * n)} ON CONFLICT (id) DO NOTHING" for n in self._sizes}
-
-    def __call__(self, connection: Connection, rows: Sequence[Values]) -> None:
-        """Insert ``rows`` inside the connection's transaction."""
-        done = 0
-        for size in self._sizes:
-            while len(rows) - done >= size:
-                flat = tuple(chain.from_iterable(rows[done : done + size]))
-                connection.exec_driver_sql(self._sql[size], flat)
-                done += size

@@ -124,21 +124,39 @@ class DecisionStore:
         *,
         cursor: str | None = None,
         tenant: str | None = None,
+        team: str | None = None,
+        key: str | None = None,
         resource: str | None = None,
         offer: str | None = None,
+        provider: str | None = None,
         ok: bool | None = None,
         since: float | None = None,
+        until: float | None = None,
+        min_cost_usd: float | None = None,
     ) -> Page:
         """Decisions that pass every filter given, newest first, at most ``limit`` (and 1,000).
 
-        ``cursor`` is the page before's ``next_cursor``; ``since`` is Unix seconds. What was recorded before this call
-        is seen, unless the store is failing. Raises StorageError.
+        ``cursor`` is the page before's ``next_cursor``; ``since`` and ``until`` are Unix seconds, the second not
+        included; ``provider`` was asked, whether it answered or not. What was recorded before this call is seen, unless
+        the store is failing. Raises StorageError.
         """
         if cursor is None and self.status().healthy:
             await self.flush()
-        filters = {"tenant": tenant, "resource": resource, "offer": offer}
         return await asyncio.to_thread(
-            reader.read_page, self._database, limit=limit, cursor=cursor, ok=ok, since=since, **filters
+            reader.read_page,
+            self._database,
+            limit=limit,
+            cursor=cursor,
+            tenant=tenant,
+            team=team,
+            key=key,
+            resource=resource,
+            offer=offer,
+            provider=provider,
+            ok=ok,
+            since=since,
+            until=until,
+            min_cost_usd=min_cost_usd,
         )
 
     async def count(self, at_most: int = 1_000_000) -> int:

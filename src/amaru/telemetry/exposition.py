@@ -16,6 +16,7 @@ from amaru.telemetry.histogram import Histogram
 from amaru.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from amaru.telemetry.counts import Counts
     from amaru.telemetry.metrics import Metrics
 
 DELIVERED = frozenset(("ok", "abandoned"))
@@ -40,13 +41,14 @@ class MetricsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family, once per scrape."""
-        yield from self._traffic()
-        yield from self._attempts()
-        yield from self._spend()
+        counts = self._metrics.total()
+        yield from self._traffic(counts)
+        yield from self._attempts(counts)
+        yield from self._spend(counts)
         yield from self._state()
 
-    def _traffic(self) -> Iterator[Metric]:
-        m = self._metrics
+    @staticmethod
+    def _traffic(m: Counts) -> Iterator[Metric]:
         yield _counter(
             "amaru_requests",
             "Requests that were routed, by how they ended.",
@@ -81,8 +83,8 @@ class MetricsCollector(Collector):
         decisions.add_metric((), m.decisions.cumulative(), m.decisions.total)
         yield decisions
 
-    def _attempts(self) -> Iterator[Metric]:
-        m = self._metrics
+    @staticmethod
+    def _attempts(m: Counts) -> Iterator[Metric]:
         yield _counter(
             "amaru_attempts",
             "Calls to offers, by how they ended: ok, abandoned by the caller, diverged (not to be joined to what was "
@@ -132,10 +134,11 @@ class MetricsCollector(Collector):
             "amaru_failed_attempts_cost_usd", "Cost of calls that delivered no whole answer.", ("offer",), failed
         )
 
-    def _spend(self) -> Iterator[Metric]:
+    @staticmethod
+    def _spend(m: Counts) -> Iterator[Metric]:
         tokens: dict[tuple[str, ...], float] = {}
         cost: dict[tuple[str, ...], float] = {}
-        for (tenant, offer, source), cell in list(self._metrics.usage.items()):
+        for (tenant, offer, source), cell in list(m.usage.items()):
             cost[tenant, offer, source] = cell.cost_usd
             for direction, count in (
                 ("input", cell.input_tokens),

@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Literal, TextIO
 
 import msgspec
@@ -144,7 +145,9 @@ class _Pipeline:
         stream: TextIO,
         clock: Callable[[], float],
         timer: Callable[[], float],
+        fields: Mapping[str, int],
     ) -> None:
+        self._fields = fields
         self.level = _LEVELS[level]
         self.writer = LineWriter(stream)
         self._clock = clock
@@ -164,7 +167,7 @@ class _Pipeline:
         event = structlog.processors.format_exc_info(None, method, event)
         at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         level = "warning" if method == "warn" else "error" if method == "exception" else method
-        line = {"timestamp": at, "level": level, "room": room, **redact(event)}
+        line = {"timestamp": at, "level": level, "room": room, **self._fields, **redact(event)}
         if self._console is not None:
             self.writer.write(str(self._console(None, method, line)))
         else:
@@ -228,13 +231,15 @@ def configure(
     *,
     clock: Callable[[], float] = time.time,
     timer: Callable[[], float] = time.monotonic,
+    fields: Mapping[str, int] = MappingProxyType({}),
 ) -> LineWriter:
     """Send every room's events, and other libraries' warnings, to ``stream`` (standard error by default).
 
-    Replaces what an earlier call set up. Returns the writer, whose ``dropped`` is a metric; close it at the end.
+    Every line has ``fields`` too. Replaces what an earlier call set up. Returns the writer, whose ``dropped`` is a
+    metric; close it at the end.
     """
     global _pipeline
-    previous, _pipeline = _pipeline, _Pipeline(level, format, stream or sys.stderr, clock, timer)
+    previous, _pipeline = _pipeline, _Pipeline(level, format, stream or sys.stderr, clock, timer, fields)
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)

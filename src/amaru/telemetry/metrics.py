@@ -13,16 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
 
 from amaru import __version__
 from amaru.domain import Attempt, Join, Usage
-from amaru.telemetry.exposition import DELIVERED, MetricsCollector
-from amaru.telemetry.histogram import DECISION_SECONDS, FIRST_TOKEN_SECONDS, SECONDS, Histogram, merged
+from amaru.telemetry.counts import AttemptCell, Counts, RequestCell, Tally, UsageCell, tally_of
+from amaru.telemetry.exposition import MetricsCollector
+from amaru.telemetry.histogram import FIRST_TOKEN_SECONDS, SECONDS, Histogram
+from amaru.telemetry.scraping import exposition
 
 OTHER = "other"
-NOT_FAILED = DELIVERED | {"diverged"}
-"""Outcomes that are no provider's fault."""
 MAX_NAMES = 500
 """Distinct values of one label (tenants, resources, offers) before further ones become ``other``."""
 MAX_REQUEST_SERIES = 5_000
@@ -91,59 +90,11 @@ class Names:
         return name
 
 
-class RequestCell:
-    """Requests of one tenant, kind, resource and outcome; its histograms are shared between tenants."""
-
-    __slots__ = ("count", "duration", "first_token")
-
-    def __init__(self, duration: Histogram, first_token: Histogram) -> None:
-        self.count = 0
-        self.duration = duration
-        self.first_token = first_token
-
-
-class AttemptCell:
-    """Attempts at one offer that ended in one way; its histograms are shared between ways."""
-
-    __slots__ = ("cost_usd", "count", "duration", "first_token", "received_bytes")
-
-    def __init__(self, duration: Histogram, first_token: Histogram) -> None:
-        self.count = 0
-        self.cost_usd = 0.0
-        self.received_bytes = 0
-        self.duration = duration
-        self.first_token = first_token
-
-
-class UsageCell:
-    """Tokens and cost delivered to one tenant by one offer, of one provenance."""
-
-    __slots__ = ("cached_tokens", "cost_usd", "input_tokens", "output_tokens")
-
-    def __init__(self) -> None:
-        self.input_tokens = 0
-        self.cached_tokens = 0
-        self.output_tokens = 0
-        self.cost_usd = 0.0
-
-
-class Metrics:
+class Metrics(Counts):
     """Counters and histograms of one server. Observing belongs to the event loop's thread."""
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, str, str, str], RequestCell] = {}
-        self.durations: dict[tuple[str, str, str], Histogram] = {}
-        self.first_tokens: dict[tuple[str, str], Histogram] = {}
-        self.attempts: dict[tuple[str, str], AttemptCell] = {}
-        self.attempt_durations: dict[str, Histogram] = {}
-        self.attempt_first_tokens: dict[str, Histogram] = {}
-        self.usage: dict[tuple[str, str, str], UsageCell] = {}
-        self.refusals: dict[tuple[str, int], int] = {}
-        self.recommendations: dict[tuple[str, str], int] = {}
-        self.retries: dict[str, int] = {}
-        self.failovers = 0
-        self.rescues: dict[str, int] = {}
-        self.decisions = Histogram(DECISION_SECONDS)
+        super().__init__()
         self.version = __version__
         self.in_flight: Callable[[], float] | None = None
         self.offers: Callable[[], Sequence[OfferState]] | None = None
@@ -151,6 +102,8 @@ class Metrics:
         self.log_lines_dropped: Callable[[], int] | None = None
         self.policy: Callable[[], PolicyState] | None = None
         self.artifact_failures: Callable[[], int] | None = None
+        self.others: Callable[[], Sequence[Tally]] = tuple
+        """What the other workers of the machine counted."""
         self._tenants, self._resources, self._offers = Names(), Names(), Names()
         self.registry = CollectorRegistry()
         self.registry.register(MetricsCollector(self))
@@ -166,6 +119,7 @@ class Metrics:
         log_lines_dropped: Callable[[], int] | None = None,
         policy: Callable[[], PolicyState] | None = None,
         artifact_failures: Callable[[], int] | None = None,
+        others: Callable[[], Sequence[Tally]] | None = None,
     ) -> None:
         """Ask these at scrape time; what is left out stays as it was."""
         self.in_flight = in_flight or self.in_flight
@@ -174,6 +128,7 @@ class Metrics:
         self.log_lines_dropped = log_lines_dropped or self.log_lines_dropped
         self.policy = policy or self.policy
         self.artifact_failures = artifact_failures or self.artifact_failures
+        self.others = others or self.others
 
     # ---- observing ----------------------------------------------------------------------------------------------
 
@@ -267,43 +222,23 @@ class Metrics:
     # ---- showing ------------------------------------------------------------------------------------------------
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition and its content type: OpenMetrics where the ``Accept`` header asks for it, else Prometheus."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        """See ``scraping.exposition``."""
+        return exposition(self.registry, accept)
+
+    def total(self) -> Counts:
+        """What was counted here and by ``others``."""
+        told = self.others()
+        if not told:
+            return self
+        whole = Counts()
+        for one in (tally_of(self), *told):
+            whole.add(one)
+        return whole
 
     def summary(self) -> dict[str, Any]:  # Any: JSON
-        """Plain figures since the start, for ``/status``. Latencies are interpolated inside histogram buckets."""
-        outcomes: dict[str, int] = {}
-        for (_, _, _, outcome), cell in list(self.requests.items()):
-            outcomes[outcome] = outcomes.get(outcome, 0) + cell.count
-        served = merged([h for (_, _, outcome), h in list(self.durations.items()) if outcome == "ok"], SECONDS)
-        first_token = merged(list(self.first_tokens.values()), FIRST_TOKEN_SECONDS)
-        usage = list(self.usage.values())
-        attempts = list(self.attempts.items())
-        return {
-            "requests": sum(outcomes.values()),
-            "outcomes": outcomes,
-            "refused_before_routing": sum(self.refusals.values()),
-            "recommendations": sum(self.recommendations.values()),
-            "attempts": sum(cell.count for _, cell in attempts),
-            "failed_attempts": sum(cell.count for (_, outcome), cell in attempts if outcome not in NOT_FAILED),
-            "failovers": self.failovers,
-            "rescues": dict(self.rescues),
-            "retries": sum(self.retries.values()),
-            "input_tokens": sum(cell.input_tokens + cell.cached_tokens for cell in usage),
-            "cached_input_tokens": sum(cell.cached_tokens for cell in usage),
-            "output_tokens": sum(cell.output_tokens for cell in usage),
-            "cost_usd": sum(cell.cost_usd for cell in usage),
-            "failed_attempts_cost_usd": sum(c.cost_usd for (_, outcome), c in attempts if outcome not in DELIVERED),
-            "duration_ms": _quantiles_ms(served),
-            "first_token_ms": _quantiles_ms(first_token),
-        }
+        """Plain figures since the start, for ``/status``: see ``Counts.summary``."""
+        return Counts.summary(self.total())
 
 
 def _given_up(attempt: Attempt) -> str:
     return "diverged" if attempt.joined is Join.DIVERGED else "abandoned"
-
-
-def _quantiles_ms(histogram: Histogram) -> dict[str, float | None]:
-    found = {name: histogram.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
-    return {name: None if value is None else round(value * 1e3, 3) for name, value in found.items()}

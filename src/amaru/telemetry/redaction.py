@@ -73,3 +73,13 @@ def _redact_value(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_redact_value(item, depth - 1) for item in value]
     return redact_text(str(value))
+
+
+def in_one_line(text: str, limit: int = 300) -> str:
+    """Foreign words, fit for an error: one line that cannot play with a terminal, of at most ``limit`` characters."""
+    return printable(" ".join(text[: 4 * limit].split()))[:limit]
+
+
+def printable(text: str) -> str:
+    """A line in which foreign words may stand, without what a terminal would obey: escapes, or a turn to the left."""
+    return "".join(char if char.isprintable() else " " for char in text)

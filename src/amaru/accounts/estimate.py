@@ -1,0 +1,242 @@
+"""The most that an attempt may cost: what is reserved before it, so that concurrent requests cannot overspend.
+
+It must never be too low, and need not be near. Input: no tokenizer makes more tokens of a text than it has bytes of
+UTF-8, and a request's JSON has at least as many; the punctuation around each message stands for the tokens of the chat
+template. Images, sounds and files count by the most that providers document, see the constants. Output: the caller's
+limit, which holds for reasoning too, or the offer's own. Each at the dearest price that can apply.
+
+Not in it is what has no price per token: fees for a search or for code that a provider runs.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import msgspec
+from msgspec import Raw, Struct
+
+from amaru.accounts.money import nusd_up
+from amaru.accounts.pricing import Rates, rates_of
+from amaru.domain import Kind, Offer, Price
+from amaru.protocols.openai import TEXT_PARTS, OpenAIRequest
+
+PROMPT_TOKENS = 256
+"""What a provider may put before a prompt by itself: a chat template's own system message (gpt-oss: some 100)."""
+TOOLS_TOKENS = 1024
+"""And where tools are given, their instructions (Anthropic, "Tool use": up to 735)."""
+MAX_IMAGE_TOKENS = 48_169
+"""Of one image, where the offer does not say: gpt-4o-mini's eight tiles of 5,667 and 2,833 once (OpenAI, "Images and
+vision"), the most that any provider documents."""
+AUDIO_BYTES_PER_TOKEN = 12
+"""Of base64: 32 tokens a second (Gemini, "Audio understanding"; OpenAI's are 10) of the leanest speech codec in use,
+at 3 kbit/s."""
+MAX_WINDOW_TOKENS = 2**20
+"""Of what is read from elsewhere (a file, a link to a sound, a search), where the offer names no context window."""
+MAX_OUTPUT_TOKENS = 131_072
+"""Of one answer without a limit, where the offer names neither its longest answer nor its context window."""
+
+_IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
+_READS_MORE = frozenset(("web_search_options", "plugins", "search_parameters"))
+"""Fields by which a provider puts more into a prompt than it was sent."""
+_CALLERS_TOOLS = frozenset(("function", "custom"))
+"""Types of tools that the caller runs."""
+_CACHE_MARKS = (b"cache_control", b"\\u00")
+"""By which a request asks for cache writes; the second may be a letter of the first, written as an escape."""
+
+
+class _Said(Struct, gc=False):
+    content: str | list[Raw] | None = None
+
+
+class _Part(Struct, gc=False):
+    type: str = ""
+
+
+_read_messages = msgspec.json.Decoder(list[_Said]).decode
+_read_part = msgspec.json.Decoder(_Part).decode
+_read_tools = msgspec.json.Decoder(list[_Part] | None).decode
+
+
+class Bounds(Struct, gc=False):
+    """What bounds a request's cost whoever serves it; computed once for all of its attempts."""
+
+    request: OpenAIRequest
+    text_tokens: int
+    output_tokens: int | None
+    """Over all choices; ``None``: the caller set no limit."""
+    choices: int
+    more_output_tokens: int = 0
+    """That no limit holds for: of a prompt that is repeated, and of a prediction that came out wrong."""
+    images: int = 0
+    audio_tokens: int = 0
+    reads_more: bool = False
+    """It may have the provider read what does not stand in it: only the context window bounds that."""
+    is_text: bool = True
+    """Nothing else stands in it, and nothing else is read."""
+    may_speak: bool = False
+    _may_write_cache: bool | None = None
+
+    def may_write_cache(self) -> bool:
+        """Whether it asks the provider to keep a part of it; looked up where that costs extra."""
+        if self._may_write_cache is None:
+            fields = self.request.fields
+            data = b"".join(fields.values())
+            self._may_write_cache = "cache_control" in fields or any(mark in data for mark in _CACHE_MARKS)
+        return self._may_write_cache
+
+
+def bounds_of(request: OpenAIRequest) -> Bounds:
+    """The bounds of a request; some hundred nanoseconds where it is all text."""
+    fields = request.fields
+    size = PROMPT_TOKENS
+    for raw in fields.values():
+        size += len(memoryview(raw))
+    bounds = Bounds(request, size, request.max_output_tokens, request.choices)
+    if request.kind is Kind.COMPLETION:
+        _add_completions(bounds, fields)
+    elif request.kind is Kind.CHAT:
+        if "max_completion_tokens" in fields and "max_tokens" in fields:
+            _take_longer_limit(bounds, fields)
+        if "tools" in fields or "functions" in fields:
+            bounds.text_tokens += TOOLS_TOKENS
+        if "prediction" in fields:
+            bounds.more_output_tokens = request.choices * len(memoryview(fields["prediction"]))
+        bounds.may_speak = "modalities" in fields
+        bounds.reads_more = not _READS_MORE.isdisjoint(fields) or ("tools" in fields and _searches(fields["tools"]))
+        bounds.is_text = request.only_text and not bounds.reads_more
+        if not request.only_text:
+            _add_media(bounds, fields["messages"])
+    return bounds
+
+
+def _take_longer_limit(bounds: Bounds, fields: dict[str, Raw]) -> None:
+    """Where a caller sets both, it is the provider's to know which one holds: some know the older one alone."""
+    limits = (msgspec.json.decode(fields[name], type=int | None) for name in ("max_tokens", "max_completion_tokens"))
+    most = max(limit or 0 for limit in limits)
+    bounds.output_tokens = most * bounds.choices if most else None
+
+
+def _searches(tools: Raw) -> bool:
+    """Whether any is run by the provider itself, which bills what it finds as a part of the prompt."""
+    try:
+        return any(tool.type not in _CALLERS_TOOLS for tool in _read_tools(tools) or ())
+    except msgspec.ValidationError:  # a type that is no text: the provider's to refuse
+        return True
+
+
+def _add_completions(bounds: Bounds, fields: dict[str, Raw]) -> None:
+    """All of ``best_of`` are generated and billed, and ``echo`` may bill the prompt as output."""
+    n, best_of = bounds.request.n, fields.get("best_of")
+    if best_of is not None:
+        made = msgspec.json.decode(best_of)
+        if isinstance(made, int) and made > n:
+            bounds.choices = bounds.choices // n * made
+            if bounds.output_tokens is not None:
+                bounds.output_tokens = bounds.output_tokens // n * made
+    if "echo" in fields:
+        bounds.more_output_tokens = bounds.request.n * bounds.text_tokens
+
+
+def _add_media(bounds: Bounds, messages: Raw) -> None:
+    for said in _read_messages(messages):
+        for part in said.content if isinstance(said.content, list) else ():
+            size, kind = len(memoryview(part)), _read_part(part).type
+            if kind in TEXT_PARTS:
+                continue
+            if kind in _IMAGE_PARTS:
+                bounds.text_tokens -= size
+                bounds.images += 1
+            elif kind == "input_audio":
+                bounds.text_tokens -= size
+                bounds.audio_tokens += -(-size // AUDIO_BYTES_PER_TOKEN)
+            else:
+                bounds.reads_more = True
+
+
+def upper_nusd(price: Price, bounds: Bounds, offer: Offer) -> int:
+    """The most that one attempt at ``offer`` may cost at ``price``, in nano-dollars.
+
+    An offer's context window bounds input and answer, so one that is told smaller than it is makes this too low.
+    """
+    choices, window = bounds.choices, offer.context_window_tokens
+    output_tokens = _output_tokens(bounds, offer)
+    input_tokens, image_tokens = bounds.text_tokens + bounds.audio_tokens, 0
+    if bounds.images:
+        image_tokens = bounds.images * (offer.max_image_tokens or MAX_IMAGE_TOKENS)
+        input_tokens += image_tokens
+    most = MAX_WINDOW_TOKENS if window is None else window
+    fills_window = bounds.reads_more or (window is not None and input_tokens > most * choices)
+    if fills_window:
+        input_tokens = most * choices
+    for rates in _dearest(price):
+        if input_tokens > rates.above_input_tokens:
+            break
+    text, image, audio = rates.text, rates.image, rates.audio
+    if rates.write > text and bounds.may_write_cache():
+        text, image, audio = rates.write, max(image, rates.write), max(audio, rates.write)
+    if bounds.is_text:
+        pusd = input_tokens * text
+    elif fills_window:  # there is no telling with what
+        pusd = input_tokens * max(image, audio)
+    else:
+        pusd = bounds.text_tokens * text + image_tokens * image + bounds.audio_tokens * audio
+    if bounds.request.kind is not Kind.EMBEDDING:
+        pusd += output_tokens * (rates.spoken if bounds.may_speak else rates.output)
+    return nusd_up(pusd)
+
+
+def upper_tokens(bounds: Bounds, offer: Offer) -> int:
+    """The most tokens, of input and output together, that one attempt at ``offer`` may be counted as."""
+    window = offer.context_window_tokens
+    most = (MAX_WINDOW_TOKENS if window is None else window) * bounds.choices
+    input_tokens = bounds.text_tokens + bounds.audio_tokens
+    input_tokens += bounds.images * (offer.max_image_tokens or MAX_IMAGE_TOKENS)
+    if bounds.reads_more or (window is not None and input_tokens > most):
+        input_tokens = most
+    return input_tokens + (0 if bounds.request.kind is Kind.EMBEDDING else _output_tokens(bounds, offer))
+
+
+def _output_tokens(bounds: Bounds, offer: Offer) -> int:
+    limit = bounds.output_tokens
+    tokens = (offer.max_output_tokens or offer.context_window_tokens or MAX_OUTPUT_TOKENS) * bounds.choices
+    return (limit if limit is not None and limit < tokens else tokens) + bounds.more_output_tokens
+
+
+class _Dearest(Struct, frozen=True, gc=False):
+    """The dearest rates, in pico-dollars per token, of requests with more input tokens than so many.
+
+    No kind is cheaper than the one that it is a part of: a provider that does not report it charges it as that.
+    """
+
+    above_input_tokens: int
+    text: int
+    write: int
+    image: int
+    audio: int
+    output: int
+    spoken: int
+
+
+@functools.lru_cache(maxsize=4096)
+def _dearest(price: Price) -> tuple[_Dearest, ...]:
+    """For the longest prompts first, and then for all. A longer bound reaches every tier below it as well."""
+    usual = rates_of(price)
+    lengths = sorted({0, *(tier.above_input_tokens for tier in usual.tiers)}, reverse=True)
+    return tuple(
+        _dearest_of(above, [usual, *(t.rates for t in usual.tiers if t.above_input_tokens <= above)])
+        for above in lengths
+    )
+
+
+def _dearest_of(above: int, reached: list[Rates]) -> _Dearest:
+    text = max(max(rates.input, rates.cached_input) for rates in reached)
+    output = max(max(rates.output, rates.reasoning, rates.image_output) for rates in reached)
+    return _Dearest(
+        above,
+        text,
+        max(max(rates.cache_write, rates.cache_write_1h) for rates in reached),
+        max(text, *(rates.image_input for rates in reached)),
+        max(text, *(rates.audio_input for rates in reached)),
+        output,
+        max(output, *(rates.audio_output for rates in reached)),
+    )

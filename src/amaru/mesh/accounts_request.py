@@ -1,0 +1,289 @@
+"""What one request reserves, and what its attempts cost.
+
+Requests, tokens and concurrency are reserved once for the request, money anew for each attempt. Each reservation is
+ended exactly once, whatever happens to the request:
+
+| what became of an attempt | its reservation |
+|---|---|
+| it never went out: no connection, or its caller left before | released |
+| the provider reported its usage | settled at that |
+| the provider refused it, and generated nothing | settled at 0 |
+| anything else: it broke, its caller left, no usage came | stands; with ``unknown_usage: estimate`` settled at ours |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from amaru.accounts.allowances import Metric
+from amaru.accounts.bank import Counter
+from amaru.accounts.charges import Charge, ChargeStatus
+from amaru.accounts.cost import cost_pusd
+from amaru.accounts.estimate import Bounds, bounds_of, upper_nusd, upper_tokens
+from amaru.accounts.lease import Needs, Purse, Reservation
+from amaru.accounts.money import nusd_half_even
+from amaru.domain import FailureKind, Offer, Provenance, Usage
+from amaru.errors import AllowanceExceeded, AmaruError, BankGone, Failure, JournalError, RequestError
+from amaru.mesh.accounts_words import REFUSALS, Left, is_of_offer, refusal
+from amaru.protocols.openai import OpenAIRequest
+from amaru.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from amaru.mesh.accounts_till import MeshTill
+    from amaru.mesh.attempt import OpenAttempt
+    from amaru.mesh.call import Call
+    from amaru.mesh.plan import Plan
+
+log = get_logger("mesh")
+
+UNHEARD = frozenset(
+    (
+        FailureKind.RESET,
+        FailureKind.NO_ANSWER,
+        FailureKind.STREAM_CUT,
+        FailureKind.STREAM_STALLED,
+        FailureKind.MALFORMED_EVENT,
+        FailureKind.MALFORMED_BODY,
+    )
+)
+"""Failures in which the provider did not say that it refuses: it may have done the work."""
+_TOKENS, _REQUESTS = Metric.TOKENS, Metric.REQUESTS  # a member of an enum is not found for nothing
+NOTHING = Usage(0, 0, source=Provenance.ESTIMATED)
+
+
+class RequestAccount:
+    """The reservations of one request. Belongs to its execution."""
+
+    __slots__ = ("_bounds", "_call", "_calls", "_decision", "_home", "_limits", "_plan", "_till", "_tokens", "bound")
+
+    def __init__(self, home: MeshTill, plan: Plan, call: Call, decision: str) -> None:
+        self._home = home
+        self._till = home.till
+        self._plan = plan
+        self._call = call
+        self._decision = decision
+        self.bound = home.bindings.of_caller(call.tenant.id, call.team, call.key, home.till.now())
+        """What binds the caller, as of the request's arrival."""
+        self._limits: Reservation | None = None
+        self._bounds: Bounds | None = None
+        self._calls = 0
+        """That went out, or were about to."""
+        self._tokens = 0
+        """Of the calls that ended."""
+
+    # ---- the request --------------------------------------------------------------------------------------------
+
+    @property
+    def is_due(self) -> bool:
+        """Limits bind the request, and nothing is reserved of them yet."""
+        return bool(self.bound.limits) and self._limits is None
+
+    async def admit(self, offers: Sequence[Offer]) -> None:
+        """Reserve of the caller's limits, so that any of ``offers`` may serve. Raises RequestError 429, 503."""
+        needs = []
+        for metric, counter in self.bound.limits:
+            if metric is _TOKENS:
+                bounds = self._bounds_of(self._call.request)
+                needs.append((counter, max([upper_tokens(bounds, offer) for offer in offers], default=0)))
+            else:
+                needs.append((counter, 1))
+        self._limits = self._till.reserve(needs)
+        if self._limits is None:
+            try:
+                self._limits = await self._till.reserve_slow(needs, purse=self._purse())
+            except REFUSALS as error:
+                raise self._refusal(error) from None
+
+    def end(self) -> None:
+        """The request is over: what it used of the limits is settled. Idempotent."""
+        reservation, self._limits = self._limits, None
+        if reservation is not None:
+            used = []
+            for metric, _ in self.bound.limits:
+                used.append(self._tokens if metric is _TOKENS else min(self._calls, 1) if metric is _REQUESTS else 0)
+            self._till.settle(reservation, used)
+
+    def left(self) -> list[Left]:
+        """What the caller has left, of each metric what is nearest to its end."""
+        nearest: dict[Metric, tuple[int, Counter]] = {}
+        left_of = self._till.left
+        for metric, counter in self.bound.counters:
+            left = left_of(counter)
+            left = counter.amount if left is None else left
+            found = nearest.get(metric)
+            if found is None or left < found[0]:
+                nearest[metric] = left, counter
+        return [Left(metric, counter.amount, left, counter.period_end) for metric, (left, counter) in nearest.items()]
+
+    def now(self) -> float:
+        """Unix seconds, by the clock by which periods end."""
+        return self._till.now()
+
+    # ---- its attempts -------------------------------------------------------------------------------------------
+
+    def begin(self, attempt: OpenAttempt) -> bool:
+        """Reserve what an attempt may cost, and note that it goes out now; False: ``begin_slow`` must be asked.
+
+        What no budget binds is not noted before it ends, as long as the store answers: nothing could be overspent.
+        """
+        if not self._home.is_known:
+            return False
+        needs = self._needs(attempt)
+        if not needs and not self._till.gone:
+            self._calls += 1
+            attempt.reservation = Reservation([])
+            return True
+        reservation = self._till.reserve(needs)
+        if reservation is None:
+            return False
+        try:
+            self._dispatch(attempt, reservation, None, 0)
+        except JournalError:
+            return False
+        return True
+
+    async def begin_slow(self, attempt: OpenAttempt, *, may_refuse: bool) -> RequestError | None:
+        """The same, once the bank has been asked; gives why the offer cannot be asked, if so: another one may do.
+
+        Raises RequestError 429, 503 where none may, for the caller's own budget does not cover it, unless its answer
+        has begun (not ``may_refuse``): then another offer may be cheaper.
+        """
+        needs, purse = self._needs(attempt), self._purse()
+        nusd = needs[0][1] if needs else 0
+        try:
+            if not self._home.is_known:
+                if purse is None or not self._till.gone:
+                    raise BankGone("the accounts store was not read yet: which budgets bind a request is not known")
+                nusd = self._most(attempt)
+            reservation = await self._till.reserve_slow(needs, purse=purse, purse_nusd=nusd)
+            self._dispatch(attempt, reservation, purse, nusd)
+        except REFUSALS as error:
+            if may_refuse and not is_of_offer(error):
+                raise self._refusal(error) from None
+            return self._refusal(error)
+        return None
+
+    def ended(self, attempt: OpenAttempt, usage: Usage | None, failure: Failure | None, answer_id: str | None) -> None:
+        """An attempt is over. ``usage`` is what its provider will bill for it, as far as one can tell."""
+        reservation = attempt.reservation
+        if reservation is None:
+            return
+        attempt.reservation = None
+        if failure is not None and failure.unsent:
+            self._till.release(reservation)
+            return
+        is_known = usage is not None and usage.source is Provenance.PROVIDER
+        if usage is None and failure is not None and _refused(attempt, failure):
+            usage, is_known = NOTHING, True
+        stands = not is_known and self._plan.config.accounts.unknown_usage == "hold"
+        status = ChargeStatus.STANDING if stands else ChargeStatus.SETTLED
+        kind = None if failure is None else failure.kind.value
+        charge = self._charge(attempt, usage, status, failure=kind, answer_id=answer_id)
+        self._tokens += charge.input_tokens + charge.output_tokens
+        if attempt.charge is not None and not reservation.dispatched and self._till.gone:  # nor has the journal it
+            self._home.lose()
+            self._till.release(reservation)
+        elif stands:
+            self._till.stand(reservation, charge)
+        else:
+            self._till.settle(reservation, [nusd_half_even(charge.cost_pusd)] * len(reservation.parts), charge)
+
+    def abandoned(self, attempt: OpenAttempt) -> None:
+        """An attempt is given up without an outcome."""
+        reservation = attempt.reservation
+        if reservation is not None:
+            attempt.reservation = None
+            self._till.stand(reservation, attempt.charge or self._charge(attempt, None, ChargeStatus.STANDING))
+
+    def _refusal(self, error: AmaruError) -> RequestError:
+        if not isinstance(error, AllowanceExceeded):
+            log.warning("nothing_reserved", decision=self._decision, reason=str(error))
+        return refusal(error, self._till.now())
+
+    def _needs(self, attempt: OpenAttempt) -> Needs:
+        offer = attempt.offer
+        counters = self._home.bindings.of_offer(offer.resource, offer.provider, self._till.now()).budgets
+        if self.bound.budgets:
+            call, at = self._call, self._till.now()
+            counters = self._home.bindings.of_caller(call.tenant.id, call.team, call.key, at).budgets + counters
+        if not counters:
+            return ()
+        nusd = self._most(attempt)
+        return [(counter, nusd) for counter in counters]
+
+    def _most(self, attempt: OpenAttempt) -> int:
+        """What an attempt may cost, nano-USD."""
+        return upper_nusd(attempt.offer.price, self._bounds_of(attempt.ask.request), attempt.offer)
+
+    def _dispatch(self, attempt: OpenAttempt, reservation: Reservation, purse: Purse | None, nusd: int) -> None:
+        """Raises JournalError, where money is reserved; then nothing is."""
+        self._calls += 1
+        charge = self._charge(attempt, None, ChargeStatus.STANDING)
+        try:
+            self._till.dispatched(reservation, charge, purse=purse, purse_nusd=nusd)
+        except JournalError:
+            if reservation.parts:
+                self._till.release(reservation)
+                raise
+        attempt.reservation, attempt.charge = reservation, charge
+
+    def _charge(
+        self,
+        attempt: OpenAttempt,
+        usage: Usage | None,
+        status: ChargeStatus,
+        *,
+        failure: str | None = None,
+        answer_id: str | None = None,
+    ) -> Charge:
+        """The charge of the call that went out last; where no ``usage`` is known, of its prompt, by our estimate."""
+        call, offer, noted, number = self._call, attempt.offer, attempt.charge, self._calls - 1
+        if usage is None:
+            usage = Usage(attempt.ask.request.input_tokens_estimate, 0, source=Provenance.ESTIMATED)
+        return Charge(
+            id=f"{self._decision}-{number}",
+            at=self._till.now() if noted is None else noted.at,
+            decision=self._decision,
+            attempt=number,
+            tenant=call.tenant.id,
+            team=call.team,
+            key=call.key,
+            resource=offer.resource,
+            provider=offer.provider,
+            offer=offer.id,
+            model=offer.model,
+            kind=call.request.kind.value,
+            status=status,
+            failure=failure,
+            provider_ref=answer_id,
+            input_tokens=usage.input_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+            output_tokens=usage.output_tokens,
+            usage="{}" if usage.details is None else msgspec.json.encode(usage.details).decode(),
+            usage_source=usage.source.value,
+            price=self._plan.price_ids[offer.id],
+            cost_pusd=cost_pusd(offer.price, usage),
+        )
+
+    def _bounds_of(self, request: OpenAIRequest) -> Bounds:
+        bounds = self._bounds
+        if bounds is None or bounds.request is not request:
+            bounds = self._bounds = bounds_of(request)
+        return bounds
+
+    def _purse(self) -> Purse | None:
+        tenant, accounts = self._call.tenant, self._plan.config.accounts
+        serves = tenant.serves_without_store
+        if not (accounts.serves_without_store if serves is None else serves):
+            return None
+        return self._till.purse(tenant.id, accounts.open_nusd if tenant.open_nusd is None else tenant.open_nusd)
+
+
+def _refused(attempt: OpenAttempt, failure: Failure) -> bool:
+    """Whether the provider itself said that it does not answer, before it had begun to."""
+    if attempt.reply is not None or failure.generated_bytes is not None:
+        return False
+    return failure.kind not in UNHEARD or (failure.status is not None and failure.status >= 300)

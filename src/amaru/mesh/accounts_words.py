@@ -1,0 +1,98 @@
+"""What a caller is told of budgets and limits: the words of a refusal, and what is left."""
+
+from __future__ import annotations
+
+import datetime
+from typing import NamedTuple
+
+from amaru.accounts.allowances import Metric, Scope
+from amaru.accounts.money import format_usd
+from amaru.accounts.periods import Period
+from amaru.errors import AllowanceExceeded, AmaruError, BankGone, JournalError, RequestError, TillBusy
+
+REFUSALS = (AllowanceExceeded, BankGone, JournalError, TillBusy)
+"""By which a till says that it reserves nothing."""
+RETRY_S = 1.0
+"""After which it may be otherwise, where nobody knows when."""
+
+_A_PERIOD = {Period.DAY: " a day", Period.WEEK: " a week", Period.MONTH: " a month", Period.TOTAL: " in total"}
+_MONEY = "insufficient_quota"
+
+
+class Left(NamedTuple):
+    """What a caller has left of what bounds it most."""
+
+    metric: Metric
+    amount: int
+    """All of it: nano-USD, requests or tokens."""
+    left: int
+    period_end: int | None
+    """When it renews, Unix seconds; ``None``: never."""
+
+
+def names_of(allowance: str) -> tuple[Scope, str, Metric, Period]:
+    """What the id of an allowance says."""
+    scope, _, rest = allowance.partition(":")
+    subject, metric, period = rest.rsplit(":", 2)
+    return Scope(scope), subject, Metric(metric), Period(period)
+
+
+def is_of_offer(error: AmaruError) -> bool:
+    """Whether it is a budget of a model or a provider that refuses: another offer may do."""
+    return isinstance(error, AllowanceExceeded) and names_of(error.allowance)[0] in (Scope.MODEL, Scope.PROVIDER)
+
+
+def refusal(error: AmaruError, at: float) -> RequestError:
+    """What the caller is told of one of ``REFUSALS``, at that instant (Unix seconds)."""
+    if isinstance(error, AllowanceExceeded):
+        return _exceeded(error, at)
+    busy = isinstance(error, TillBusy)
+    return RequestError(
+        503,
+        "Too many requests wait for their budgets; try again shortly."
+        if busy
+        else "The accounts' store is not available now, and a budget or a limit binds this request; try again shortly.",
+        type="api_error",
+        code="accounts_busy" if busy else "accounts_unavailable",
+        retry_after_s=RETRY_S,
+    )
+
+
+def _exceeded(error: AllowanceExceeded, at: float) -> RequestError:
+    scope, subject, metric, period = names_of(error.allowance)
+    whose, left = f"{scope} {subject}", max(error.left, 0)
+    never = error.needed > error.amount
+    if metric is Metric.USD:
+        renews = "" if error.period_end is None else f" It renews at {instant(error.period_end)}."
+        return RequestError(
+            429,
+            f"The budget of {whose}, {format_usd(error.amount)}{_A_PERIOD[period]}, has {format_usd(left)} left, and "
+            f"this request may cost up to {format_usd(error.needed)}.{renews} A lower max_tokens lowers what a request "
+            "may cost.",
+            type=_MONEY,
+            code=_MONEY,
+            should_retry=False,
+        )
+    if metric is Metric.CONCURRENCY:
+        said, wait_s = f"The limit of {whose}, {error.amount:,} requests at once, is reached.", RETRY_S
+    else:
+        wait_s = RETRY_S if error.period_end is None else max(error.period_end - at, 0.0)
+        said = (
+            f"The limit of {whose}, {error.amount:,} {metric} a minute, has {left:,} left, and this request needs "
+            f"{'up to ' if metric is Metric.TOKENS else ''}{error.needed:,}. It renews in {wait_s:.0f} s."
+        )
+    if never and metric is Metric.TOKENS:
+        said += " It is more than the whole limit: a lower max_tokens or a shorter prompt needs less."
+    return RequestError(
+        429,
+        said,
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        retry_after_s=None if never else wait_s,
+        should_retry=not never,
+    )
+
+
+def instant(at: float) -> str:
+    """RFC 3339, in UTC, to the second."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

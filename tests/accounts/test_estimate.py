@@ -1,0 +1,205 @@
+"""The most that an attempt may cost: never less than what it costs, and by what it is bounded."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from price_samples import flat_prices, prices
+
+from amaru.accounts.cost import cost_pusd
+from amaru.accounts.estimate import (
+    AUDIO_BYTES_PER_TOKEN,
+    MAX_IMAGE_TOKENS,
+    MAX_OUTPUT_TOKENS,
+    MAX_WINDOW_TOKENS,
+    PROMPT_TOKENS,
+    TOOLS_TOKENS,
+    bounds_of,
+    upper_nusd,
+)
+from amaru.domain import Kind, Offer, Price, PriceTier, ServiceTier, Usage, UsageDetails
+from amaru.protocols.openai import OpenAIRequest, parse_request
+
+PER_TOKEN = Price(input_usd_per_mtok=1000.0)
+"""A million nano-dollars for each token of input, nothing for output: amounts are counts."""
+PER_OUTPUT = Price(output_usd_per_mtok=1000.0)
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+OFFER = Offer(id="a/m", provider="a", resource="m", model="m")
+
+
+def asked(kind: Kind = Kind.CHAT, **fields: Any) -> OpenAIRequest:  # Any: JSON
+    body = {"model": "m", **({"messages": HELLO} if kind is Kind.CHAT else {}), **fields}
+    return parse_request(kind, json.dumps(body, ensure_ascii=False).encode())
+
+
+def served(**fields: Any) -> Offer:
+    return Offer(id="a/m", provider="a", resource="m", model="m", **fields)
+
+
+def tokens(request: OpenAIRequest, price: Price, offer: Offer = OFFER) -> int:
+    """How many tokens are reserved of what ``price`` prices at a million nano-dollars."""
+    counted, rest = divmod(upper_nusd(price, bounds_of(request), offer), 1_000_000)
+    assert rest == 0
+    return counted
+
+
+def test_text_is_bounded_by_its_bytes() -> None:
+    request = asked(messages=[{"role": "user", "content": "数据"}])
+    raw = '"m"' + '[{"role": "user", "content": "数据"}]'
+    assert tokens(request, PER_TOKEN) == PROMPT_TOKENS + len(raw.encode())
+
+
+def test_tools_bring_instructions_of_the_providers() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    more = tokens(asked(tools=tools), PER_TOKEN) - tokens(asked(), PER_TOKEN)
+    assert more == TOOLS_TOKENS + len(json.dumps(tools))
+
+
+@pytest.mark.parametrize(
+    ("fields", "offer", "most"),
+    [
+        ({"max_tokens": 7}, {}, 7),
+        ({"max_tokens": 7, "n": 3}, {}, 21),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, {}, 9),
+        ({"max_tokens": 9, "max_completion_tokens": 7, "n": 2}, {}, 18),
+        ({"max_tokens": 9, "max_completion_tokens": None}, {}, 9),
+        ({"max_tokens": None, "max_completion_tokens": None}, {}, MAX_OUTPUT_TOKENS),
+        ({"max_tokens": 700}, {"max_output_tokens": 500}, 500),
+        ({}, {"max_output_tokens": 500}, 500),
+        ({"n": 3}, {"max_output_tokens": 500}, 1500),
+        ({}, {"context_window_tokens": 8000}, 8000),
+        ({}, {}, MAX_OUTPUT_TOKENS),
+        ({"max_tokens": 7, "prediction": "abc"}, {}, 7 + len('"abc"')),
+    ],
+)
+def test_output_is_bounded_by_the_caller_else_by_the_offer(
+    fields: dict[str, Any], offer: dict[str, Any], most: int
+) -> None:
+    assert tokens(asked(**fields), PER_OUTPUT, served(**offer)) == most
+
+
+def test_completions_answer_each_prompt_and_throw_some_answers_away() -> None:
+    prompts = {"prompt": ["a", "b"], "max_tokens": 5}
+    assert tokens(asked(Kind.COMPLETION, **prompts), PER_OUTPUT) == 10
+    assert tokens(asked(Kind.COMPLETION, n=2, **prompts), PER_OUTPUT) == 20
+    assert tokens(asked(Kind.COMPLETION, n=2, best_of=4, **prompts), PER_OUTPUT) == 40
+    assert tokens(asked(Kind.COMPLETION, n=2, best_of="4", **prompts), PER_OUTPUT) == 20
+    echoed = asked(Kind.COMPLETION, echo=True, **prompts)
+    assert tokens(echoed, PER_OUTPUT) == 10 + tokens(echoed, PER_TOKEN)
+
+
+def test_embeddings_have_no_output() -> None:
+    assert tokens(asked(Kind.EMBEDDING, input="abc"), PER_OUTPUT) == 0
+    assert tokens(asked(Kind.EMBEDDING, input=[[1, 2], [3]]), PER_TOKEN) >= 3
+
+
+def with_part(part: dict[str, Any], **fields: Any) -> OpenAIRequest:
+    return asked(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, part]}], **fields)
+
+
+DATA = base64.b64encode(bytes(3000)).decode()
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DATA}"}}
+SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
+
+
+def test_media_count_by_what_providers_document_and_not_by_their_bytes() -> None:
+    bare = tokens(asked(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}]), PER_TOKEN) + len(", ")
+    assert tokens(with_part(IMAGE), PER_TOKEN) == bare + MAX_IMAGE_TOKENS
+    assert tokens(with_part(IMAGE), PER_TOKEN, served(max_image_tokens=1600)) == bare + 1600
+    assert tokens(with_part(IMAGE), PER_TOKEN, served(context_window_tokens=2000)) == 2000
+    assert tokens(with_part(SOUND), PER_TOKEN) == bare + -(-len(json.dumps(SOUND)) // AUDIO_BYTES_PER_TOKEN)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        with_part({"type": "file", "file": {"file_id": "f"}}),
+        with_part({"type": "video_url", "video_url": {"url": "https://example.org/v"}}),
+        asked(web_search_options={}),
+        asked(tools=[{"type": "function", "function": {"name": "f"}}, {"type": "browser_search"}]),
+        asked(tools=[{"google_search": {}}]),
+        asked(tools=[{"type": 3}]),
+    ],
+)
+def test_what_is_read_from_elsewhere_is_bounded_by_the_window(request_: OpenAIRequest) -> None:
+    assert tokens(request_, PER_TOKEN) == MAX_WINDOW_TOKENS
+    assert tokens(request_, PER_TOKEN, served(context_window_tokens=9000)) == 9000
+
+
+def test_kinds_that_a_request_may_use_count_at_their_price() -> None:
+    heard = Price(image_input_usd_per_mtok=1000.0, audio_input_usd_per_mtok=2000.0, audio_output_usd_per_mtok=1000.0)
+    assert tokens(with_part(IMAGE, max_tokens=5), heard) == MAX_IMAGE_TOKENS
+    assert tokens(with_part(SOUND, max_tokens=5), heard) == 2 * -(-len(json.dumps(SOUND)) // AUDIO_BYTES_PER_TOKEN)
+    assert tokens(asked(modalities=["text", "audio"], max_tokens=5), heard) == 5
+    assert tokens(asked(max_tokens=5), heard) == 0
+    assert tokens(asked(max_tokens=5), Price(reasoning_usd_per_mtok=1000.0)) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "writes"),
+    [
+        ([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}], True),
+        ([{"type": "text", "text": "a"}], False),
+    ],
+)
+def test_cache_writes_count_where_they_are_asked_for(content: object, writes: bool) -> None:
+    request = asked(messages=[{"role": "user", "content": content}])
+    written = Price(input_usd_per_mtok=1000.0, cache_write_1h_usd_per_mtok=2000.0)
+    assert tokens(request, written) == tokens(request, PER_TOKEN) * (2 if writes else 1)
+
+
+def test_a_request_for_cache_writes_cannot_hide_behind_escapes() -> None:
+    messages = b'[{"role":"user","content":[{"type":"text","text":"a","cache\\u005fcontrol":{"type":"ephemeral"}}]}]'
+    request = parse_request(Kind.CHAT, b'{"model":"m","messages":' + messages + b"}")
+    assert tokens(request, Price(1000.0, cache_write_usd_per_mtok=2000.0)) == 2 * tokens(request, PER_TOKEN)
+
+
+def test_a_tier_counts_where_the_prompt_may_reach_it() -> None:
+    tier = PriceTier(Price(input_usd_per_mtok=2000.0), above_input_tokens=1000)
+    tiered = Price(input_usd_per_mtok=1000.0, tiers=(tier,))
+    short, long = asked(), asked(messages=[{"role": "user", "content": "x" * 1000}])
+    assert tokens(short, tiered) == tokens(short, PER_TOKEN)
+    assert tokens(long, tiered) == 2 * tokens(long, PER_TOKEN)
+    cheaper = Price(1000.0, tiers=(PriceTier(Price(500.0), 1000), PriceTier(Price(3000.0), 0, ServiceTier.PRIORITY)))
+    assert tokens(long, cheaper) == 3 * tokens(long, PER_TOKEN)
+
+
+text = st.text(max_size=300)
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> tuple[OpenAIRequest, Usage]:
+    """A request of text, and a usage that its provider may report: no more than its bytes and its limit."""
+    messages = [{"role": "user", "content": content} for content in draw(st.lists(text, min_size=1, max_size=3))]
+    limit, n = draw(st.integers(1, 2000)), draw(st.integers(1, 3))
+    body = {"model": "m", "messages": messages, "max_tokens": limit, "n": n}
+    request = parse_request(Kind.CHAT, json.dumps(body, ensure_ascii=draw(st.booleans())).encode("utf-8", "replace"))
+    most = sum(len(message["content"].encode("utf-8", "replace")) + 8 for message in messages) + PROMPT_TOKENS
+    read, written = draw(st.integers(0, most)), draw(st.integers(0, limit * n))
+    details = UsageDetails(
+        image_input_tokens=0,
+        reasoning_tokens=draw(st.integers(0, written)),
+        service_tier=draw(st.none() | st.sampled_from(ServiceTier)),
+    )
+    return request, Usage(read, written, draw(st.integers(0, read)), details=details)
+
+
+@given(attempts(), prices)
+def test_no_usage_within_a_requests_bounds_costs_more(attempt: tuple[OpenAIRequest, Usage], price: Price) -> None:
+    request, usage = attempt
+    assert upper_nusd(price, bounds_of(request), OFFER) * 1000 >= cost_pusd(price, usage)
+
+
+@given(flat_prices, st.integers(1, 300_000), st.integers(0, 9))
+def test_bounds_are_computed_once_for_all_attempts(price: Price, window: int, most: int) -> None:
+    request = with_part(IMAGE)
+    bounds = bounds_of(request)
+    for offer in (OFFER, served(context_window_tokens=window, max_image_tokens=most + 1)):
+        assert upper_nusd(price, bounds, offer) == upper_nusd(price, bounds_of(request), offer)

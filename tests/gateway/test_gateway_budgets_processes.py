@@ -1,0 +1,184 @@
+"""Budgets of gateways that are processes: two over one store, and one that is killed under load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, select
+from test_gateway_ledger_kill import serve
+from test_gateway_process import Served, settings_for
+
+from amaru.accounts.estimate import bounds_of, upper_nusd
+from amaru.accounts.money import nusd_half_even
+from amaru.accounts.schema import charges, counters, leases
+from amaru.accounts.store import Store
+from amaru.domain import Kind, Offer, Price
+from amaru.protocols.openai import parse_request
+from amaru.simulation import Latency, ProviderProfile, SimulatedProvider
+
+BODY: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
+OFFER = Offer("slow/sim", "slow", "sim", "sim-model", price=Price(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0))
+MOST_NUSD = upper_nusd(
+    OFFER.price, bounds_of(parse_request(Kind.CHAT, json.dumps(BODY, separators=(",", ":")).encode())), OFFER
+)
+SERVED, ASKED = 40, 160
+KILLS = 3
+POSTGRESQL = os.environ.get("AMARU_TEST_POSTGRESQL", "postgresql://127.0.0.1:5432/test")
+
+
+def budgeted(base_url: str, amount_nusd: int, **accounts: Any) -> dict[str, Any]:
+    settings = settings_for(base_url) | {"accounts": accounts}
+    settings["tenants"]["team"]["budgets"] = [{"usd": f"{amount_nusd / 1e9:.9f}", "per": "total"}]
+    return settings
+
+
+def slow(ttft_ms: float) -> ProviderProfile:
+    latency = Latency(ttft_ms=ttft_ms, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=1, itl_sigma=0, load_weight=0)
+    return ProviderProfile(name="slow", latency=latency, price=OFFER.price, caches_prompts=False)
+
+
+def rows_of(url: str) -> tuple[list[Any], Any, list[Any]]:
+    """Charges, the one counter, and leases."""
+    store = Store(url)
+    try:
+        with store.reading() as connection:
+            return (
+                list(connection.execute(select(charges))),
+                connection.execute(select(counters)).one(),
+                list(connection.execute(select(leases))),
+            )
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed")
+    engine = create_engine(
+        POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 2}
+    )
+    schema = f"amaru_test_{random.getrandbits(48):012x}"
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f'CREATE SCHEMA "{schema}"')
+    except Exception as error:  # whatever keeps it from being tried
+        pytest.skip(f"no PostgreSQL at AMARU_TEST_POSTGRESQL ({type(error).__name__})")
+    yield f"{POSTGRESQL}?options={quote(f'-csearch_path={schema}')}"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f'DROP SCHEMA "{schema}" CASCADE')
+    engine.dispose()
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """Of a Redis of the test's own: gateways share its keys by name."""
+    redis = pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = subprocess.Popen(
+        ["redis-server", "--port", port, "--save", "", "--dir", tmp_path], stdout=subprocess.DEVNULL
+    )
+    try:
+        with redis.Redis(port=int(port), retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 200)) as client:
+            client.ping()
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Where two gateways keep their accounts."""
+    if request.param == "postgresql":
+        return {"url": str(request.getfixturevalue("postgresql_url"))}
+    url = str(tmp_path / "shared" / "accounts.db")
+    return {"url": url} | ({"redis_url": request.getfixturevalue("redis_url")} if request.param == "redis" else {})
+
+
+async def test_two_gateways_over_one_store_spend_one_budget(tmp_path: Path, shared: dict[str, str]) -> None:
+    async with SimulatedProvider(slow(3000.0)) as provider:
+        settings = budgeted(provider.base_url, SERVED * MOST_NUSD, **shared, pepper_file=str(tmp_path / "p"))
+        gateways: list[Served] = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            gateways.append(await serve(tmp_path / name, settings))
+        try:
+            answers = await asyncio.gather(
+                *(
+                    gateways[number % 2].client.post("/v1/chat/completions", json=BODY, timeout=60.0)
+                    for number in range(ASKED)
+                )
+            )
+        finally:
+            stopped = [await gateway.stop() for gateway in gateways]
+        assert stopped == [0, 0]
+        assert Counter(answer.status_code for answer in answers) == {200: SERVED, 429: ASKED - SERVED}
+        assert provider.bill.total.requests == SERVED
+        rows, counter, leased = rows_of(shared["url"])
+        assert {row.status for row in rows} == {"settled"}
+        assert sum(row.cost_pusd for row in rows) == provider.bill.total.pico_usd
+        assert (counter.settled, counter.leased) == (sum(nusd_half_even(row.cost_pusd) for row in rows), 0)
+        assert leased == []
+
+
+async def call_until_it_ends(client: httpx.AsyncClient, answered: list[int], *, stream: bool) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        while True:
+            answer = await client.post("/v1/chat/completions", json={**BODY, "stream": stream})
+            assert answer.status_code == 200, answer.text
+            answered.append(len(answer.content))
+
+
+async def test_a_gateway_that_is_killed_under_load_forgets_nothing_that_went_out(tmp_path: Path) -> None:
+    url = str(tmp_path / "accounts.db")
+    answered: list[int] = []
+    async with SimulatedProvider(slow(5.0)) as provider:
+        settings = budgeted(provider.base_url, 10**6 * MOST_NUSD, url=url)
+        for kill in range(KILLS):
+            before = len(answered)
+            served = await serve(tmp_path, settings)
+            calls = asyncio.gather(
+                *(call_until_it_ends(served.client, answered, stream=caller % 2 == 0) for caller in range(8))
+            )
+            async with asyncio.timeout(30.0):
+                while len(answered) < before + 40 + 23 * kill:  # noqa: ASYNC110 - told by no event
+                    await asyncio.sleep(0.005)
+            assert await served.stop(signal.SIGKILL) == -signal.SIGKILL
+            await calls
+        served = await serve(tmp_path, settings)  # takes in what the journals still hold
+        assert await served.stop() == 0
+        billed = provider.bill.total
+        usage = {line.split(",")[0] for line in provider.bill.as_csv().splitlines()[1:]}
+    rows, counter, leased = rows_of(url)
+    settled = [row for row in rows if row.status == "settled"]
+    standing = [row for row in rows if row.status == "standing"]
+    assert len({row.id for row in rows}) == len(rows)
+    assert len(settled) >= len(answered), "whatever a caller got is settled"
+    assert {row.provider_ref for row in settled} <= usage
+    # What was under way when it was killed stands: its provider may have billed it, or not have begun.
+    assert KILLS <= len(standing) <= 8 * KILLS
+    assert len(settled) <= billed.requests <= len(rows)
+    assert counter.settled == sum(nusd_half_even(row.cost_pusd) for row in settled)
+    assert counter.leased == sum(amount for row in standing for _, _, amount in json.loads(row.reserved))
+    assert leased == []
