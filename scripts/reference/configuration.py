@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaru.config import json_schema
-from amaru.config.overrides import variables
+from amaru.config.overrides import SECTIONS, variables
 from reference.markdown import code, table
 from reference.schema import sections
 
@@ -20,10 +20,10 @@ A changed file takes effect without a restart, and without dropping a request. F
 are read once, when the server starts.
 """
 
-OVERRIDES = """## Environment variables
+OVERRIDES = f"""## Environment variables
 
-A single value of `server`, `routing`, `storage` or `logging` can be overridden by the environment, which wins over the
-file: `AMARU_`, then the value's path in capitals, with two underscores at each step.
+A single value of {", ".join(map(code, SECTIONS[:-1]))} or {code(SECTIONS[-1])} can be overridden by the environment,
+which wins over the file: `AMARU_`, then the value's path in capitals, with two underscores at each step.
 """
 
 

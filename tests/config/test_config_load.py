@@ -303,7 +303,7 @@ def test_a_bad_override_is_named_as_such() -> None:
 
 
 def test_only_single_values_of_these_sections_are_overridden() -> None:
-    sections = {"server", "routing", "storage", "health", "stability", "accounts", "ledger", "logging"}
+    sections = {"server", "routing", "storage", "health", "stability", "accounts", "sharing", "ledger", "logging"}
     assert {loc[0] for loc in variables().values()} == sections
     assert "AMARU_SERVER__OPERATOR_KEYS" not in variables()
 

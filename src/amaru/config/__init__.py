@@ -10,6 +10,7 @@ from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, Sto
 from amaru.config.report import effective, summary, warnings
 from amaru.config.sense import HealthSettings, ProbeSettings, StabilitySettings
 from amaru.config.settings import Config, Provider, needs_restart
+from amaru.config.sharing import SharingSettings
 from amaru.config.watch import ConfigWatcher
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RetryBudgetSettings",
     "RoutingSettings",
     "ServerSettings",
+    "SharingSettings",
     "StabilitySettings",
     "StorageSettings",
     "effective",

@@ -14,11 +14,11 @@ from amaru.accounts.money import nusd_of_amount
 from amaru.accounts.periods import Period
 from amaru.accounts.profile import TenantProfile, Usd, WhenStoreGone
 from amaru.accounts.webhooks import Hook, read_secret
+from amaru.config.addresses import Url
 from amaru.config.fields import RESTART, EnvName, KeyReference
 from amaru.files.fields import FilePath, Identifier, Name, Section
 from amaru.files.settings import LimitSettings
 
-Url = Annotated[str, Field(min_length=1, max_length=4096)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_AMOUNT)]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -20,14 +18,12 @@ from amaru.config.accounts import (
     Webhook,
     allowances_of,
 )
+from amaru.config.addresses import check_password, redis_url
 from amaru.config.secrets import Secrets
 from amaru.errors import StorageError
 from amaru.files.problems import Loc, Problem, shown, suggest
 from amaru.http1.posting import PostError, require_url
 from amaru.storage.engine import Place
-
-_PASSWORD = re.compile(r"://(?:\{env:[^}]*\}|[^/@:{])*:(?!\{env:[^}@]*\}@)[^/@]+@|[?&]password=(?!\{env:)")
-"""One that stands in a URL itself."""
 
 
 def check_budgets(tenants: Mapping[str, TenantSettings], budgets: BudgetsSettings) -> Iterable[Problem]:
@@ -76,12 +72,8 @@ def resolve(
     overridden: Collection[Loc],
 ) -> tuple[Accounts, list[Problem]]:
     """The settings with secrets at hand, and what was wrong with them; what could not be read, ``secrets`` knows."""
-    problems: list[Problem] = []
-    url, redis_url = settings.url, settings.redis_url
-    for name, text in (("url", url), ("redis_url", redis_url)):
-        loc = ("accounts", name)
-        if text is not None and loc not in overridden and _PASSWORD.search(text):
-            problems.append(Problem(loc, "passwords do not stand in this file", "write {env:NAME} in its place"))
+    url = settings.url
+    problems = check_password(("accounts", "url"), url, overridden)
     if url is None:
         url = str(storage_path.with_name("accounts.db"))
     elif "://" not in url:
@@ -92,14 +84,12 @@ def resolve(
         Place.of(url)
     except StorageError as error:
         problems.append(Problem(("accounts", "url"), str(error)))
-    if redis_url is not None:
-        redis_url = secrets.url(("accounts", "redis_url"), redis_url)
-        if not _leads_to_host(redis_url, "redis", "rediss"):
-            problems.append(Problem(("accounts", "redis_url"), "not a Redis URL", "write redis://host:6379/0"))
+    redis, mistakes = redis_url(("accounts", "redis_url"), settings.redis_url, secrets, overridden)
+    problems += mistakes
     pepper = settings.pepper_file
     accounts = Accounts(
         url=url,
-        redis_url=redis_url,
+        redis_url=redis,
         pepper=storage_path.with_name("accounts.pepper") if pepper is None else secrets.directory / pepper,
         allowances=allowances_of(tenants, budgets),
         serves_without_store=settings.when_store_gone == "open",
@@ -135,12 +125,3 @@ def _webhook(settings: AccountsSettings, secrets: Secrets, problems: list[Proble
         except ValueError as error:
             problems.append(Problem(loc, str(error), 'make a random one: echo "whsec_$(openssl rand -base64 32)"'))
     return Webhook(url, tuple(usable))
-
-
-def _leads_to_host(url: str, *schemes: str) -> bool:
-    """Whether it is a URL of one of the schemes, with a host and no port that cannot be."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False

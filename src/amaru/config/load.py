@@ -21,6 +21,7 @@ from amaru.config.models import ConfigFile
 from amaru.config.prices import dated_prices
 from amaru.config.secrets import Secrets
 from amaru.config.settings import Alternate, Config, Provider, RefusedConfigError
+from amaru.config.sharing import Sharing, resolve_sharing
 from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.domain import Capability, Offer, PrefillStyle, Tenant
 from amaru.errors import ConfigError
@@ -81,7 +82,7 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
             parts = _fetch(file, secrets, problems, sources)
     if problems or file is None or parts is None:
         raise RefusedConfigError(rendered(problems, document, sources, str(path)), (path, *sorted(secrets.files)))
-    providers, key_hashes, accounts = parts
+    providers, key_hashes, accounts, sharing = parts
     prices = PriceBook({offer_id(settings): dated_prices(settings.price, settings.prices) for settings in file.offers})
     offers = tuple(_offer(settings, file.providers[settings.provider]) for settings in file.offers)
     digest = hashlib.sha256(raw)
@@ -98,6 +99,7 @@ def parse(content: str | bytes, path: str | Path = "amaru.yaml", env: Mapping[st
         prices=prices,
         _tenants=_tenants(file, key_hashes),
         accounts=accounts,
+        sharing=sharing,
         operator_hashes=tuple(key_hashes.get("the operators", ())),
     )
 
@@ -121,8 +123,11 @@ def rendered(problems: list[Problem], document: Document, sources: Mapping[Loc, 
 
 def _fetch(
     file: ConfigFile, secrets: Secrets, problems: list[Problem], overridden: Collection[Loc]
-) -> tuple[dict[str, Provider], dict[str, list[str]], Accounts]:
-    """Providers with their keys, hashes of callers' keys by owner, accounts; what could not be read is a problem."""
+) -> tuple[dict[str, Provider], dict[str, list[str]], Accounts, Sharing]:
+    """Providers with their keys, hashes of callers' keys by owner, and the sections whose secrets are fetched too.
+
+    What could not be read is a problem.
+    """
     providers = {id: _provider(id, settings, file.routing, secrets) for id, settings in file.providers.items()}
     hashes: list[tuple[Loc, str, str]] = []
     for loc, owner, reference in references(file):
@@ -134,12 +139,14 @@ def _fetch(
         file.accounts, file.tenants, file.budgets, storage_path=storage_path, secrets=secrets, overridden=overridden
     )
     problems += mistakes
+    sharing, mistakes = resolve_sharing(file.sharing, secrets, overridden)
+    problems += mistakes
     problems += secrets.problems
     problems += check_shared_keys(hashes)
     by_owner: dict[str, list[str]] = {}
     for _, owner, key_hash in hashes:
         by_owner.setdefault(owner, []).append(key_hash)
-    return providers, by_owner, accounts
+    return providers, by_owner, accounts, sharing
 
 
 def _provider(id: str, settings: ProviderSettings, routing: RoutingSettings, secrets: Secrets) -> Provider:

@@ -18,6 +18,7 @@ from amaru.config.demand import RoutingSettings
 from amaru.config.fields import RESTART, KeyReference
 from amaru.config.ledger import LedgerSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
+from amaru.config.sharing import SharingSettings
 from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.files.fields import FilePath, Identifier, Name, Section
 
@@ -134,6 +135,9 @@ class ConfigFile(Section):
     )
     accounts: AccountsSettings = Field(
         default=AccountsSettings(), description="Where tenants, keys, budgets and spend are kept."
+    )
+    sharing: SharingSettings = Field(
+        default=SharingSettings(), description="What machines that serve together tell each other, over Redis."
     )
     ledger: LedgerSettings = Field(
         default=LedgerSettings(), description="The tamper-evident log of what amaru decided and did."

@@ -2,8 +2,8 @@
 
 ``AMARU_``, then the path to the value in capitals, with two underscores at each step, as pydantic-settings has it.
 They win over the file, and cover the single values of ``server``, ``routing``, ``storage``, ``health``, ``stability``,
-``accounts``, ``ledger`` and ``logging``: what differs between two machines that share a file. Other variables that
-begin with ``AMARU_`` are not ours to judge, unless they hold two underscores: Kubernetes sets names like
+``accounts``, ``sharing``, ``ledger`` and ``logging``: what differs between two machines that share a file. Other
+variables that begin with ``AMARU_`` are not ours to judge, unless they hold two underscores: Kubernetes sets names like
 ``AMARU_PORT_8080_TCP`` for a service called amaru.
 """
 
@@ -20,7 +20,7 @@ from amaru.config.models import ConfigFile
 from amaru.files.problems import Loc, Problem, suggest
 
 PREFIX = "AMARU_"
-SECTIONS = ("server", "routing", "storage", "health", "stability", "accounts", "ledger", "logging")
+SECTIONS = ("server", "routing", "storage", "health", "stability", "accounts", "sharing", "ledger", "logging")
 
 
 def variables() -> dict[str, Loc]:

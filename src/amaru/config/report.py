@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from amaru.accounts.allowances import shown_amount
 from amaru.accounts.estimate import MAX_OUTPUT_TOKENS
+from amaru.config.addresses import without_secrets
 from amaru.config.checks import is_loopback
 from amaru.config.fields import KeyReference
 from amaru.config.settings import Config
@@ -16,8 +16,6 @@ from amaru.config.supply import ProviderSettings
 from amaru.domain import Capability, Kind, Offer
 from amaru.files.problems import dotted
 from amaru.storage.engine import Place
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def summary(config: Config) -> list[tuple[str, list[str]]]:
@@ -90,9 +88,11 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
     plain["health"]["path"] = str(config.health_path)
     plain["accounts"]["url"] = Place.of(config.accounts.url).name
     if config.accounts.redis_url is not None:
-        plain["accounts"]["redis_url"] = _CREDENTIALS.sub("", config.accounts.redis_url)
+        plain["accounts"]["redis_url"] = without_secrets(config.accounts.redis_url)
     plain["accounts"]["pepper_file"] = str(config.accounts.pepper)
-    plain["ledger"]["url"] = _CREDENTIALS.sub("", config.ledger_url)
+    if config.sharing.redis_url is not None:
+        plain["sharing"]["redis_url"] = without_secrets(config.sharing.redis_url)
+    plain["ledger"]["url"] = without_secrets(config.ledger_url)
     return plain
 
 

@@ -17,6 +17,7 @@ from amaru.config.demand import RoutingSettings
 from amaru.config.ledger import LedgerSettings
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
+from amaru.config.sharing import Sharing
 from amaru.domain import Offer, Tenant
 from amaru.errors import ConfigError
 
@@ -82,6 +83,8 @@ class Config:
     _tenants: tuple[Tenant, ...] = field(repr=False)
     accounts: Accounts
     """Where tenants, keys, budgets and spend are kept, and the file's budgets."""
+    sharing: Sharing
+    """The Redis by which machines tell each other what they see, and this machine's name there."""
     operator_hashes: tuple[str, ...] = field(repr=False)
     """Hex SHA-256 of the operators' keys."""
 
