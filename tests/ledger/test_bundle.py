@@ -16,6 +16,7 @@ from amaru.ledger.bundle import (
     Contents,
     Finding,
     Report,
+    Required,
     Signature,
     Stamp,
     Trust,
@@ -115,6 +116,48 @@ def test_a_bare_bundle_holds_as_well(made: World) -> None:
     report = verify_proof(export_proof(pieces), now=NOW)
     assert [finding.piece for finding in report.findings] == ["entry", "inclusion", "checkpoint"]
     assert report.ok
+
+
+ALL = frozenset(Required)
+
+
+def test_what_is_required_must_be_there_and_hold_by_whom_the_verifier_trusts(
+    made: World, contents: Contents, bundle: bytes, trust: Trust
+) -> None:
+    assert verify_proof(bundle, trust, now=NOW, artifact=made.artifact, required=ALL).sure
+    bare = Contents(entry=other_leaf(5), proof=prove(made.log, 5), verifiers=contents.verifiers)
+    report = verify_proof(export_proof(bare), trust, now=NOW, required=ALL)
+    assert {(one.piece, one.words) for one in report.failures} == {
+        ("attestation", "required: no attestation is there"),
+        ("signatures", "required: no signature is there"),
+        ("timestamps", "required: no timestamp is there"),
+    }
+    assert verify_proof(export_proof(bare), trust, now=NOW).sure  # what nobody asked for may be missing
+
+
+@pytest.mark.parametrize(
+    ("kind", "piece"), [(Required.SIGNATURE, "signatures"), (Required.TIMESTAMP, "timestamps")], ids=str
+)
+def test_a_bundle_that_was_stripped_of_it_fails(contents: Contents, trust: Trust, kind: Required, piece: str) -> None:
+    stripped = changed(contents, **{piece: ()})
+    assert verify_proof(stripped, trust, now=NOW).ok
+    assert failure(stripped, piece, trust, required={kind}) == f"required: no {kind.value} is there"
+
+
+@pytest.mark.parametrize("kind", list(Required), ids=str)
+def test_what_only_the_bundle_vouches_for_is_not_what_is_required(bundle: bytes, kind: Required) -> None:
+    """Whoever strips a bundle of its time-stamp can put in another, with certificates of their own making."""
+    report = verify_proof(bundle, now=NOW, required={kind})
+    (failed,) = report.failures
+    assert failed.words.startswith("required: to hold, it takes a")
+
+
+def test_it_is_sure_only_by_keys_that_the_verifier_trusts(made: World, bundle: bytes, trust: Trust) -> None:
+    assert verify_proof(bundle, trust, now=NOW, artifact=made.artifact).sure
+    log_only = Trust(verifiers=trust.verifiers)
+    report = verify_proof(bundle, log_only, now=NOW, artifact=made.artifact)
+    assert {one.verdict for one in report.findings} == {Verdict.HOLDS}
+    assert not report.sure  # a signature and a time-stamp by whomever came in the bundle
 
 
 def test_what_nobody_could_verify_is_not_exported(made: World, contents: Contents) -> None:

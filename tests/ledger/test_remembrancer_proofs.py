@@ -194,6 +194,23 @@ def test_a_bundle_that_was_tampered_with_does_not_hold(run: Run, tsa: Authority)
     run("verify-proof", "none.zip", code=ExitCode.UNPROVEN)
 
 
+def test_a_bundle_that_was_stripped_of_what_others_vouched_for_does_not_pass_where_that_is_required(
+    run: Run, tsa: Authority
+) -> None:
+    run("export-proof", "0", "--out", "bare.zip")  # as one of which signature and stamp were taken out
+    stamp_all(run, tsa)
+    run("export-proof", "0", "--out", "proof.zip")
+    trust = ["--trust", "amaru-data/ledger.keys/trust"]
+    demanded = [*trust, "--artifact", "app.tar", "--strict", "--require", "timestamp,signature,attestation"]
+    assert "All of it holds" in run("verify-proof", "proof.zip", *demanded)
+    assert "required: no timestamp is there" in run("verify-proof", "bare.zip", *demanded, code=ExitCode.UNPROVEN)
+    run("verify-proof", "bare.zip", *trust, "--strict")
+    alone = run("verify-proof", "bare.zip", *trust, "--require", "signature", "--json", code=ExitCode.UNPROVEN)
+    assert verdicts(alone)["signatures"] == "fails"
+    run("verify-full", "app.tar", "--require", "timestamp, signature")
+    assert "'seal' is none of" in run("verify-full", "--require", "seal", code=ExitCode.USAGE)
+
+
 def test_an_authority_or_a_key_that_cannot_be_had_is_told_by_the_exit_code(
     run: Run, tsa: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

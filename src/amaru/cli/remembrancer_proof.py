@@ -22,6 +22,7 @@ from amaru.cli.remembrancer_session import (
 )
 
 if TYPE_CHECKING:
+    from amaru.ledger.bundle import Required
     from amaru.ledger.remembrancer import Entry, Remembrancer
 
 Target = Annotated[
@@ -31,6 +32,13 @@ Target = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit with 3 unless all of it holds by what you trust yourself.")
 ]
+Demanded = Annotated[
+    str,
+    typer.Option(
+        "--require", metavar="WHAT",
+        help="Exit with 3 unless there is a timestamp, signature, attestation by whom you trust; with commas.",
+    ),
+]  # fmt: skip
 AsOfStamp = Annotated[
     bool,
     typer.Option("--as-of-stamp", help="Certificates of authorities need only have been valid when they stamped."),
@@ -128,6 +136,7 @@ def verify_full(
         ),
     ] = None,
     strict: Strict = False,
+    require: Demanded = "",
     as_of_stamp: AsOfStamp = False,
     ledger: Ledger = None,
     trust: Trusting = None,
@@ -140,6 +149,7 @@ def verify_full(
         from amaru.ledger.remembrancer import evidence_of
         from amaru.ledger.search import digest_of
 
+        required = _required(require)
         entries, artifact = _meant(it, target)
         now = datetime.datetime.fromtimestamp(it.now(), datetime.UTC)
         digest = None if artifact is None else digest_of(evidence_of(artifact).digest)
@@ -149,7 +159,9 @@ def verify_full(
             # A file may be a receipt's evidence without being what it is about; then its name by digest is all.
             about = artifact if contents.digest == digest else None
             bundle = export_proof(contents)
-            reports.append(verify_proof(bundle, it.trust, now=now, as_of_stamp=as_of_stamp, artifact=about))
+            reports.append(
+                verify_proof(bundle, it.trust, now=now, as_of_stamp=as_of_stamp, artifact=about, required=required)
+            )
         print_reports(reports, as_json, strict=strict)
 
 
@@ -193,6 +205,7 @@ def verify_proof(
         typer.Option("--artifact", metavar="FILE", help="The file that the receipt is about.", show_default=False),
     ] = None,
     strict: Strict = False,
+    require: Demanded = "",
     as_of_stamp: AsOfStamp = False,
     trust: Trusting = None,
     as_json: AsJson = False,
@@ -204,6 +217,7 @@ def verify_proof(
         from amaru.ledger.bundle_contents import MAX_BUNDLE_BYTES
         from amaru.ledger.trust import NOTHING, read_trust
 
+        required = _required(require)
         try:
             with bundle.open("rb") as file:
                 content = file.read(MAX_BUNDLE_BYTES + 1)
@@ -212,7 +226,7 @@ def verify_proof(
         trusted = read_trust(trust) if trust is not None else NOTHING
         now = datetime.datetime.now(datetime.UTC)
         try:
-            report = check(content, trusted, now=now, as_of_stamp=as_of_stamp, artifact=artifact)
+            report = check(content, trusted, now=now, as_of_stamp=as_of_stamp, artifact=artifact, required=required)
         except ProofError as error:
             raise ProofError(f"{bundle} is no bundle as export-proof writes them: {error}") from None
         print_reports([report], as_json, strict=strict)
@@ -243,6 +257,18 @@ def verify_audit(
         ]
         report = audit(open_store(it.place.url), it.trust.verifiers, witnessed=witnessed, progress=Progress("auditing"))
         print_audit(report, as_json)
+
+
+def _required(words: str) -> frozenset[Required]:
+    """What is demanded. Raises BadParameter: a word is none of the three."""
+    from amaru.ledger.bundle import Required
+
+    known = {one.value: one for one in Required}
+    given = [word.strip() for word in words.split(",") if word.strip()]
+    unknown = next((word for word in given if word not in known), None)
+    if unknown is not None:
+        raise typer.BadParameter(f"{unknown[:40]!r} is none of {', '.join(known)}", param_hint="--require")
+    return frozenset(known[word] for word in given)
 
 
 def _witness(path: Path) -> bytes:

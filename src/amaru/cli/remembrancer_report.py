@@ -19,9 +19,7 @@ STYLES = {"holds": "green", "untrusted": "yellow", "unchecked": "yellow", "fails
 
 def print_reports(reports: list[Report], as_json: bool, *, strict: bool) -> None:
     """Say what each piece proves, and exit by it."""
-    from amaru.ledger.bundle import Verdict
-
-    sure = all(one.trusted and all(finding.verdict is Verdict.HOLDS for finding in one.findings) for one in reports)
+    sure = all(one.sure for one in reports)
     holds = all(one.ok for one in reports)
     ok = holds and (sure or not strict)
     if as_json:

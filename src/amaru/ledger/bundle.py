@@ -7,7 +7,7 @@ cannot be seen from it. ``Trust`` says what the verifier knows from elsewhere.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,7 @@ __all__ = [
     "Contents",
     "Finding",
     "Report",
+    "Required",
     "Signature",
     "Stamp",
     "Trust",
@@ -49,6 +50,10 @@ __all__ = [
     "prove",
     "verify_proof",
 ]
+
+
+_BY_ITSELF = frozenset(("entry", "inclusion", "artifact"))
+"""Pieces that rest on SHA-256 alone, not on anyone's key."""
 
 
 class Verdict(enum.Enum):
@@ -60,6 +65,15 @@ class Verdict(enum.Enum):
     UNCHECKED = "unchecked"
     """Something that is needed to check it is not here."""
     FAILS = "fails"
+
+
+class Required(enum.Enum):
+    """What a verifier may demand beside the log's signature, by a key that they trust: whoever hands a bundle on can
+    leave it out, and can put in one of their own."""
+
+    ATTESTATION = "attestation"
+    SIGNATURE = "signature"
+    TIMESTAMP = "timestamp"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -100,6 +114,13 @@ class Report(msgspec.Struct, frozen=True):
     def trusted(self) -> bool:
         """Whether the log's key is one that the verifier trusts, so that the proof is about the log that they mean."""
         return any(one.trusted for one in self.findings if one.piece == CHECKPOINT and one.verdict is Verdict.HOLDS)
+
+    @property
+    def sure(self) -> bool:
+        """Whether every piece holds, and what rests on a key rests on one that the verifier trusts."""
+        return self.trusted and all(
+            one.verdict is Verdict.HOLDS and (one.trusted or one.piece in _BY_ITSELF) for one in self.findings
+        )
 
 
 class HasPath(Protocol):
@@ -154,6 +175,7 @@ def verify_proof(
     now: datetime,
     as_of_stamp: bool = False,
     artifact: Path | None = None,
+    required: Collection[Required] = (),
     gpg_program: str = "gpg",
 ) -> Report:
     """Check a bundle, offline, piece by piece.
@@ -170,6 +192,8 @@ def verify_proof(
         They need only have been valid at the stamps' own times.
     artifact
         The file that the receipt is about, where it is at hand.
+    required
+        What must be there and hold by what ``trust`` names; else it is told as failing, and ``ok`` is False.
     gpg_program
         Name or path of gpg.
 
@@ -185,7 +209,8 @@ def verify_proof(
     contents, own_help = read_contents(bundle)
     proof = parse_tlog_proof(contents.proof)
     checkpoint = read_checkpoint(proof.checkpoint)
-    findings = list(_Checks(contents, proof, trust, None if as_of_stamp else now, artifact, gpg_program).all())
+    at = None if as_of_stamp else now
+    findings = list(_Checks(contents, proof, trust, at, artifact, frozenset(required), gpg_program).all())
     if not own_help:
         words = "README.txt or check.py is of another version or hand than this amaru: do not run it unread"
         findings.append(Finding("help", Verdict.UNCHECKED, words))
@@ -196,7 +221,14 @@ class _Checks:
     """The checks of one bundle, in the order in which they are told."""
 
     def __init__(
-        self, contents: Contents, proof: TlogProof, trust: Trust, at: datetime | None, artifact: Path | None, gpg: str
+        self,
+        contents: Contents,
+        proof: TlogProof,
+        trust: Trust,
+        at: datetime | None,
+        artifact: Path | None,
+        required: frozenset[Required],
+        gpg: str,
     ) -> None:
         self._contents = contents
         self._proof = proof
@@ -204,6 +236,7 @@ class _Checks:
         self._verifiers = trust.verifiers or contents.verifiers
         self._at = at
         self._artifact = artifact
+        self._required = required
         self._gpg = gpg
 
     def all(self) -> Iterator[Finding]:
@@ -214,16 +247,31 @@ class _Checks:
         yield _checked(CHECKPOINT, self._signed_by_log, trusted=of_log)
         if self._artifact is not None:
             yield _checked("artifact", self._is_the_artifact)
-        if self._contents.attestation is not None:
-            yield _checked("attestation.json", self._attested, trusted=of_log)
+        there = self._contents.attestation is not None
+        attested = [_checked("attestation.json", self._attested, trusted=of_log)] if there else []
+        yield from attested
+        if Required.ATTESTATION in self._required:
+            yield from self._vouched(Required.ATTESTATION, "attestation", attested, "a key of the log", of_log)
         signatures = [self._signature(number, one) for number, one in enumerate(self._contents.signatures, 1)]
         yield from signatures
-        if signatures and self._trust.gpg and not any(one.trusted for one in signatures):
-            yield Finding("signatures", Verdict.FAILS, "none holds by a GPG key that you trust")
+        yield from self._vouched(Required.SIGNATURE, "signatures", signatures, "a GPG key", bool(self._trust.gpg))
         stamps = [self._stamp(number, one) for number, one in enumerate(self._contents.timestamps, 1)]
         yield from stamps
-        if stamps and self._trust.roots and not any(one.trusted for one in stamps):
-            yield Finding("timestamps", Verdict.FAILS, "none holds by an authority that you trust")
+        yield from self._vouched(Required.TIMESTAMP, "timestamps", stamps, "an authority", bool(self._trust.roots))
+
+    def _vouched(
+        self, kind: Required, piece: str, found: Sequence[Finding], whose: str, known: bool
+    ) -> Iterator[Finding]:
+        """Fails where none holds by whom the verifier trusts, though it is required, or is there and keys are known."""
+        required = kind in self._required
+        if any(one.trusted for one in found) or not (required or (found and known)):
+            return
+        words = f"none holds by {whose} that you trust"
+        if not found:
+            words = f"no {kind.value} is there"
+        elif not known:
+            words = f"to hold, it takes {whose} that you trust, and you named none"
+        yield Finding(piece, Verdict.FAILS, f"required: {words}" if required else words)
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
