@@ -213,7 +213,7 @@ def test_a_thread_goes_on_after_whatever_goes_wrong(store: Store) -> None:
 
     alerting = Alerting(store, allowances, every_s=0.001)
     alerting.start()
-    assert went_on.wait(30)
+    assert went_on.wait(60)
     alerting.close()
     alerting.close()
 

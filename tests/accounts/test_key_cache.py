@@ -130,7 +130,7 @@ async def test_a_look_up_that_a_revocation_overtakes_is_not_kept(
     def slow(digest: bytes) -> FoundKey | None:
         found = whole(digest)
         began.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return found
 
     monkeypatch.setattr(directory.keys, "find_digest", slow)

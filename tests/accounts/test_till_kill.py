@@ -16,7 +16,7 @@ def killed(*arguments: str) -> int:
         [sys.executable, str(Path(__file__).parent / "kill_till.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )

@@ -41,7 +41,7 @@ def run_together(store: Store, store_url: str, roots: list[Path], *, redis: str 
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.communicate(timeout=110)[0].split() for process in processes]
+        said = [process.communicate(timeout=300)[0].split() for process in processes]
         assert all(process.returncode == 0 for process in processes)
     finally:
         for process in processes:

@@ -471,7 +471,7 @@ def test_the_docs_hold_every_exit_code_and_command() -> None:
 def test_it_is_a_command_of_its_own_and_one_of_amaru() -> None:
     alone = subprocess.run(
         [sys.executable, "-c", "from amaru.cli.remembrancer import main; main()", "--version"],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert re.fullmatch(r"remembrancer, of amaru \S+\n", alone.stdout)
     within = CliRunner().invoke(build(), ["remembrancer", "--help"])

@@ -81,7 +81,7 @@ async def test_two_reports_side_by_side(trace: Path, tmp_path: Path) -> None:
 async def test_ctrl_c_ends_it_with_a_report(trace: Path, tmp_path: Path) -> None:
     async with SimulatedProvider(PROFILE) as provider:
         process = await started(trace, "--target", provider.url, "--speed", 2, "--out", tmp_path / "r")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60.0):
             while provider.requests < 5:  # noqa: ASYNC110 -- of another process
                 await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ async def test_ctrl_c_ends_it_with_a_report(trace: Path, tmp_path: Path) -> None
 async def test_ctrl_c_before_the_traffic_says_that_nothing_was_measured(trace: Path, tmp_path: Path) -> None:
     async with SimulatedProvider(PROFILE, faults=[Fault(kind="hang")]) as provider:
         process = await started(trace, "--target", provider.url, "--out", tmp_path / "r")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60.0):
             while not provider.requests:  # noqa: ASYNC110 -- of another process
                 await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)

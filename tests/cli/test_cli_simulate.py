@@ -36,7 +36,7 @@ def test_providers_listen_bill_and_stop_at_ctrl_c(tmp_path: Path) -> None:
                 assert json.load(answer)["total"]["requests"] == 0
             assert row["url"] in config.read_text()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_script_of_faults_is_played(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_nothing_of_a_long_name_is_cut(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_named(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(text)
-    done = subprocess.run([*COMMAND, "--config", str(tmp_path / "p.yaml")], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*COMMAND, "--config", str(tmp_path / "p.yaml")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -97,7 +97,7 @@ def test_a_taken_port_is_named() -> None:
     with running("--port-base", "0", "--providers", "1", "--json") as process:
         assert process.stdout is not None
         port = json.loads(process.stdout.readline())["providers"][0]["url"].rpartition(":")[2]
-        done = subprocess.run([*COMMAND, "--port-base", port], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([*COMMAND, "--port-base", port], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "port is taken" in done.stderr
     assert "--port-base" in done.stderr
@@ -107,7 +107,7 @@ def test_a_file_that_somebody_else_wrote_is_not_overwritten_without_force(tmp_pa
     config = tmp_path / "amaru.yaml"
     config.write_text("precious: true\n")
     options = ["--port-base", "0", "--providers", "1", "--json", "--write-config", str(config)]
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert not done.stdout  # nothing was started
     assert f"{config} is there already" in done.stderr
@@ -123,6 +123,6 @@ def test_a_file_that_somebody_else_wrote_is_not_overwritten_without_force(tmp_pa
 @pytest.mark.parametrize(("name", "words"), [("no/folder/a.yaml", "No such file or directory"), ("", "Is a directory")])
 def test_a_config_that_cannot_be_written_is_one_line(name: str, words: str, tmp_path: Path) -> None:
     options = ["--port-base", "0", "--providers", "1", "--write-config", str(tmp_path / name)]
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == f"amaru: {tmp_path / name} cannot be written: {words}\n"

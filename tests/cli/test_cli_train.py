@@ -131,7 +131,7 @@ def test_ctrl_c_finishes_the_episode_and_saves(tmp_path: Path, processes: str) -
     while not (out / "checkpoint.bin").exists():  # it trains
         assert running.poll() is None
     os.kill(running.pid, signal.SIGINT)
-    said, complaints = running.communicate(timeout=100)
+    said, complaints = running.communicate(timeout=300)
     assert running.returncode == 130, complaints
     assert "Ctrl-C again" in complaints
     assert "Traceback" not in complaints

@@ -57,7 +57,7 @@ def _app() -> typer.Typer:
 
 def amaru(*arguments: str | Path, given: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=300, check=False)
 
 
 def rows_of(output: str) -> list[dict[str, Any]]:
@@ -244,7 +244,7 @@ def test_what_is_not_there_is_named(arguments: list[str], words: str) -> None:
 
 def test_a_closed_standard_input_is_named_and_not_waited_for() -> None:
     shell = ["sh", "-c", '"$@" - <&-', "sh", *COMMAND]
-    said = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    said = subprocess.run(shell, capture_output=True, text=True, timeout=300, check=False)
     assert said.returncode == 1
     assert "standard input: cannot be read: it is closed" in said.stderr
 
@@ -271,7 +271,7 @@ def test_a_live_feed_is_told_of_as_it_comes_and_saved_when_it_is_ended(tmp_path:
             rows = [json.loads(process.stdout.readline()) for _ in range(SPIKE + 1)]
             assert rows[SPIKE]["anomaly"]  # while the feed is open
             process.send_signal(number)
-            process.wait(30)  # its input is still open
+            process.wait(60)  # its input is still open
             assert process.stderr is not None
             said = process.stderr.read()
         finally:
@@ -288,7 +288,7 @@ def test_a_named_pipe_is_read_like_a_file(tmp_path: Path) -> None:
         try:
             with path.open("w") as feed:
                 feed.write(text(values()))
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 0

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND_S = 60.0
+COMMAND_S = 300.0
 
 _BLOCK = re.compile(r"^<!-- (?P<directive>[^\n]+?) -->\n+```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S)
 

@@ -37,7 +37,7 @@ class Admin:
 @contextlib.asynccontextmanager
 async def admin_of(world: World, key: str = OPERATOR_KEY, port: int | None = None) -> AsyncIterator[Admin]:
     base = world.base_url if port is None else f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=base, headers=bearer(key), timeout=20.0) as client:
+    async with httpx.AsyncClient(base_url=base, headers=bearer(key), timeout=60.0) as client:
         yield Admin(client)
 
 

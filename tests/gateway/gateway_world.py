@@ -87,7 +87,7 @@ class World:
         self.mesh.reload(load(self.config_path, {"SIM_KEY": PROVIDER_KEY}))
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Give the event loop turns until ``condition`` holds; fails after ``timeout_s``."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition is of another server, which has no event to wait for
@@ -174,7 +174,7 @@ def make_world(tmp_path: Path) -> MakeWorld:
                 ledger = MeshLedger(Place.of(config.ledger_url, tmp_path), config.ledger, wall=wall)
                 ledger.start()
                 stack.push_async_callback(asyncio.to_thread, ledger.close)
-                await ledger.ready(10.0)
+                await ledger.ready(60.0)
             accounts, till = None, None
             if with_accounts:
                 accounts = MeshAccounts.of(config)
@@ -192,7 +192,7 @@ def make_world(tmp_path: Path) -> MakeWorld:
                 httpx.AsyncClient(
                     base_url=f"http://127.0.0.1:{gateway.port}",
                     headers={"authorization": f"Bearer {KEY}"},
-                    timeout=20.0,
+                    timeout=60.0,
                 )
             )
             yield World(gateway, mesh, providers, client, path, settings, accounts, till)

@@ -41,7 +41,7 @@ class Reader:
 
     async def next(self) -> tuple[str, dict[str, Any]]:
         event, data = "", ""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60.0):
             async for line in self._lines:
                 name, _, value = line.partition(": ")
                 if name == "event":

@@ -43,7 +43,7 @@ async def answered(served: Served, key: str) -> int:
 
 
 async def until_answered(served: Served, key: str, status: int) -> None:
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60.0):
         while await answered(served, key) != status:  # noqa: ASYNC110 - it is asked over the wire
             await asyncio.sleep(0.02)
 

@@ -104,7 +104,7 @@ async def charged(world: World, count: int) -> list[Any]:
         with store.reading() as connection:
             return list(connection.execute(select(charges).order_by(charges.c.at, charges.c.attempt)))
 
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60.0):
         while len(rows := await asyncio.to_thread(read)) < count:  # noqa: ASYNC110 - a file's, which tells of no event
             await asyncio.sleep(0.02)
     return rows

@@ -84,7 +84,7 @@ async def fall_and_come_back(world: World, rate_per_s: float, scale: float) -> N
     flow = asyncio.create_task(traffic.flow(rate_per_s))
     try:
         start = loop.time()
-        await until(lambda: traffic.share_of(PREFERRED, start) == 1.0, 20.0)
+        await until(lambda: traffic.share_of(PREFERRED, start) == 1.0, 60.0)
         for way in WAYS:
             faults.clear()
             faults.add(way)

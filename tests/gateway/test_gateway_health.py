@@ -51,7 +51,7 @@ class Events:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _read(self) -> None:
-        async with self._world.client.stream("GET", "/health/events", headers=OPERATOR, timeout=60) as answer:
+        async with self._world.client.stream("GET", "/health/events", headers=OPERATOR, timeout=300) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             kind = ""
             async for line in answer.aiter_lines():

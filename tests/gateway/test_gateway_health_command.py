@@ -87,7 +87,7 @@ async def test_watching_draws_until_it_is_interrupted(world: World) -> None:
         drawn += await asyncio.to_thread(os.read, leader, 65536)
     process.send_signal(signal.SIGINT)
     reading = asyncio.create_task(asyncio.to_thread(_drain, leader))
-    _, error = await asyncio.wait_for(process.communicate(), 30)
+    _, error = await asyncio.wait_for(process.communicate(), 60)
     await reading
     os.close(leader)
     assert process.returncode == 0, error
@@ -110,7 +110,7 @@ async def test_a_gateway_that_goes_away_while_it_is_watched_is_waited_for(make_w
     assert b"is `amaru serve` running there?" in said
     assert process.returncode is None
     process.send_signal(signal.SIGINT)
-    await asyncio.wait_for(process.communicate(), 30)
+    await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
 
 

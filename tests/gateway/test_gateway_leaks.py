@@ -226,10 +226,10 @@ def strikes(world: World) -> Counter[str]:
 
 async def all_quiet(world: World) -> None:
     """Nothing is under way, at the gateway and at the providers, and nothing is taken."""
-    await until(lambda: world.mesh.in_flight == 0, 30.0)
-    await until(lambda: all(provider.in_flight == 0 for provider in world.providers.values()), 30.0)
-    await until(lambda: server_connections(world) == 0, 30.0)
-    await until(lambda: all(pool.connections == pool.idle_connections for pool in pools(world)), 30.0)
+    await until(lambda: world.mesh.in_flight == 0, 60.0)
+    await until(lambda: all(provider.in_flight == 0 for provider in world.providers.values()), 60.0)
+    await until(lambda: server_connections(world) == 0, 60.0)
+    await until(lambda: all(pool.connections == pool.idle_connections for pool in pools(world)), 60.0)
     world.mesh.record_ended()
     assert all(entry.in_flight == 0 for entry in world.mesh.offer_health())
     assert not world.mesh.lines._of
@@ -328,6 +328,6 @@ async def check(make_world: MakeWorld) -> None:
             assert pool.connections <= settings.max_connections
         for provider in world.mesh.plan.providers.values():
             await provider.aclose()
-        await until(lambda: all(provider.connection_count == 0 for provider in world.providers.values()), 30.0)
-        await until(lambda: len(asyncio.all_tasks()) <= tasks, 30.0)
-        await until(lambda: process.num_fds() <= descriptors + 2, 30.0)
+        await until(lambda: all(provider.connection_count == 0 for provider in world.providers.values()), 60.0)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks, 60.0)
+        await until(lambda: process.num_fds() <= descriptors + 2, 60.0)

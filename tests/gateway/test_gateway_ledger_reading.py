@@ -33,7 +33,7 @@ OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
 
 async def proven(world: World, decision_id: str, *, receipts: int = 1) -> dict[str, Any]:
     """What the decision's page says of the ledger, once so many receipts are published."""
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60.0):
         while True:
             page = (await world.client.get(f"/decisions/{decision_id}")).json()
             if page["ledger"]["state"] != "pending" and len(page["ledger"]["receipts"]) >= receipts:

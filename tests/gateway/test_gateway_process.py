@@ -32,7 +32,7 @@ class Served:
         self.config = config
         self.settings = settings
         self.logs: list[dict[str, Any]] = []
-        self.client = httpx.AsyncClient(base_url=address, headers={"authorization": f"Bearer {KEY}"}, timeout=20.0)
+        self.client = httpx.AsyncClient(base_url=address, headers={"authorization": f"Bearer {KEY}"}, timeout=60.0)
         self._reading = asyncio.create_task(self._read_logs())
         self._news = asyncio.Event()
 
@@ -44,7 +44,7 @@ class Served:
                 self._news.set()
 
     async def logged(self, event: str) -> dict[str, Any]:
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60.0):
             while True:
                 for line in self.logs:
                     if line["event"] == event:
@@ -58,7 +58,7 @@ class Served:
         return await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60.0):
             code = await self.process.wait()
             await self._reading
         await self.client.aclose()
@@ -90,7 +90,7 @@ async def start(folder: Path, settings: dict[str, Any], *options: str) -> asynci
 async def refused(process: asyncio.subprocess.Process) -> str:
     """What a server that must not start says before it ends with status 1."""
     try:
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(60.0):
             _, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -48,9 +48,9 @@ class Workers(Served):
     async def meet(self) -> None:
         """Open connections until there is a client that stays with each worker."""
         self.by_worker = {}
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60.0):
             while len(self.by_worker) < 2:
-                client = httpx.AsyncClient(base_url=self.client.base_url, headers=self.client.headers, timeout=20.0)
+                client = httpx.AsyncClient(base_url=self.client.base_url, headers=self.client.headers, timeout=60.0)
                 assert (await client.get("/health/live")).status_code == 200
                 port = client_port(client)
                 worker = next((n for n, pid in self.pids().items() if port in peer_ports(pid)), None)
@@ -92,7 +92,7 @@ def peer_ports(pid: int) -> set[int]:
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait until it holds; what is waited for is bounded by 20 s, and not timed."""
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60.0):
         while not await holds():  # noqa: ASYNC110 - other processes set no event here
             await asyncio.sleep(0.02)
 
@@ -178,7 +178,7 @@ async def test_worker_killed_under_load_is_replaced_and_others_serve_on(workers:
         async with httpx.AsyncClient(base_url=workers.client.base_url, headers=workers.client.headers) as client:
             while not stop.is_set():
                 try:
-                    answer = await client.post("/v1/chat/completions", json=BODY, timeout=20.0)
+                    answer = await client.post("/v1/chat/completions", json=BODY, timeout=60.0)
                     results["ok" if answer.status_code == 200 else str(answer.status_code)] += 1
                 except httpx.HTTPError:
                     results["cut"] += 1  # its connection was to the worker that died
@@ -277,7 +277,7 @@ async def test_drained_by_a_person_is_drained_in_every_worker(tmp_path: Path, pr
 
 
 async def _until_event(lines: AsyncIterator[str], kind: str) -> None:
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60.0):
         async for line in lines:
             if line == f"event: {kind}":
                 return

@@ -10,7 +10,7 @@ from typing import Any
 
 from amaru.http1 import HttpServer, Request
 
-PATIENCE_S = 10.0
+PATIENCE_S = 90.0
 """How long a test waits for what must happen, before it fails."""
 
 

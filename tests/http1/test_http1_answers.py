@@ -245,14 +245,14 @@ async def test_a_client_that_leaves_cancels_its_handler(serve: Serve, leave: str
     running = await serve(waiting)
     async with running.client() as client:
         client.send(GET)
-        await asyncio.wait_for(waiting.begun.wait(), 5)
+        await asyncio.wait_for(waiting.begun.wait(), 60)
         if leave == "close":
             client.close()
         elif leave == "reset":
             client.writer.transport.abort()
         else:
             client.writer.write_eof()
-        await asyncio.wait_for(waiting.cancelled.wait(), 5)
+        await asyncio.wait_for(waiting.cancelled.wait(), 60)
     await eventually(lambda: running.server.active_count == 0)
     assert waiting.request is not None
     assert waiting.request.gone
@@ -280,7 +280,7 @@ async def test_work_after_the_answer_is_not_cancelled(serve: Serve) -> None:
         await client.ask(GET)
     await eventually(lambda: running.server.connection_count == 0)
     gate.set()
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)
 
 
 def _small_buffers() -> socket.socket:
@@ -322,7 +322,7 @@ async def test_a_slow_reader_holds_the_writer_back(serve: Serve) -> None:
         loop = asyncio.get_running_loop()
         received = 0
         while received < count * len(piece):
-            received += len(await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 5))
+            received += len(await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 60))
         await eventually(lambda: running.server.active_count == 0)
         assert written == count
         assert peak < 4 * len(piece)
@@ -344,7 +344,7 @@ async def test_a_client_that_reads_nothing_is_cut(serve: Serve) -> None:
 
     running = await serve(handler, write_timeout_s=0.2)
     sock = await _slow_reader(running)
-    await asyncio.wait_for(cancelled.wait(), 10)
+    await asyncio.wait_for(cancelled.wait(), 60)
     await eventually(lambda: running.server.connection_count == 0)
     sock.close()
 
@@ -379,4 +379,4 @@ async def test_a_waiting_writer_beside_the_handler_is_woken_when_the_client_leav
     sock = await _slow_reader(running)
     await eventually(lambda: any(task for task in aside) and running.server.active_count == 1)
     sock.close()
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)

@@ -95,7 +95,7 @@ async def test_starlette(serve: Serve, tmp_path: Path) -> None:
             }
             answer = await client.ask(get(b"/stream"))
             assert (answer.body, answer.headers["transfer-encoding"]) == (b"ab", "chunked")
-            await asyncio.wait_for(background.wait(), 5)
+            await asyncio.wait_for(background.wait(), 60)
             answer = await client.ask(get(b"/file"))
             assert (answer.headers["content-length"], len(answer.body)) == ("200000", 200_000)
             client.send(get(b"/file", b"HEAD"))
@@ -140,8 +140,8 @@ async def test_a_client_that_leaves_ends_the_application_and_its_tasks(serve: Se
     running = await run(serve, app)
     async with running.client() as client:
         client.send(get(b"/"))
-        await asyncio.wait_for(begun.wait(), 5)
-    await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 60)
+    await asyncio.wait_for(cancelled.wait(), 60)
     assert disconnected.is_set()
     await eventually(lambda: running.server.active_count == 0)
 

@@ -216,7 +216,7 @@ async def _sweeps(running: Running) -> None:
         return clock()
 
     running.server.clock = spy
-    await asyncio.wait_for(seen.wait(), 5)
+    await asyncio.wait_for(seen.wait(), 60)
     running.server.clock = clock
     await asyncio.sleep(0)
 

@@ -182,7 +182,7 @@ def serving(authority: Authority, *, tls: ssl.SSLContext | None = None) -> Itera
 def openssl(*arguments: object) -> subprocess.CompletedProcess[bytes]:
     """Run openssl; raises ``CalledProcessError`` where it fails."""
     command = [OPENSSL or "openssl", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
 def openssl_accepts(response: bytes, data: bytes, roots: Path, folder: Path, *, at: datetime | None = None) -> bool:

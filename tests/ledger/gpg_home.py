@@ -25,7 +25,7 @@ class GpgHome:
     def run(self, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run gpg; raises ``CalledProcessError`` where it fails."""
         command = [GPG or "gpg", "--homedir", str(self.folder), "--batch", "--quiet", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, input=stdin, timeout=60)
+        return subprocess.run(command, check=True, capture_output=True, input=stdin, timeout=300)
 
     def make_key(self, user_id: str, *, expires: str = "never", at: str | None = None) -> str:
         """A new key without a passphrase; its fingerprint. ``at``: the time that gpg is told it is."""
@@ -43,7 +43,7 @@ class GpgHome:
 
     def end_agent(self) -> None:
         """End the home's gpg-agent, where there is one."""
-        subprocess.run(["gpgconf", "--homedir", str(self.folder), "--kill", "all"], check=False, timeout=60)
+        subprocess.run(["gpgconf", "--homedir", str(self.folder), "--kill", "all"], check=False, timeout=300)
 
     def accepts(self, data: bytes, signature: bytes) -> bool:
         """The verdict of ``gpg --verify``."""

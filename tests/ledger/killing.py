@@ -14,7 +14,7 @@ def kills_of(program: str, *arguments: str) -> int:
         [sys.executable, str(Path(__file__).parent / program), *arguments],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )

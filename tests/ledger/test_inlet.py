@@ -59,7 +59,7 @@ def test_a_command_records_while_this_process_holds_the_log(place: Place, writer
     command = [sys.executable, "-c", "from amaru.cli.remembrancer import main; main()", "record", "incident"]
     options = ["--component", "north", "--note", "at night", "--ledger", place.url]
     with Inlet(place.keys, writer):
-        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "#0 of a log of 1" in done.stdout
 
@@ -67,7 +67,7 @@ def test_a_command_records_while_this_process_holds_the_log(place: Place, writer
 def test_a_pruning_is_done_by_who_holds_the_log(place: Place, writer: Writer) -> None:
     for receipt in SAMPLES * 40:
         writer.append(leaf_of(receipt))
-    writer.publish().result(30)
+    writer.publish().result(60)
     pruning = Pruning(at=SAMPLES[0].at, component="ledger", until=256)
     with Inlet(place.keys, writer), Remembrancer(place) as it:
         assert it.view.size == 320

@@ -65,7 +65,7 @@ def test_answers_are_bounded_in_size_and_time(tsa: Authority) -> None:
     release = threading.Event()
 
     def never(_: bytes) -> tuple[int, bytes]:
-        release.wait(30)
+        release.wait(60)
         return 200, b""
 
     tsa.answer = never

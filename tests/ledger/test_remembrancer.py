@@ -414,7 +414,7 @@ def test_two_processes_at_once_keep_what_both_have_got(it: Remembrancer, place: 
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in both:
-        process.communicate("go\n", timeout=60)
+        process.communicate("go\n", timeout=300)
         assert process.returncode == 0
     pieces = Proofs(open_store(place.url)).of_checkpoint(it.view.checkpoint())
     every = {f"{who} {n}".encode() for who in ("one", "other") for n in range(16)}

@@ -74,7 +74,7 @@ class World:
         }
 
     async def until(self, told: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60.0):
             while not told():  # noqa: ASYNC110 -- threads tell no event
                 await asyncio.sleep(0.005)
 
@@ -202,7 +202,7 @@ class Held(FakeTarget):
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         self.entered.set()
-        assert self.release.wait(30)
+        assert self.release.wait(60)
         self.at_once -= 1
 
 
@@ -275,5 +275,5 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name == "amaru-anchoring":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

@@ -16,7 +16,7 @@ from amaru.ledger.ring import Gap, Ring
 from amaru.ledger.tile_store import FolderStore
 from amaru.ledger.writer import Writer
 
-WAIT_S = 20.0
+WAIT_S = 90.0
 
 
 def gap_leaf(gap: Gap) -> bytes:

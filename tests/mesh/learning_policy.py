@@ -36,7 +36,7 @@ class Counting:
 
     def state(self) -> bytes:
         if self.gate is not None:
-            assert self.gate.wait(10.0)
+            assert self.gate.wait(60)
         return msgspec.json.encode(dict(sorted(self.seen.items())))
 
     def restore(self, state: bytes) -> None:

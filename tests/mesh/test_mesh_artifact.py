@@ -61,7 +61,7 @@ class Serving:
         self.url = str(folder / "artifacts")
         self.store = DecisionStore(StoreSettings(path=folder / "amaru.db", interval_s=0.01))
         self.store.start()
-        self.source = ArtifactSource(self.store, limit_s=5.0)
+        self.source = ArtifactSource(self.store, limit_s=60.0)
 
     async def serve(self, reference: str | None, **routing: Any) -> Mesh:
         settings = config(reference, **routing)
@@ -166,7 +166,7 @@ async def test_a_store_that_hangs_delays_the_start_by_the_limit_and_no_second_lo
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = threading.Event()
-    monkeypatch.setattr(module, "_load", lambda *_: hanging.wait(30.0))
+    monkeypatch.setattr(module, "_load", lambda *_: hanging.wait(60))
     source = ArtifactSource(serving.store, limit_s=0.05)
     origin = await source.find(config(f"{serving.url}@promoted"))
     assert origin.failure == "no answer within 0.05 s"

@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Disk:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60.0):
         while not condition():  # noqa: ASYNC110 - of a thread, which has no event to wait for
             await asyncio.sleep(0.002)
 
@@ -76,7 +76,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_and_what_comes_meanwhile_is_wri
 
     def hang(draft: Draft) -> None:
         drafts.append([one.id for one in draft.patterns])
-        assert go_on.wait(10.0)
+        assert go_on.wait(60.0)
         write(draft)
 
     monkeypatch.setattr(keeper.memory, "write", hang)
@@ -115,9 +115,9 @@ async def test_a_disk_that_is_too_slow_does_not_keep_amaru_from_ending(
 ) -> None:
     monkeypatch.setattr(keeping, "LAST_S", 0.01)
     keeper, go_on = disk.keeper(), threading.Event()
-    monkeypatch.setattr(keeper.memory, "write", lambda draft: go_on.wait(10.0))
+    monkeypatch.setattr(keeper.memory, "write", lambda draft: go_on.wait(60.0))
     keeper.memory.remember(pattern("one"))
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30.0):
         await keeper.aclose()
     go_on.set()
 

@@ -28,7 +28,7 @@ def intervention(number: int) -> InterventionRecord:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 90.0
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -53,7 +53,7 @@ async def answer(exchange: Exchange) -> None:
 
 async def heard(provider: Peer) -> Unread:
     """What was read on, once it is there: turns of the loop are all that it takes."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60.0):
         while True:
             for kept in provider.provider.unread(OFFER.id):
                 if kept.stream:

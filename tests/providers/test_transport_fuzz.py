@@ -49,7 +49,7 @@ async def _play(pieces: list[bytes]) -> tuple[H1Connection, bytes, Failure | Non
 
 
 def _run(pieces: list[bytes]) -> tuple[H1Connection, bytes, Failure | None]:
-    return _LOOP.run_until_complete(asyncio.wait_for(_play(pieces), 5))
+    return _LOOP.run_until_complete(asyncio.wait_for(_play(pieces), 60))
 
 
 _LOOP = asyncio.new_event_loop()

@@ -96,7 +96,7 @@ async def test_cancelling_before_the_head_hangs_up(kind, peer, connect):
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.wait_for(server.hung_up.wait(), 1)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -109,7 +109,7 @@ async def test_cancelling_inside_the_body_hangs_up(kind, whole, peer, connect):
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
     with pytest.raises(Failure):  # a cancelled body never looks like one that ended
         await response.chunk()
 
@@ -121,7 +121,7 @@ async def test_closing_inside_the_body_hangs_up(kind, peer, connect):
     assert await response.chunk() == b"four"
     response.close()
     response.close()
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
     with pytest.raises(Failure):
         await response.chunk()
 
@@ -132,7 +132,7 @@ async def test_a_lingering_stream_that_does_not_end_is_hung_up(kind, peer, conne
     response = await ask(connect(server, kind))
     assert await response.chunk() == b"four"
     response.close(linger_s=0.1)
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -143,7 +143,7 @@ async def test_a_lingering_stream_does_not_outlive_its_transport(kind, peer, con
     assert await response.chunk() == b"four"
     response.close(linger_s=60)
     await transport.aclose()
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -161,7 +161,7 @@ async def test_a_lingering_stream_that_goes_on_and_on_is_hung_up(kind, peer, con
     response = await ask(connect(server, kind))
     assert await response.chunk()
     response.close(linger_s=60)
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
 
 
 @every
@@ -182,7 +182,7 @@ async def test_a_slow_reader_slows_the_provider_down(kind, peer, connect):
             await sending
 
     response = await ask(connect(await peer(script), kind), within_s=30)
-    await asyncio.wait_for(blocked.wait(), 10)
+    await asyncio.wait_for(blocked.wait(), 60)
     assert wires[0].sent_bytes < 16 << 20, "what the kernel and one high-water mark hold, and no more"
     assert response.bytes_received < 1 << 20
     total = 0
@@ -237,7 +237,7 @@ async def test_a_caller_cancelled_in_the_queue_costs_nobody_a_connection(kind, p
     waiting[0].cancel()
     first.close()  # the slot goes to the second waiter, which is cancelled before it runs
     waiting[1].cancel()
-    response = await asyncio.wait_for(waiting[2], 5)
+    response = await asyncio.wait_for(waiting[2], 60)
     response.close()
     (await ask(transport)).close()
 
@@ -248,7 +248,7 @@ async def test_a_closed_transport_says_so(kind, peer, connect):
     transport = connect(server, kind)
     response = await ask(transport)
     await transport.aclose()
-    await asyncio.wait_for(server.hung_up.wait(), 5)
+    await asyncio.wait_for(server.hung_up.wait(), 60)
     with pytest.raises(Failure):
         await response.chunk()
     failure = await failure_of(ask(transport), FailureKind.CONNECT)

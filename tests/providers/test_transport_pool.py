@@ -135,7 +135,7 @@ async def test_a_call_cancelled_while_connecting_leaves_nothing(peer, connect):
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(server.hung_up.wait(), 5)
+        await asyncio.wait_for(server.hung_up.wait(), 60)
         assert transport.connections == 0
         server.arrived.clear()
         server.hung_up.clear()

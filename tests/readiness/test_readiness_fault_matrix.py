@@ -148,4 +148,4 @@ async def test_the_whole_answers_are_asked_of_the_providers() -> None:
         assert set(json.loads(answers[Shape.JSON].text)) == {"title", "story", "count", "place"}
         second.faults.add(Fault(kind="status", status=500))
         with pytest.raises(ValueError, match="second: text, whole: error 500"):
-            await asyncio.wait_for(references(Lane(first, second)), 20)
+            await asyncio.wait_for(references(Lane(first, second)), 60)

@@ -168,7 +168,7 @@ async def test_requests_leave_on_time_whatever_became_of_those_before() -> None:
         lane = Lane("a", Caller(provider.base_url, "sim-model", habits=Habits(max_retries=0, patience_s=5)))
         stop = asyncio.Event()
         playing = asyncio.create_task(play(arrivals(20, 1.0), [lane], speed=100, seed=1, stop=stop))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60.0):
             while provider.requests < 20:  # noqa: ASYNC110 -- all are there while not one was answered
                 await asyncio.sleep(0.005)
         stop.set()
@@ -195,7 +195,7 @@ async def test_requests_that_come_together_are_made_before_they_are_due(monkeypa
         monkeypatch.setattr(lane.caller, "body", body)
         stop = asyncio.Event()
         playing = asyncio.create_task(play(burst, [lane], speed=1, seed=1, stop=stop))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60.0):
             while len(lane.samples) < 21:  # noqa: ASYNC110 -- the player has no event for it
                 await asyncio.sleep(0.005)
         stop.set()

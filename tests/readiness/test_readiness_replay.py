@@ -118,7 +118,7 @@ async def test_stopped_while_the_target_is_looked_at(trace: Callable[..., Path])
     async with SimulatedProvider(ONE_MODEL, faults=[Fault(kind="hang")]) as provider:
         options = ReplayOptions(target=provider.url)
         work = asyncio.create_task(replay(planned, options, stop, lambda: PlainView(Console()), lambda _: None))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60.0):
             while not provider.requests:  # noqa: ASYNC110 -- of another server
                 await asyncio.sleep(0.005)
         stop.set()

@@ -213,5 +213,5 @@ def test_of_two_processes_that_try_at_once_one_sends_each_probe() -> None:
         )
         for worker in range(2)
     ]  # fmt: skip
-    probes = [int(process.communicate(timeout=60)[0]) for process in running]
+    probes = [int(process.communicate(timeout=300)[0]) for process in running]
     assert sum(probes) == memory.state[0, s.GENERATION]

@@ -67,7 +67,7 @@ def test_the_official_checker_has_nothing_to_say(scenario: str) -> None:
 
 def test_it_is_made_by_an_id_that_names_its_module_too() -> None:
     code = "import gymnasium; print(gymnasium.make('amaru.simulation.environment:amaru/WarGame-v0').unwrapped)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert "WarGameEnv" in done.stdout, done.stderr
 
 
@@ -261,5 +261,5 @@ def test_whatever_is_done_stays_within_the_spaces(seed: int, actions: list[int])
 @pytest.mark.parametrize(("module", "missing"), [("environment", "gymnasium"), ("environment_parallel", "pettingzoo")])
 def test_a_missing_library_is_named_with_its_remedy(module: str, missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import amaru.simulation.{module}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert "pip install 'amaru[environments]'" in done.stderr.splitlines()[-1]

@@ -52,7 +52,7 @@ class Served:
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return Answer(answer.status, dict(answer.headers.items()), answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, dict(error.headers.items()), error.read())
@@ -87,9 +87,9 @@ def served(
     thread.start()
     server = service.server()
     try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
         yield Served(service, f"http://127.0.0.1:{server.port}", damage)
-        asyncio.run_coroutine_threadsafe(server.drain(5.0), loop).result(30)
+        asyncio.run_coroutine_threadsafe(server.drain(5.0), loop).result(60)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)

@@ -210,7 +210,7 @@ asyncio.run(main())
 
 def test_a_full_disk_costs_records_not_requests(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HELPERS + DISK_FULL, str(path)], capture_output=True, text=True, timeout=110, check=True
+        [sys.executable, "-c", HELPERS + DISK_FULL, str(path)], capture_output=True, text=True, timeout=300, check=True
     )
     told = json.loads(done.stdout)
     assert "SQLITE_IOERR" in told["error"] or "SQLITE_FULL" in told["error"]

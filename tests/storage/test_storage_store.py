@@ -264,8 +264,8 @@ def test_the_writer_rests_between_pieces_unless_somebody_waits(path: Path) -> No
     for n in range(2 * ROWS_PER_PIECE + 1):
         recorder.record(make_record(n))
     recorder.start()
-    assert rested.wait(10)
-    recorder.submit(lambda _: None).result(10)
+    assert rested.wait(60)
+    recorder.submit(lambda _: None).result(60)
     assert recorder.status().written == 2 * ROWS_PER_PIECE + 1
     assert recorder.close(10)
     assert len(rests) == 3

@@ -136,7 +136,7 @@ def test_a_stuck_stream_drops_lines_and_blocks_nobody() -> None:
     stream = StuckStream()
     writer = LineWriter(stream, queue_lines=10)
     writer.write("first")
-    assert stream.reached.wait(5)
+    assert stream.reached.wait(60)
     for n in range(25):
         writer.write(str(n))
     assert writer.dropped == 15
