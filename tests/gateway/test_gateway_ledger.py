@@ -148,6 +148,18 @@ async def test_recommendations_and_what_is_reported_of_them_leave_receipts(make_
         assert (first.outcome, second.by, second.outcome.latency_ms) == (None, "team", 12.5)
 
 
+async def test_each_decision_of_a_batch_names_its_receipt(make_world: MakeWorld) -> None:
+    batch = {"workloads": [{"model": "sim"}, {"model": "nobody-has-it"}, {"model": "sim", "explain": False}]}
+    async with make_world(**ON) as world:
+        first, wrong, last = (await world.client.post("/agent/route/batch", json=batch)).json()["results"]
+        found = await flushed(world, 2)
+        assert [found[one["receipt"]].ref for one in (first, last)] == [one["decision"]["id"] for one in (first, last)]
+        assert set(wrong) == {"error"}
+    async with make_world() as world:
+        results = (await world.client.post("/agent/route/batch", json=batch)).json()["results"]
+        assert [set(one) for one in results] == [{"decision"}, {"error"}, {"decision"}]
+
+
 async def test_interventions_leave_receipts(make_world: MakeWorld) -> None:
     async with make_world(**ON) as world:
         answer = await world.client.post("/health/guardian/albedo", json={"by": "ada"}, headers=OPERATOR)

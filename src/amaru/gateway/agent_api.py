@@ -102,6 +102,8 @@ class BatchItemOut(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer of a batch, in the order asked: a decision, or the error of that workload."""
 
     decision: Decision | None = None
+    receipt: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] = ""
+    """Hash of the decision's receipt, as `x-amaru-receipt` names a single one; left out where none was taken."""
     error: ErrorOut | None = None
 
 
@@ -178,8 +180,8 @@ class AgentApi:
             if place % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)  # others' turn: a whole batch takes a tenth of a second
             try:
-                decision, _ = self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
-                item = BatchItemOut(decision=decision)
+                decision, receipt = self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
+                item = BatchItemOut(decision=decision, receipt=receipt.decode())
             except RequestError as error:
                 item = BatchItemOut(error=ErrorOut(error.message, error.type, error.param, error.code))
             results.append(item)
