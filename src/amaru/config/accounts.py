@@ -112,6 +112,12 @@ class AccountsSettings(Section):
         "open: they are served, up to open_usd.",
     )
     open_usd: Usd = Field(default="1", description="US dollars that each process may spend then, for each tenant.")
+    trust_known_keys_s: Annotated[float, Field(ge=5, le=2_592_000)] = Field(
+        default=300.0,
+        description="While the store cannot be reached: seconds for which the keys that a gateway knows go on opening. "
+        "Then they are answered 503, since one that was revoked elsewhere would open too; but for those of tenants "
+        "whose when_store_gone is open.",
+    )
     unknown_usage: Literal["hold", "estimate"] = Field(
         default="hold",
         description="When a provider was asked and no usage is known. hold: what was reserved stays taken until it is "
@@ -159,6 +165,8 @@ class Accounts:
     """While budgets cannot be asked; of tenants that do not have it otherwise. So the next."""
     open_nusd: int
     """Nano-USD that a process may spend for each tenant then."""
+    trust_known_keys_s: float
+    """How long keys that are known go on opening then; of tenants that it serves then for ever."""
     unknown_usage: Literal["hold", "estimate"]
     webhook: Webhook | None
     admin_port: int | None

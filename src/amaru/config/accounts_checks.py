@@ -94,6 +94,7 @@ def resolve(
         allowances=allowances_of(tenants, budgets),
         serves_without_store=settings.when_store_gone == "open",
         open_nusd=nusd_of_amount(settings.open_usd),
+        trust_known_keys_s=settings.trust_known_keys_s,
         unknown_usage=settings.unknown_usage,
         webhook=_webhook(settings, secrets, problems),
         admin_port=settings.admin_port,

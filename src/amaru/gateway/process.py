@@ -21,6 +21,7 @@ from amaru.http1 import ServerSettings
 from amaru.ledger.place import Place
 from amaru.mesh import ArtifactSource, LedgerCollector, Mesh, MeshLedger, Owner, follow_prices
 from amaru.mesh.accounts import MeshAccounts
+from amaru.mesh.accounts_metrics import TrustCollector
 from amaru.mesh.accounts_till import MeshTill
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.logs import LineWriter, get_logger
@@ -86,6 +87,7 @@ async def run(
         alerting.start()
         metrics = Metrics()
         metrics.registry.register(AlertCollector(alerting))
+        metrics.registry.register(TrustCollector(accounts.trust))
         metrics.watch(log_lines_dropped=lambda: log_writer.dropped)
         if ledger is not None:
             ledger.start()
@@ -197,6 +199,7 @@ def _applier(
     async def apply(config: Config, need_restart: tuple[str, ...]) -> None:
         origin = None if artifacts is None else await artifacts.find(config)
         await accounts.follow(config.from_file())
+        accounts.bind(config)
         await till.follow(config)
         _send_alerts(alerting, config)
         mesh.reload(config, origin)

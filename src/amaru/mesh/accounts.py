@@ -1,8 +1,9 @@
 """The accounts' store, wired to a live gateway: whose a key is, and what others changed.
 
 A task looks twice a second at what was changed, by whichever process: so a key that was revoked opens nothing a second
-later. While the store is away, keys that are known here go on, unknown ones are told to come again, and nobody else is
-let in. All that blocks runs on threads of its own: a store that hangs holds up nothing else.
+later. While the store is away, keys that are known here go on for a while (``accounts_trust``), unknown ones are told
+to come again, and nobody else is let in. All that blocks runs on threads of its own: a store that hangs holds up
+nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from amaru.accounts.store import Store
 from amaru.config import Config
 from amaru.domain import Tenant
 from amaru.errors import AccountError, RequestError, StorageError, UnknownAccount
+from amaru.mesh.accounts_trust import RETRY_S, KeyTrust
 from amaru.telemetry.logs import get_logger
 
 EVERY_S = 0.5
@@ -63,12 +65,15 @@ class MeshAccounts:
         Called on the loop after each look, with what was changed; nothing, where the store failed.
     failure
         Why the store cannot be read; empty: it can.
+    trust
+        How long known keys go on while it cannot.
     """
 
     def __init__(self, directory: Directory, *, clock: Callable[[], float] = time.time) -> None:
         self.directory = directory
         self.watchers: list[Callable[[Changes], None]] = []
         self.failure = "not open yet"
+        self.trust = KeyTrust()
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "amaru-accounts")
         self._keys = KeyCache(directory, clock=clock, run=self.run)
@@ -81,7 +86,14 @@ class MeshAccounts:
     @classmethod
     def of(cls, config: Config) -> MeshAccounts:
         """Those of a configuration. Raises StorageError: its URL leads nowhere."""
-        return cls(Directory(Store(config.accounts.url), config.accounts.pepper, config.from_file()))
+        made = cls(Directory(Store(config.accounts.url), config.accounts.pepper, config.from_file()))
+        made.bind(config)
+        return made
+
+    def bind(self, config: Config) -> None:
+        """Trust known keys as long as a configuration says."""
+        accounts = config.accounts
+        self.trust.take(accounts.trust_known_keys_s, is_open=accounts.serves_without_store)
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``work`` gives, on a thread of the accounts' own."""
@@ -90,7 +102,7 @@ class MeshAccounts:
     # ---- who calls ----------------------------------------------------------------------------------------------
 
     def known(self, key: bytes) -> Caller | None:
-        """Whose a key is, without asking the store; ``None``: ``find`` can tell. Raises ``RequestError`` 401, 403."""
+        """Whose a key is, without asking the store; ``None``: ``find`` can tell. Raises as ``find`` does."""
         found = self._keys.find(key)
         return None if found is None else self._caller(admit(found, self._clock()))
 
@@ -108,6 +120,7 @@ class MeshAccounts:
         """What the store has of a key. Raises ``RequestError`` as ``find`` does, but for admins' keys."""
         if not self._is_open:
             raise self._gone()
+        self.trust.require()
         try:
             async with asyncio.timeout(LOOKUP_S):
                 return admit(await self._keys.fetch(key), self._clock())
@@ -123,7 +136,10 @@ class MeshAccounts:
                 code="insufficient_permissions",
             )
         tenant = self.directory.from_file.by_id.get(info.tenant) or self._tenants.get(info.tenant)
-        return None if tenant is None else Caller(tenant, info.team, info.lineage)
+        if tenant is None:
+            return None
+        self.trust.require(tenant)
+        return Caller(tenant, info.team, info.lineage)
 
     async def _fetch_tenant(self, id: str) -> None:
         """Have ``_caller`` know a tenant of the store."""
@@ -142,7 +158,7 @@ class MeshAccounts:
     def _gone(self, error: Exception | None = None) -> RequestError:
         log.warning("key_not_looked_up", reason=str(error or self.failure) or "the store does not answer")
         said = "The accounts' store is not available now, and this key is not known here; try again shortly."
-        return RequestError(503, said, type="api_error", code="accounts_unavailable", retry_after_s=1.0)
+        return RequestError(503, said, type="api_error", code="accounts_unavailable", retry_after_s=RETRY_S)
 
     # ---- following what is changed ------------------------------------------------------------------------------
 
@@ -152,7 +168,7 @@ class MeshAccounts:
         Raises AccountError: the file and the store contradict each other.
         """
         await self._look()
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._keep_up())]
+        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._keep_up, self._keep_trust)]
 
     async def look(self) -> None:
         """Take in what was changed; where the store fails, ``failure`` says why."""
@@ -163,6 +179,7 @@ class MeshAccounts:
 
     async def _look(self) -> None:
         async with self._looking:
+            began = self.trust.clock()
             try:
                 if not self._is_open:
                     await self.run(self.directory.store.open)
@@ -172,6 +189,7 @@ class MeshAccounts:
                 self._fail(str(error))
                 changes = Changes(self._version, frozenset())
             else:
+                self.trust.heard(began)
                 self._take_in(changes)
             for watcher in self.watchers:
                 watcher(changes)
@@ -187,13 +205,21 @@ class MeshAccounts:
 
     def _fail(self, reason: str) -> None:
         if reason != self.failure:
-            log.error("accounts_store_unavailable", reason=reason, remedy="keys that are known here go on")
+            log.error("accounts_store_unavailable", reason=reason, remedy="keys that are known here go on for a while")
         self.failure = reason
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
             await self.look()
+
+    async def _keep_trust(self) -> None:
+        """Beside the looks: the store may hang, and whoever remembers callers must forget them in time."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if self.trust.tell():
+                for watcher in self.watchers:
+                    watcher(Changes(self._version, frozenset()))
 
     async def _keep_up(self) -> None:
         """Beside the looks: a writer may have to wait for its turn."""
