@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,7 @@ from amaru.ledger.keys import load_signers
 from amaru.ledger.log import Log
 from amaru.ledger.notes import NoteSigner, NoteVerifier
 from amaru.ledger.place import Place, open_log
-from amaru.ledger.receipts import PLURALS, Incident, leaf_of, rfc3339
+from amaru.ledger.receipts import PLURALS, Decision, Incident, Outcome, Served, leaf_of, rfc3339
 
 DOCS = Path(__file__).parents[2] / "docs" / "guides" / "remembrancer.md"
 DIGEST = "sha256:" + "ab" * 32
@@ -141,15 +142,20 @@ def test_an_adr_that_cannot_be_recorded_leaves_no_file(run: Run) -> None:
 
 def test_a_timeline_counts_what_is_too_much_to_show(run: Run) -> None:
     run("record", "incident", "--component", "north", "--severity", "major", "--note", "answers nonsense")
-    run("record", "decision", "--component", "board", "--note", "We stay.")
+    run("record", "decision", "--component", "board", "--note", "We stay.")  # by people: said, not counted
+    with open_log(place_here()) as log:  # as the gateway logs a request
+        now = rfc3339(time.time())
+        routed = Decision(at=now, component="ai-mesh", ref="d-1", resource="llama", tenant="team", kind="chat")
+        log.append([leaf_of(one) for one in (routed, Outcome(at=now, component="ai-mesh", outcome=Served(ok=True)))])
     said = run("timeline", "--since", "1h")
     assert "incident     north major — answers nonsense" in said.out
-    assert "We stay." not in said.out
-    assert "And 1 decision: --all shows them." in said.out
-    assert "We stay." in run("timeline", "--since", "1h", "--all").out
+    assert "We stay." in said.out
+    assert "ai-mesh" not in said.out
+    assert "And of requests 1 decision, 1 outcome: --all shows them." in said.out
+    assert "ai-mesh llama" in run("timeline", "--since", "1h", "--all").out
     document = run("timeline", "--since", "1h", "--json").document
-    assert document["counted"] == {"decision": 1}
-    assert len(document["receipts"]) == 1
+    assert document["counted"] == {"decision": 1, "outcome": 1}
+    assert [one["receipt"]["type"] for one in document["receipts"]] == ["decision", "incident"]
 
 
 def test_pages_go_on_where_the_last_one_ended(run: Run) -> None:

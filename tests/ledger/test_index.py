@@ -146,6 +146,14 @@ def test_found_are_the_newest_first_with_the_hash_of_their_entry(url: str, open_
     assert index.count(parse_query("ai-mesh", T0)) == {"decision": 1, "incident": 1, "training": 1}
 
 
+def test_what_a_gateway_logged_of_requests_is_told_from_what_people_decided(url: str, open_index: OpenIndex) -> None:
+    index = open_index(url, FakeLog.of())
+    index.catch_up()
+    assert leaves(index.find(Search(types=("decision",), traffic=False), 9)) == [7]
+    assert index.count(Search(traffic=True)) == {"decision": 1}
+    assert sum(index.count(Search(traffic=False)).values()) == len(SAMPLES) - 1
+
+
 def test_entries_are_found_by_the_beginning_of_their_hash(url: str, open_index: OpenIndex) -> None:
     log = FakeLog.of()
     index = open_index(url, log)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from amaru.ledger.remembrancer import Entry, Remembrancer
     from amaru.ledger.search import Search
 
-QUIET = ("decision", "outcome")
-"""What a timeline only counts, unless it is asked for: there may be thousands a second."""
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -221,12 +218,12 @@ def timeline(
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="30d, 12h, 2026-11-21, or an instant.")] = "7d",
     component: Component = None,
     limit: Limit = 200,
-    everything: Annotated[bool, typer.Option("--all", help="Also each decision and outcome.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also what the gateway logged of each request.")] = False,
     ledger: Ledger = None,
     trust: Trusting = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened, day by day, the newest last; decisions and outcomes are only counted."""
+    """Show what happened, day by day, the newest last; of requests, decisions and outcomes are only counted."""
     with session(ledger, as_json, trust) as it:
         import msgspec
 
@@ -234,10 +231,10 @@ def timeline(
         from amaru.ledger.receipts import PLURALS
         from amaru.ledger.search import Search, time_of
 
-        search = Search(component=component, since=time_of(since, it.now()), but=() if everything else QUIET)
+        search = Search(component=component, since=time_of(since, it.now()), traffic=None if everything else False)
         entries = it.find(search, limit + 1)
         more, entries = len(entries) > limit, entries[:limit]
-        counted = {} if everything else it.count(msgspec.structs.replace(search, but=(), types=QUIET))
+        counted = {} if everything else it.count(msgspec.structs.replace(search, traffic=True))
         if as_json:
             print_json({"since": since, "receipts": [as_document(one) for one in entries], "more": more,
                         "counted": counted})  # fmt: skip
@@ -247,7 +244,7 @@ def timeline(
         print_timeline(entries)
         if counted:
             said = ", ".join(f"{count:,} {PLURALS[kind] if count != 1 else kind}" for kind, count in counted.items())
-            typer.echo(f"And {said}: --all shows them.")
+            typer.echo(f"And of requests {said}: --all shows them.")
         elif not entries:
             typer.echo(f"Nothing is recorded since {since}.")
 

@@ -37,6 +37,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     version: str = ""
     ref: str = ""
     by: str = ""
+    traffic: bool = False
+    """Of a request that a gateway served: there may be thousands a second. What people decide names no resource."""
     words: tuple[str, ...] = ()
     digests: frozenset[bytes] = frozenset()
 
@@ -53,7 +55,8 @@ def row_of(leaf: int, entry: bytes) -> Row:
     columns = {name: _column(said, name) for name in _COLUMNS}
     # First, so that no length of the rest leaves them out: ``search.terms_of`` counts on them.
     texts = [PLURALS.get(kind, kind), kind, _ALSO.get(kind, ""), *columns.values()]
-    if kind == "decision" and said.get("resource"):
+    routing = kind == "decision" and bool(said.get("resource"))
+    if routing:
         texts.append("routing")
     unsaid: list[str] = []
     for name, value in said.items():
@@ -65,6 +68,7 @@ def row_of(leaf: int, entry: bytes) -> Row:
         type=kind,
         at=_instant(said.get("at")),
         **columns,
+        traffic=routing or kind == "outcome",
         words=tuple(words_of("\n".join(texts))[:MAX_WORDS]),
         digests=frozenset(
             bytes.fromhex(found[1]) for text in (*texts, *unsaid) if ":" in text and (found := _DIGEST.fullmatch(text))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Float,
@@ -34,7 +35,7 @@ from amaru.ledger.search import Search, Term, match_fts5, match_tsquery, tsvecto
 
 _Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])  # Any: whatever columns it asks for
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 """An index of another version is built anew."""
 
 
@@ -70,7 +71,10 @@ class Tables:
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Keep rows that are not there yet."""
-        kept = ((row.leaf, row.hash, row.type, row.at, row.component, row.version, row.ref, row.by) for row in rows)
+        kept = (
+            (row.leaf, row.hash, row.type, row.at, row.component, row.version, row.ref, row.by, row.traffic)
+            for row in rows
+        )
         named = ((digest, row.leaf) for row in rows for digest in row.digests)
         if self.words is None:
             with_words = ((*values, tsvector(row.words)) for values, row in zip(kept, rows, strict=True))
@@ -113,7 +117,11 @@ class Tables:
     def forget(self, connection: Connection, until: int) -> None:
         """Leave nothing of the entries before ``until`` but that they were there, and their hashes."""
         rows = self.receipts.c
-        blank = dict.fromkeys(("component", "version", "ref", "by"), "") | {"type": "pruned", "at": 0.0}
+        blank = dict.fromkeys(("component", "version", "ref", "by"), "") | {
+            "type": "pruned",
+            "at": 0.0,
+            "traffic": False,
+        }
         if self.words is None:
             blank["words"] = ""
         connection.execute(self.receipts.update().where(rows.leaf < until, rows.type != "pruned").values(blank))
@@ -164,8 +172,8 @@ class Tables:
         ]
         if search.types:
             passes.append(rows.type.in_(search.types))
-        if search.but:
-            passes.append(rows.type.not_in(search.but))
+        if search.traffic is not None:
+            passes.append(rows.traffic.is_(search.traffic))
         if search.since is not None:
             passes.append(rows.at >= search.since)
         if search.until is not None:
@@ -196,6 +204,7 @@ def tables_of(dialect: str, prefix: str) -> Tables:
         Column("version", Text, nullable=False),
         Column("ref", Text, nullable=False),
         Column("by", Text, nullable=False),
+        Column("traffic", Boolean, nullable=False),
         *((Column("words", TSVECTOR, nullable=False),) if postgresql else ()),
     )
     for name in ("hash", "ref", "at"):

@@ -48,8 +48,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     terms: tuple[Term, ...] = ()
     component: str | None = None
     types: tuple[str, ...] = ()
-    but: tuple[str, ...] = ()
-    """Types that are not wanted."""
+    traffic: bool | None = None
+    """Only what a gateway logged of the requests that it served, or only the rest: what people said, and events."""
     version: str | None = None
     ref: str | None = None
     by: str | None = None
