@@ -14,6 +14,7 @@ from amaru.errors import RequestError
 from amaru.routing import kernels as k
 from amaru.routing.explanation_learned import is_learned, learned_reasons
 from amaru.routing.explanation_steered import behind_by_care, is_steered, steered_words
+from amaru.routing.explanation_warm import is_warm, warm_words, warmed
 from amaru.routing.kernels import Code
 from amaru.routing.ranking import Figures, Ranking, unpack
 
@@ -160,6 +161,9 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
         figures.order[0]
     ][: k.FIGURE]
     best_score = max([figures_of[row][k.SCORE] for row in figures.order])
+    warm = is_warm(figures_of[row] for row in figures.order)
+    if warm:
+        usd_1, ms_1 = warmed(figures_of[figures.order[0]])
     than_price = f" against {usd_1:.4g} {_unit(figures.workload)}"
     than_latency = f" against {ms_1:.0f} ms"
     ranked: list[RankedOffer] = []
@@ -168,6 +172,8 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
     for row in figures.order:
         offer = offers[row]
         score, price, latency, reputation, availability, usd, _, ms, trust, share = figures_of[row][: k.FIGURE]
+        if warm:
+            usd, ms = warmed(figures_of[row])
         if ranked:
             behind = score_1 - score
             by_price = price_1 - price
@@ -187,6 +193,8 @@ def _ranked(offers: Sequence[Offer], figures: Figures, figures_of: dict[int, lis
             if steered and behind > 0.0:
                 reason = behind_by_care(figures_of[row], figures_of[figures.order[0]]) or reason
         words = steered_words(figures_of[row]) if steered else ""
+        if warm:
+            words += warm_words(figures_of[row])
         ranked.append(_rank(offer, figures_of[row], reason + words))
     return ranked
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from amaru.routing import kernels as k
 from amaru.routing.explanation_steered import steered_words
+from amaru.routing.explanation_warm import warm_words
 from amaru.routing.ranking import Figures
 
 LEAST_EVIDENCE = 0.5
@@ -32,7 +33,7 @@ def learned_reasons(figures: Figures, figures_of: dict[int, list[float]], unit: 
     else:
         places = [_place(figures, rows, strengths), *(_behind(figures, row, first, unit) for row in rows[1:])]
         reasons = [f"{place}; {_expectation(row)}" for place, row in zip(places, rows, strict=True)]
-    return [reason + steered_words(row) for reason, row in zip(reasons, rows, strict=True)]
+    return [reason + steered_words(row) + warm_words(row) for reason, row in zip(reasons, rows, strict=True)]
 
 
 def _place(figures: Figures, rows: Sequence[list[float]], strengths: str) -> str:

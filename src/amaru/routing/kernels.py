@@ -86,8 +86,9 @@ N_LIVE = 20
     LOT,  # in [0, 1), drawn anew per decision: breaks ties, explores, samples
     POSTED_LIMITS,  # 1: MAX_LATENCY binds what is posted, whatever was observed (the same for every policy)
     WALL,  # NOW in Unix seconds, by which what was learned fades
-) = range(17)
-N_ASK = 17
+    IS_WARM,  # 1: SAVES_PRICE and SAVES_TIME are in the table already; 0: no prompt cache is known to be warm
+) = range(18)
+N_ASK = 18
 ANYWHERE = -1.0
 
 # Columns of `table`. The four parts and DRAW add up to the score. (Q-learning scores by the value of a state; its parts
@@ -115,8 +116,10 @@ ANYWHERE = -1.0
     DRAW,  # what the draw added to the score
     CARED,  # as CARE: the parts are multiplied by it already
     RISKED,  # as RISK
-) = range(21)
-N_TABLE = 21
+    SAVES_PRICE,  # share of UNIT_PRICE that a prompt cache, warm for this request, is expected to save; in [0, 1)
+    SAVES_TIME,  # the same of LATENCY
+) = range(23)
+N_TABLE = 23
 
 
 class Code(enum.IntEnum):
@@ -378,6 +381,8 @@ def look(
             table[i, SUCCESS_SEEN] = seen
             table[i, CARED] = live[slot, CARE]
             table[i, RISKED] = live[slot, RISK]
+            if ask[IS_WARM] == 0.0:
+                table[i, SAVES_PRICE] = table[i, SAVES_TIME] = 0.0
             if code == 0:
                 order[feasible] = i
                 feasible += 1

@@ -185,8 +185,9 @@ def unpack(packed: bytes) -> Figures:
         table = np.frombuffer(stored.table, dtype=np.float32).reshape(len(rows), -1 if len(rows) else k.N_TABLE)
         if table.shape[1] != k.N_TABLE:  # stored before the last columns were there
             missing = np.zeros((len(rows), k.N_TABLE - table.shape[1]), dtype=np.float32)
-            missing[:, k.CARED - k.N_TABLE] = 1.0
-            table = np.hstack([table, missing])
+            table, known = np.hstack([table, missing]), table.shape[1]
+            if known <= k.CARED:
+                table[:, k.CARED] = 1.0
     except (msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"these bytes are not a packed ranking: {error}") from error
     # Back to the seven digits that float32 keeps, so that 3.2 reads 3.2 and not 3.2000000477.

@@ -17,6 +17,7 @@ from amaru.routing.board import KIND_BITS, Board
 from amaru.routing.explanation import explain, explain_packed, why_none
 from amaru.routing.policies import Policy
 from amaru.routing.ranking import Figures, Ranking, pack, unpack
+from amaru.routing.warmth import Warmth, shares_of
 
 __all__ = ["Figures", "Ranking", "Router", "explain_packed", "model_not_found", "pack", "unpack", "why_none"]
 
@@ -61,8 +62,15 @@ class Router:
         self._ask: k.Floats = np.empty(k.N_ASK)
         self._order: k.Ints = np.empty(len(board.offers), dtype=np.int64)
 
-    def decide(self, workload: Workload, now_s: float, excluded_rows: Iterable[int] | None = None) -> Ranking:
-        """Rank every offer of the workload's resource; ``excluded_rows`` were tried already.
+    def decide(
+        self,
+        workload: Workload,
+        now_s: float,
+        excluded_rows: Iterable[int] | None = None,
+        warmth: Warmth | None = None,
+    ) -> Ranking:
+        """Rank every offer of the workload's resource; ``excluded_rows`` were tried already, those in ``warmth`` have
+        prompt caches that are warm for it.
 
         Raises ``RequestError`` (404, ``model_not_found``) where no offer or alias has that name. Where no offer is
         feasible the order is empty: see ``why_none``.
@@ -72,7 +80,7 @@ class Router:
         if rows is None:
             raise model_not_found(workload.resource, board.resources())
         ask, order = self._ask, self._order
-        _pack_ask(ask.data, 0, *self._question(workload, now_s))
+        _pack_ask(ask.data, 0, *self._question(workload, now_s), warmth is not None)
         n = len(rows)
         excluded = _NO_ROWS if not excluded_rows else np.array(sorted(excluded_rows), dtype=np.int64)
         ranking = Ranking(
@@ -86,6 +94,8 @@ class Router:
             ask,
             excluded,
         )
+        if warmth is not None:
+            ranking.table[:, k.SAVES_PRICE : k.SAVES_TIME + 1] = shares_of(rows, warmth)
         feasible, tied, transient = self.policy.rank(ranking, order)
         ranking.order = order[:feasible].tolist()
         ranking.tied = tied
@@ -98,6 +108,7 @@ class Router:
         return explain(ranking.board.offers, ranking, decision_id, at, words=words)
 
     def _question(self, workload: Workload, now_s: float) -> tuple[float, ...]:
+        """All of ``ask`` but its last entry."""
         limits = workload.limits
         board = self.board
         region = k.ANYWHERE

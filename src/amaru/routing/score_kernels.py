@@ -89,6 +89,18 @@ def utility(
 
 
 @inlined
+def warm_price(i: int, price: float, table: Floats) -> float:
+    """What is left of a price where a prompt cache is warm. Only scores know of it, no limit does."""
+    return float(price * (1.0 - table[i, k.SAVES_PRICE]))
+
+
+@inlined
+def warm_ms(i: int, latency_ms: float, table: Floats) -> float:
+    """The same of a latency."""
+    return float(latency_ms * (1.0 - table[i, k.SAVES_TIME]))
+
+
+@inlined
 def _rules(kind: int, feasible: int, weights: tuple[float, float, float, float], table: Floats, order: Ints) -> None:
     """Terms in ``NORMALISED`` mode are best/value for price and latency, value/best for reputation and availability, so
     the best feasible offer has 1 in each, a term on which all agree adds the same to all, and "twice as dear" costs as
@@ -101,8 +113,8 @@ def _rules(kind: int, feasible: int, weights: tuple[float, float, float, float],
         best_reputation = best_availability = 0.0
         for place in range(feasible):
             i = order[place]
-            best_price = min(best_price, max(table[i, k.UNIT_PRICE], k.FLOOR))
-            best_latency = min(best_latency, max(table[i, k.LATENCY], k.FLOOR))
+            best_price = min(best_price, max(warm_price(i, table[i, k.UNIT_PRICE], table), k.FLOOR))
+            best_latency = min(best_latency, max(warm_ms(i, table[i, k.LATENCY], table), k.FLOOR))
             best_reputation = max(best_reputation, table[i, k.TRUST])
             best_availability = max(best_availability, table[i, k.AVAILABILITY])
         total = price + latency + reputation + availability
@@ -118,8 +130,8 @@ def _rules(kind: int, feasible: int, weights: tuple[float, float, float, float],
     for place in range(feasible):
         i = order[place]
         care = table[i, k.CARED]
-        table[i, k.PRICE_PART] = care * price / max(table[i, k.UNIT_PRICE], k.FLOOR)
-        table[i, k.LATENCY_PART] = care * latency / max(table[i, k.LATENCY], k.FLOOR)
+        table[i, k.PRICE_PART] = care * price / max(warm_price(i, table[i, k.UNIT_PRICE], table), k.FLOOR)
+        table[i, k.LATENCY_PART] = care * latency / max(warm_ms(i, table[i, k.LATENCY], table), k.FLOOR)
         table[i, k.REPUTATION_PART] = care * reputation * table[i, k.TRUST]
         table[i, k.AVAILABILITY_PART] = care * availability * table[i, k.AVAILABILITY]
 
@@ -219,6 +231,11 @@ def score(
             state = q.state_of(preference, quickness, cheapness, i, table)
             visits, prior = values[state, q.VISITS], knobs[b.Q_PRIOR]
             value = (visits * (table[i, k.CARED] * values[state, q.VALUE]) + prior * rule) / (visits + prior)
+            if table[i, k.SAVES_PRICE] + table[i, k.SAVES_TIME] > 0.0:  # states know of no cache: it is added in full
+                cheapness = best_price / max(warm_price(i, table[i, k.UNIT_PRICE], table), k.FLOOR)
+                quickness = best_latency / max(warm_ms(i, table[i, k.LATENCY], table), k.FLOOR)
+                warm = _expected(i, table[i, k.SUCCESS_SEEN], cheapness, quickness, weights, per_weight, table)
+                value += warm - rule
             value = (value + _GRID) - _GRID
             _predict(i, 0.0, 0.0, 0.0, visits, table)
             table[i, k.DRAW] = 0.0
@@ -260,7 +277,8 @@ def _believe(
         success += rest * (table[i, k.SUCCESS_SEEN] - success)
         latency_ms += rest * (table[i, k.LATENCY] - latency_ms)
         price += rest * (table[i, k.UNIT_PRICE] - price)
-    cheapness, quickness = best_price / max(price, k.FLOOR), best_latency / max(latency_ms, k.FLOOR)
+    cheapness = best_price / max(warm_price(i, price, table), k.FLOOR)
+    quickness = best_latency / max(warm_ms(i, latency_ms, table), k.FLOOR)
     return _expected(i, success, cheapness, quickness, weights, per_weight, table)
 
 

@@ -26,6 +26,8 @@ import numpy as np
 
 from amaru.routing import kernels as k
 from amaru.routing.breaker import BreakerSettings
+from amaru.routing.conversation_table import SIZE as TABLE_BYTES
+from amaru.routing.conversation_table import ConversationTable
 
 SLOTS = 4096
 """Offers that the workers of a machine may know at one time, those of a configuration that is being left included."""
@@ -93,6 +95,8 @@ class Memory:
         float64 [workers, N_OWN].
     salt
         Of the hashes that stand for sessions and texts: the same ones in every worker.
+    conversations
+        What is remembered of conversations.
     """
 
     def __init__(self, file: int, workers: int, worker: int = -1) -> None:
@@ -100,13 +104,15 @@ class Memory:
         self.workers = workers
         self.worker = worker
         self._map = mmap.mmap(file, size_of(workers))
-        cells = np.frombuffer(self._map, dtype=np.float64)
+        cells = np.frombuffer(self._map, dtype=np.float64, count=_cells_of(workers))
         self.salt = cells[:_SALT_CELLS].tobytes()
         at, arrays = _SALT_CELLS, []
         for shape in _shapes(workers):
             more = shape[0] * shape[1]
             arrays.append(cells[at : at + more].reshape(shape))
             at += more
+        begin = at * 8
+        self.conversations = ConversationTable(memoryview(self._map)[begin : begin + TABLE_BYTES], self._bucket_lock)
         self.own, self.live, self.state, self.places, self.users = arrays
         self.own_cells, self.state_cells, self.place_cells = map(flat, (self.own, self.state, self.places))
         self._known = SLOTS if worker < 0 else 0  # slots below it are looked at
@@ -128,6 +134,9 @@ class Memory:
     def lock(self, slot: int) -> SlotLock:
         """The lock of one slot; ``SLOTS`` is that of the list of slots."""
         return SlotLock(self.file, slot)
+
+    def _bucket_lock(self, bucket: int) -> SlotLock:
+        return SlotLock(self.file, SLOTS + 1 + bucket)
 
     def take_slot(self, name: str) -> int:
         """The slot of that name, made blank where no worker uses it yet. Raises ValueError where all are in use."""
@@ -236,7 +245,11 @@ def flat(values: k.Floats) -> Cells:
 
 def size_of(workers: int) -> int:
     """Bytes of the memory of so many workers."""
-    return 8 * (_SALT_CELLS + sum(rows * columns for rows, columns in _shapes(workers)))
+    return 8 * _cells_of(workers) + TABLE_BYTES
+
+
+def _cells_of(workers: int) -> int:
+    return _SALT_CELLS + sum(rows * columns for rows, columns in _shapes(workers))
 
 
 def _shapes(workers: int) -> tuple[tuple[int, int], ...]:
