@@ -101,6 +101,17 @@ class PrefillStyle(enum.StrEnum):
     """``"continue_final_message": true, "add_generation_prompt": false`` in the request (vLLM, SGLang)."""
 
 
+class LimitField(enum.StrEnum):
+    """By which field of a chat an offer takes the caller's limit on the answer."""
+
+    MAX_TOKENS = "max_tokens"
+    """The older one: nearly every server knows it, and many pass the newer one over."""
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+    """The newer one: OpenAI's reasoning models refuse the older."""
+    BOTH = "both"
+    """Either: it is sent the one that the caller wrote."""
+
+
 class Weights(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A tenant's preferences; each is at least 0 and at least one is positive. Only their ratios matter."""
 
@@ -137,6 +148,11 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     context_window_tokens: int | None = None
     max_output_tokens: int | None = None
     """Most tokens of one answer; ``None``: unknown."""
+    limit_field: LimitField = LimitField.BOTH
+    bills_beyond_limit: bool = False
+    """More output than the caller's limit may be billed: it heeds none, or its reasoning does not count."""
+    price_covers: tuple[str, ...] = ()
+    """Fields of a request that may raise its cost, and for which ``price`` holds all the same."""
     max_image_tokens: int | None = None
     """Most tokens that one image of a prompt is counted as; ``None``: unknown."""
     capabilities: Capability = Capability.STREAM

@@ -10,7 +10,7 @@ import pytest
 from amaru.accounts.keys import hash_key
 from amaru.config import Config, effective, json_schema, load, needs_restart, parse, summary, warnings
 from amaru.config.overrides import variables
-from amaru.domain import Capability, Kind, Limits, PrefillStyle, Rescue, Weights
+from amaru.domain import Capability, Kind, LimitField, Limits, PrefillStyle, Rescue, Weights
 from amaru.errors import ConfigError
 
 SECRET = "sk-proj-Zq81LmVt93xKcYb27"
@@ -94,6 +94,25 @@ def test_a_provider_has_its_key_and_every_limit() -> None:
     assert provider.headers["openai-organization"].get_secret_value() == "org-1"
     assert (provider.idle_ms, provider.first_token_ms, provider.connect_ms) == (5000, 30_000, 3000)
     assert isinstance(provider.connect_ms, float)
+
+
+@pytest.mark.parametrize(
+    ("address", "field"),
+    [
+        ("https://api.openai.com/v1", LimitField.MAX_COMPLETION_TOKENS),
+        ("https://eu.api.openai.com/v1", LimitField.MAX_COMPLETION_TOKENS),
+        ("https://mine.openai.azure.com/openai/v1", LimitField.BOTH),
+        ("https://api.openai.com.example.org/v1", LimitField.MAX_TOKENS),
+        ("http://[::1]:8000/v1", LimitField.MAX_TOKENS),
+    ],
+)
+def test_the_field_of_a_limit_is_known_by_the_address_unless_an_offer_says_it(address: str, field: LimitField) -> None:
+    moved = good(**{"https://api.openai.com/v1": address})
+    assert moved.offers()[0].limit_field is field
+    assert effective(moved)["offers"][0]["limit_field"] == field
+    lines = "[stream, tools]\n    limit_field: max_tokens\n    bills_beyond_limit: true"
+    said = good(**{"https://api.openai.com/v1": address, "[stream, tools]": lines}).offers()[0]
+    assert (said.limit_field, said.bills_beyond_limit) == (LimitField.MAX_TOKENS, True)
 
 
 def test_how_broken_answers_are_rescued_is_the_tenants_and_the_offers_to_say() -> None:

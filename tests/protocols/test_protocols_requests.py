@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amaru.domain import Capability, Kind
+from amaru.domain import Capability, Kind, LimitField
 from amaru.errors import RequestError
 from amaru.protocols.openai import (
     TOKENS_PER_MEDIUM,
@@ -246,6 +246,33 @@ def test_a_stream_always_asks_for_its_usage(options: bytes, sent: dict[str, obje
     body = json.loads(encode_request(request, "n"))
     assert body["stream_options"] == sent
     assert "stream_options" not in json.loads(encode_request(chat(), "n"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "older", "newer"),
+    [
+        ({"max_tokens": 7}, 7, None),
+        ({"max_completion_tokens": 8}, None, 8),
+        ({"max_tokens": 7, "max_completion_tokens": 8}, None, 8),
+        ({"max_tokens": 7, "max_completion_tokens": None}, 7, None),
+        ({"max_tokens": None, "max_completion_tokens": 8}, None, 8),
+        ({"max_tokens": None}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_a_limit_is_written_once_in_the_field_that_is_heeded(
+    limits: dict[str, int | None], older: int | None, newer: int | None
+) -> None:
+    request, limit = chat(**limits), newer or older
+    assert request.max_output_tokens == limit
+    for field, expected in {
+        LimitField.BOTH: (older, newer),
+        LimitField.MAX_TOKENS: (limit, None),
+        LimitField.MAX_COMPLETION_TOKENS: (None, limit),
+    }.items():
+        body = json.loads(encode_request(request, "n", field))
+        assert (body.get("max_tokens"), body.get("max_completion_tokens")) == expected
+    assert json.loads(encode_request(request, "m")).keys() <= {"model", "messages", *limits}
 
 
 def test_one_request_can_be_written_for_several_providers() -> None:

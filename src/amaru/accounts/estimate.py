@@ -95,8 +95,6 @@ def bounds_of(request: OpenAIRequest) -> Bounds:
     if request.kind is Kind.COMPLETION:
         _add_completions(bounds, fields)
     elif request.kind is Kind.CHAT:
-        if "max_completion_tokens" in fields and "max_tokens" in fields:
-            _take_longer_limit(bounds, fields)
         if "tools" in fields or "functions" in fields:
             bounds.text_tokens += TOOLS_TOKENS
         if "prediction" in fields:
@@ -107,13 +105,6 @@ def bounds_of(request: OpenAIRequest) -> Bounds:
         if not request.only_text:
             _add_media(bounds, fields["messages"])
     return bounds
-
-
-def _take_longer_limit(bounds: Bounds, fields: dict[str, Raw]) -> None:
-    """Where a caller sets both, it is the provider's to know which one holds: some know the older one alone."""
-    limits = (msgspec.json.decode(fields[name], type=int | None) for name in ("max_tokens", "max_completion_tokens"))
-    most = max(limit or 0 for limit in limits)
-    bounds.output_tokens = most * bounds.choices if most else None
 
 
 def _searches(tools: Raw) -> bool:
@@ -197,7 +188,7 @@ def upper_tokens(bounds: Bounds, offer: Offer) -> int:
 
 
 def _output_tokens(bounds: Bounds, offer: Offer) -> int:
-    limit = bounds.output_tokens
+    limit = None if offer.bills_beyond_limit else bounds.output_tokens
     tokens = (offer.max_output_tokens or offer.context_window_tokens or MAX_OUTPUT_TOKENS) * bounds.choices
     return (limit if limit is not None and limit < tokens else tokens) + bounds.more_output_tokens
 

@@ -22,7 +22,7 @@ from amaru.config.prices import dated_prices
 from amaru.config.secrets import Secrets
 from amaru.config.settings import Alternate, Config, Provider, RefusedConfigError
 from amaru.config.sharing import Sharing, resolve_sharing
-from amaru.config.supply import OfferSettings, ProviderSettings
+from amaru.config.supply import OfferSettings, ProviderSettings, limit_field_at
 from amaru.domain import Capability, Offer, PrefillStyle, Tenant
 from amaru.errors import ConfigError
 from amaru.files.document import MAX_BYTES, Document, read_document
@@ -193,6 +193,8 @@ def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
         regions=settings.regions or provider.regions,
         context_window_tokens=settings.context_window_tokens,
         max_output_tokens=settings.max_output_tokens,
+        limit_field=settings.limit_field or limit_field_at(provider.base_url),
+        bills_beyond_limit=settings.bills_beyond_limit,
         max_image_tokens=settings.max_image_tokens,
         capabilities=capabilities,
         latency_ms=settings.latency_ms,

@@ -78,7 +78,7 @@ def effective(config: Config) -> dict[str, Any]:  # Any: plain data, ready for Y
         }
         del shown["key_env"], shown["key_file"]
     for shown, offer in zip(plain["offers"], config.offers(), strict=True):
-        shown.update(id=offer.id, model=offer.model, regions=list(offer.regions))
+        shown.update(id=offer.id, model=offer.model, regions=list(offer.regions), limit_field=offer.limit_field.value)
         if offer.capabilities & Capability.PREFILL:
             shown["prefill_style"] = offer.prefill_style.value
     for id, tenant in config.file.tenants.items():

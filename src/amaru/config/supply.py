@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from amaru.config.fields import EnvName
 from amaru.config.prices import DatedPriceSettings, OfferPriceSettings
-from amaru.domain import GLOBAL_REGION, Kind, PrefillStyle
+from amaru.domain import GLOBAL_REGION, Kind, LimitField, PrefillStyle
 from amaru.files.fields import FilePath, Identifier, Milliseconds, Name, Region, Section, mistake
 from amaru.files.settings import CapabilityName
 
@@ -106,6 +106,16 @@ class ProviderSettings(Section):
     )
 
 
+def limit_field_at(base_url: str) -> LimitField:
+    """What is heeded at an address, where nobody said."""
+    host = urlsplit(base_url).hostname or ""
+    if host == "api.openai.com" or host.endswith(".api.openai.com"):
+        return LimitField.MAX_COMPLETION_TOKENS
+    if host.endswith(".azure.com"):  # by model and version, one or the other; what it does not know it refuses
+        return LimitField.BOTH
+    return LimitField.MAX_TOKENS
+
+
 class OfferSettings(Section):
     """One provider's ability to serve one resource."""
 
@@ -142,8 +152,19 @@ class OfferSettings(Section):
     max_output_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Longest answer, in tokens. It bounds what is reserved for a request that sets no limit; left out: "
-        "the context window does.",
+        description="Longest answer, in tokens, reasoning included. It bounds what is reserved for a request that sets "
+        "no limit; left out: the context window does.",
+    )
+    limit_field: LimitField | None = Field(
+        default=None,
+        description="By which field of a chat it takes the caller's limit on the answer; whichever a caller wrote, "
+        "this one is sent. both: either, so the caller's is. Left out: max_completion_tokens at OpenAI's own address, "
+        "both at Azure's, max_tokens elsewhere, which nearly every server knows.",
+    )
+    bills_beyond_limit: bool = Field(
+        default=False,
+        description="true: it may bill more output than the caller's limit, since it heeds none or does not count "
+        "reasoning. Its longest answer is then reserved for every request.",
     )
     max_image_tokens: int | None = Field(
         default=None,

@@ -125,7 +125,7 @@ class OpenAIProvider:
             "POST",
             TARGETS[request.kind],
             self._stream_headers if stream else self._whole_headers,
-            encode_request(request, offer.model),
+            encode_request(request, offer.model, offer.limit_field),
             head_deadline=limit_at,
             head_kind=_NO_ANSWER,
         )

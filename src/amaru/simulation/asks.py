@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -11,6 +12,9 @@ from amaru.errors import RequestError
 from amaru.simulation.text import count_tokens, fingerprint
 
 T = TypeVar("T")
+
+LIMIT_FIELDS = frozenset(("max_tokens", "max_completion_tokens"))
+"""Of a chat."""
 
 MAX_TOP_LOGPROBS = {Kind.CHAT: 20, Kind.COMPLETION: 5}
 """Most alternatives per token, OpenAI's limits."""
@@ -146,15 +150,20 @@ _COMPLETION = msgspec.json.Decoder(_CompletionBody)
 _EMBEDDING = msgspec.json.Decoder(EmbeddingBody)
 
 
-def understand(kind: Kind, body: bytes) -> Ask:
-    """Read a chat or completion body.
+def understand(kind: Kind, body: bytes, limit_fields: Collection[str] = LIMIT_FIELDS) -> Ask:
+    """Read a chat or completion body; ``limit_fields`` are those of a chat by which it may limit its answer.
 
     Raises
     ------
     RequestError
         400, as OpenAI would: the body is not JSON, a field has the wrong type or an impossible value.
     """
-    return _chat(decode(_CHAT, body)) if kind is Kind.CHAT else _completion(decode(_COMPLETION, body))
+    if kind is not Kind.CHAT:
+        return _completion(decode(_COMPLETION, body))
+    chat = decode(_CHAT, body)
+    for name in LIMIT_FIELDS - set(limit_fields):
+        setattr(chat, name, None)
+    return _chat(chat)
 
 
 def understand_embedding(body: bytes) -> EmbeddingBody:

@@ -85,6 +85,9 @@ def _offers(profile: ProviderProfile) -> list[dict[str, object]]:
         if getattr(profile, limit) is not None:
             common[limit] = getattr(profile, limit)
     can = ["stream", "tools", "vision", "json_schema", *(["prefill"] if profile.prefill == "continue" else [])]
+    heeds: dict[str, object] = {} if "max_tokens" in profile.limit_fields else {"limit_field": "max_completion_tokens"}
+    if not profile.limit_fields:
+        heeds = {"bills_beyond_limit": True}
     offers: list[dict[str, object]] = [
         {
             "provider": profile.name,
@@ -95,6 +98,7 @@ def _offers(profile: ProviderProfile) -> list[dict[str, object]]:
             "capabilities": can,
             "max_output_tokens": profile.max_output_tokens,
             "max_image_tokens": IMAGE_TOKENS,
+            **heeds,
             **common,
         }
         for model in profile.models

@@ -67,6 +67,9 @@ class ProviderProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Per key; prompt tokens plus the limit on the answer are taken when the request arrives."""
     context_window_tokens: int = 128_000
     max_output_tokens: int = 16_384
+    limit_fields: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
+    """By which fields of a chat it takes the caller's limit on an answer; others it passes over, as it does any field
+    that it does not know."""
     keys: tuple[str, ...] = ()
     """API keys that it accepts; none: any key, or no key."""
     prefill: Literal["continue", "ignore", "reject"] = "continue"

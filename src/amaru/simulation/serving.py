@@ -161,7 +161,7 @@ class Inference:
     # --- chats and completions --------------------------------------------------------------------------------------
 
     async def _generate(self, request: Request, kind: Kind, version: str) -> None:
-        ask = understand(kind, request.body)
+        ask = understand(kind, request.body, self.profile.limit_fields)
         generation = self.faults.generation
         plan = self.faults.plan(model=ask.model, stream=ask.stream, version=version)
         if plan is not None:
