@@ -201,7 +201,7 @@ async def test_streams_asked_for_as_whole_answers_teach_nothing_about_streams(ma
         assert (whole.sample.shape, whole.sample.missing, whole.sample.empty) == (0, (), False)
         health = world.mesh.plan.board.health(0, world.mesh.clock())
         assert health.answer_ms is not None  # it is known as what it was
-        assert world.mesh.plan.board._states[0].first_token._by_bits[0]._weight == 1.0
+        assert world.mesh.plan.board.states[0].first_token._by_bits[0]._weight == 1.0
 
 
 async def test_answers_are_read_by_an_adaptation(make_levers: MakeLevers) -> None:

@@ -113,13 +113,13 @@ class Board:
         bounds = [(patience or {}).get(offer.provider) or PatienceSettings() for offer in self.offers]
         self._can_continue = [Capability.PREFILL in offer.capabilities for offer in self.offers]
         self._adaptive = [bound.adaptive for bound in bounds]
-        self._states = [
+        self.states = [
             _carried(offer, carry, settings, bound) or self.slab.state(offer, settings, rng, bound)
             for offer, bound in zip(self.offers, bounds, strict=True)
         ]
         self.static: k.Floats = np.zeros((len(self.offers), k.N_STATIC))
         for row, offer in enumerate(self.offers):
-            self.static[row] = self._static_row(offer, self._states[row].slot)
+            self.static[row] = self._static_row(offer, self.states[row].slot)
         self._static_rows: list[list[float]] = self.static.tolist()
 
     @property
@@ -167,7 +167,7 @@ class Board:
         workload's estimated input and output. ``again``: a retry of the same offer that has waited as ``reactions``
         says passes the throttle that its own first attempt set. ``last_resort`` passes the breaker, but is no probe.
         """
-        state = self._states[row]
+        state = self.states[row]
         return state.admit(self._static_rows[row], row, tokens, gpu_hours, now_s, again=again, last_resort=last_resort)
 
     def release(self, admission: Admission) -> None:
@@ -208,7 +208,7 @@ class Board:
         if first_token_ms is None and Kind.GPU_JOB in self.offers[row].kinds:
             first_token_ms = latency_ms
         if isinstance(where, int):
-            self._states[where].observe(None, now_s, failure, first_token_ms, latency_ms, stream)
+            self.states[where].observe(None, now_s, failure, first_token_ms, latency_ms, stream)
             return
         where.state.observe(where, now_s, failure, first_token_ms, latency_ms, stream, input_tokens, longest_gap_ms)
         if tokens_used is not None:
@@ -222,20 +222,20 @@ class Board:
 
     def in_flight(self, row: int) -> float:
         """Requests under way at the offer, or GPU-hours."""
-        return self.slab.cells[self._states[row].base + k.IN_FLIGHT]
+        return self.slab.cells[self.states[row].base + k.IN_FLIGHT]
 
     def may_retry(self, row: int, now_s: float) -> bool:
         """Take one second request at the offer from the budget that it is steered by; False where that is spent."""
-        retries = self._states[row].retries
+        retries = self.states[row].retries
         return retries is None or retries.try_retry(now_s)
 
     def kept_away(self, row: int) -> bool:
         """Whether its breaker keeps requests away, but for probes."""
-        return self._states[row].breaker.state is not State.CLOSED
+        return self.states[row].breaker.state is not State.CLOSED
 
     def recoveries(self, row: int) -> int:
         """How often a probe has found it well after it had been given up on: what was foreseen came and went."""
-        return self._states[row].recoveries
+        return self.states[row].recoveries
 
     def probe_due(self, row: int, now_s: float) -> bool:
         """Whether the offer was given up on and a cool-down has passed since: let the next request try it first.
@@ -243,7 +243,7 @@ class Board:
         Its breaker is open and would let a probe through; or its last attempt failed, and nobody has asked it since; or
         whoever steers it wants it looked at.
         """
-        state = self._states[row]
+        state = self.states[row]
         return state.breaker.due_at <= now_s or state.look_due(now_s)
 
     def last_resorts(self, rows: Iterable[int], now_s: float) -> list[int]:
@@ -256,31 +256,31 @@ class Board:
         return sorted((row for row in success if success[row] >= LEAST_SUCCESS), key=lambda row: -success[row])
 
     def _success(self, row: int, now_s: float) -> float:
-        success, weight = self._states[row].estimate(k.SUCCESS, now_s)
+        success, weight = self.states[row].estimate(k.SUCCESS, now_s)
         return 1.0 - weight * (1.0 - success)
 
     def can_continue(self, row: int) -> bool:
         """Whether the offer can go on from a broken answer: it has the capability, and has not refused to."""
-        return self._can_continue[row] and not self._states[row].prefill_refused
+        return self._can_continue[row] and not self.states[row].prefill_refused
 
     def prefill_refused(self, row: int) -> None:
         """Remember, until the next reload, that the offer would not continue an assistant message."""
-        self._states[row].prefill_refused = True
+        self.states[row].prefill_refused = True
 
     def steer(self, row: int, steering: Steering) -> Steering:
         """Steer the offer so from the next decision on, on every board that knows it; the steering before."""
-        return self._states[row].steer(steering)
+        return self.states[row].steer(steering)
 
     def steering(self, row: int) -> Steering:
         """How the offer is steered now."""
-        return self._states[row].steering
+        return self.states[row].steering
 
     def limits_s(self, row: int, input_tokens: int, now_s: float) -> tuple[float, float]:
         """Longest wait for a stream's first token, and longest silence inside it, while another offer could take over.
 
         The first grows with the prompt. Neither exceeds the configured limit, and without adaptive limits they are it.
         """
-        return self._states[row].limits_s(self._adaptive[row], input_tokens, now_s)
+        return self.states[row].limits_s(self._adaptive[row], input_tokens, now_s)
 
     def soonest_return_s(self, rows: Iterable[int], now_s: float, tokens: float = 0.0) -> float | None:
         """Seconds until the first of ``rows`` lets a request of ``tokens`` in by itself; 0: now.
@@ -297,7 +297,7 @@ class Board:
 
     def health(self, row: int, now_s: float) -> OfferHealth:
         """What is known of the offer now."""
-        state = self._states[row]
+        state = self.states[row]
         free_at = self._free_at(row, 0.0, broken_too=True)
         first_token_ms, first_token_weight = state.estimate(k.FIRST_TOKEN, now_s)
         answer_ms, answer_weight = state.estimate(k.ANSWER, now_s)
@@ -319,7 +319,7 @@ class Board:
 
     def _free_at(self, row: int, tokens: float, *, broken_too: bool = False) -> float:
         """Instant from which time alone lets a request in; +inf where something else must happen first."""
-        state = self._states[row]
+        state = self.states[row]
         offer, cells, base = self._static_rows[row], self.slab.cells, state.base
         full = cells[base + k.IN_FLIGHT] >= min(state.most_at_once(offer), cells[base + k.DRAINED_FROM])
         if not broken_too and (cells[base + k.IS_BROKEN] or full):
@@ -362,7 +362,7 @@ def _carried(
     row = None if carry is None else carry.row_of.get(offer.id)
     if carry is None or row is None or carry.offers[row].provider != offer.provider:
         return None
-    state = carry._states[row]
+    state = carry.states[row]
     state.mend(settings, patience)
     return state
 

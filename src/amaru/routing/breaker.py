@@ -108,9 +108,7 @@ class Breaker:
             return False
         if self.state is State.HALF_OPEN:
             if ok:
-                openings = self._openings
-                self.reset()
-                self._openings, self._closed_at = openings, now_s
+                self._close(now_s)
             else:
                 self._open(self._probed_at, broken=broken)
             return True
@@ -149,6 +147,34 @@ class Breaker:
         self.generation += 1
         return True
 
+    @property
+    def failing_since(self) -> float:
+        """Instant of the first failure after the last success, as far back as outcomes are kept; inf: there is none."""
+        since = math.inf
+        for at, ok in reversed(self._recent):
+            if ok:
+                break
+            since = at
+        return since
+
+    def told_open(self, until_s: float, *, broken: bool) -> bool:
+        """Others found the offer failing: let a probe through at that instant, not before. True where that is news."""
+        if self.state is State.HALF_OPEN or (self.state is State.OPEN and until_s <= self.until):
+            return False
+        if self.state is State.CLOSED:
+            self.broken = broken
+            self.generation += 1
+        self.state = State.OPEN
+        self.until = self.due_at = until_s
+        return True
+
+    def told_well(self, now_s: float) -> bool:
+        """Others found the offer well: close, unless a probe of its own is to tell. True where that is news."""
+        if self.state is not State.OPEN:
+            return False
+        self._close(now_s)
+        return True
+
     def configure(self, settings: BreakerSettings) -> None:
         """Take new settings; a cool-down under way keeps its end."""
         self.settings = settings
@@ -165,6 +191,12 @@ class Breaker:
         self._consecutive = 0
         self._trying = False
         self._recent.clear()
+
+    def _close(self, now_s: float) -> None:
+        """Close, and fall harder where it opens again soon."""
+        openings = self._openings
+        self.reset()
+        self._openings, self._closed_at = openings, now_s
 
     def _open(self, since_s: float, *, broken: bool) -> None:
         if broken is not self.broken:

@@ -255,10 +255,18 @@ class LiveState:
         if not self.breaker.record(ticket, now_s, ok=ok, broken=broken):
             return
         if self.breaker.state is State.CLOSED:
-            cells, base = self.slab.cells, self.base
-            cells[base + k.SUCCESS_WEIGHT] = 0.0
-            cells[base + k.FIRST_TOKEN_AT] = cells[base + k.ANSWER_AT] = now_s  # what nobody could renew has not faded
-            self.recoveries += 1
+            self.found_well(now_s)
+        self.breaker_moved()
+
+    def found_well(self, now_s: float) -> None:
+        """It came back: its shares and latencies are as before its fall."""
+        cells, base = self.slab.cells, self.base
+        cells[base + k.SUCCESS_WEIGHT] = 0.0
+        cells[base + k.FIRST_TOKEN_AT] = cells[base + k.ANSWER_AT] = now_s  # what nobody could renew has not faded
+        self.recoveries += 1
+
+    def breaker_moved(self) -> None:
+        """Show the breaker's state to the kernels and to whoever waits."""
         self._mirror_breaker()
         self.slab.notify()
 
@@ -277,8 +285,7 @@ class LiveState:
         self.prefill_refused = False
         if self.breaker.broken:
             self.breaker.reset()
-            self._mirror_breaker()
-            self.slab.notify()
+            self.breaker_moved()
 
     def steer(self, steering: Steering) -> Steering:
         """See ``Board.steer``."""

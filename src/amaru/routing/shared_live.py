@@ -173,6 +173,16 @@ class SharedBreaker(Breaker):
         with self._lock:
             return super().forget(ticket)
 
+    def told_open(self, until_s: float, *, broken: bool) -> bool:
+        """See ``Breaker.told_open``."""
+        with self._lock:
+            return super().told_open(until_s, broken=broken)
+
+    def told_well(self, now_s: float) -> bool:
+        """See ``Breaker.told_well``."""
+        with self._lock:
+            return super().told_well(now_s)
+
     def configure(self, settings: BreakerSettings) -> None:
         """See ``Breaker.configure``."""
         self.settings = settings
