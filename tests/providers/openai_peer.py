@@ -113,7 +113,7 @@ class Peer:
 
     async def call(self, request: OpenAIRequest, **limits: float) -> WholeReply | StreamReply:
         now = asyncio.get_running_loop().time()
-        seconds = {"first_token": 5.0, "answer": 5.0, "idle": 5.0, "deadline": 10.0, "tail": 5.0, **limits}
+        seconds = {"first_token": 60.0, "answer": 60.0, "idle": 60.0, "deadline": 90.0, "tail": 60.0, **limits}
         timing = Timing(
             first_token_at=now + seconds["first_token"],
             answer_at=now + seconds["answer"],

@@ -15,7 +15,7 @@ from amaru.providers.switched import SwitchedProvider
 
 def timing() -> Timing:
     now = asyncio.get_running_loop().time()
-    return Timing(now + 5.0, now + 5.0, idle_s=5.0, deadline_at=now + 10.0)
+    return Timing(now + 60.0, now + 60.0, idle_s=60.0, deadline_at=now + 90.0)
 
 
 async def test_new_calls_go_to_the_address_of_the_hour_and_old_ones_end_where_they_began() -> None:

@@ -29,8 +29,8 @@ def ask(
 ) -> asyncio.Future[StreamReply]:
     async def call() -> StreamReply:
         now = asyncio.get_running_loop().time()
-        at = {"first_token": 5.0, "answer": 5.0, **seconds}
-        timing = Timing(now + at["first_token"], now + at["answer"], idle_s=5.0, deadline_at=now + 10.0)
+        at = {"first_token": 60.0, "answer": 60.0, **seconds}
+        timing = Timing(now + at["first_token"], now + at["answer"], idle_s=60.0, deadline_at=now + 90.0)
         reply = await provider.provider.call(OFFER, request or chat(stream=True), timing, whole=whole)
         assert isinstance(reply, StreamReply)
         return reply
@@ -71,7 +71,7 @@ async def test_the_caller_gets_chunks_and_the_provider_never_hears_of_a_stream()
 async def test_what_is_no_stream_is_not_concerned() -> None:
     async with peer(answer) as provider:
         now = asyncio.get_running_loop().time()
-        timing = Timing(now + 5.0, now + 5.0, idle_s=5.0, deadline_at=now + 10.0)
+        timing = Timing(now + 60.0, now + 60.0, idle_s=60.0, deadline_at=now + 90.0)
         reply = await provider.provider.call(OFFER, chat(), timing, whole=True)
         assert isinstance(reply, WholeReply)
         assert reply.body == ANSWER

@@ -34,7 +34,7 @@ def transports(**deviations: str) -> pytest.MarkDecorator:
 every = transports()
 
 
-async def ask(transport: Transport, *, within_s: float = 5.0, body: bytes = b"{}", **options: Any) -> HttpResponse:
+async def ask(transport: Transport, *, within_s: float = 60.0, body: bytes = b"{}", **options: Any) -> HttpResponse:
     arguments = {"method": "POST", "target": b"/chat/completions", "headers": [(b"x-id", b"1")]} | options
     at = asyncio.get_running_loop().time() + within_s
     response = await transport.send(body=body, head_deadline=at, head_kind=FailureKind.NO_ANSWER, **arguments)
