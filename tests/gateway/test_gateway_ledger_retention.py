@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,31 @@ async def test_old_receipts_are_erased_while_the_gateway_serves(make_world: Make
         assert (await world.chat()).status_code == 200
     report = await remembrancer("verify-audit", "--ledger", ledger)
     assert (report["ok"], report["pruned"]) == (True, 256)
+
+
+async def test_the_search_index_forgets_with_the_pruning(make_world: MakeWorld, ledger: str, tmp_path: Path) -> None:
+    clock = Clock()
+
+    def indexed(decision_id: str) -> bool:
+        found = False
+        for file in tmp_path.glob("ledger.index.db*"):
+            with suppress(FileNotFoundError):  # its WAL comes and goes
+                found = decision_id.encode() in file.read_bytes() or found
+        return found
+
+    async with make_world(extra={"ledger": {}}, wall=clock) as world:
+        old = await decided(world, 300)
+        await remembrancer("list", "decisions", "--ledger", ledger)
+        entries = {json.loads(leaf)["ref"] for leaf in log_of(world).entries(0, 256)}
+        assert len(entries) == 256
+        assert all(indexed(one) for one in entries)
+        clock.now += 40 * DAY_S
+        young = await decided(world, 1)
+        await remembrancer("list", "decisions", "--ledger", ledger)
+        world.reload(ledger={"retention_days": 30})
+        await until(lambda: not any(indexed(one) for one in entries))  # and no command of `remembrancer` was given
+        assert indexed(young[0])
+        assert all(indexed(one) for one in set(old) - entries)
 
 
 async def test_what_somebody_prunes_goes_through_the_gateway_that_writes(make_world: MakeWorld, ledger: str) -> None:

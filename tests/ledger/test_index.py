@@ -21,6 +21,7 @@ from sqlalchemy import create_engine
 from amaru.errors import LedgerError
 from amaru.ledger import index as index_module
 from amaru.ledger.index import Found, Index
+from amaru.ledger.index_rows import Row
 from amaru.ledger.index_schema import tables_of
 from amaru.ledger.merkle import leaf_hash
 from amaru.ledger.receipts import Decision, Incident, leaf_of, read_leaf
@@ -306,6 +307,33 @@ def test_what_was_pruned_leaves_its_hash_and_no_word(url: str, open_index: OpenI
     assert index.rebuild() == len(SAMPLES)
     assert ask(index, "type:pruned") == [3, 2, 1, 0]
     assert ask(index, "ai-mesh") == []
+
+
+def test_what_was_read_before_it_was_pruned_is_not_kept_after(
+    url: str, open_index: OpenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway prunes, and has the index forget, while another process has entries in hand for it."""
+    index, gateways = open_index(url, FakeLog.of()), open_index(url, FakeLog.of())
+    read = index._rows
+
+    def slowly(at: int) -> list[Row]:
+        rows = read(at)
+        gateways._source.pruned = Pruned(4, 7)  # type: ignore[misc]  # a FakeLog's can be set
+        gateways.forget_pruned()
+        return rows
+
+    monkeypatch.setattr(index, "_rows", slowly)
+    index.catch_up()
+    assert ask(index, "ai-mesh") == []
+    assert ask(index, "type:pruned") == [3, 2, 1, 0]
+    assert index.by_hash(leaf_hash(FakeLog.of().kept[1]).hex()) != []
+
+
+def test_where_there_is_no_index_none_is_made_to_forget(tmp_path: Path, open_index: OpenIndex) -> None:
+    log = FakeLog.of()
+    log.pruned = Pruned(4, 7)
+    open_index(str(tmp_path / "index.db"), log).forget_pruned()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_receipt_is_there_all_the_same(url: str, open_index: OpenIndex) -> None:

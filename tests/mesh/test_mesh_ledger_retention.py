@@ -27,6 +27,10 @@ class Clock:
         return self.now
 
 
+def nothing() -> None:
+    """There is no index to forget anything."""
+
+
 def log_of(folder: Path, days: int, each: int = 2 * TILE_WIDTH) -> Log:
     """So many receipts a day."""
     log = Log.open(str(folder / "log"), [SIGNER])
@@ -39,7 +43,7 @@ def log_of(folder: Path, days: int, each: int = 2 * TILE_WIDTH) -> Log:
 def test_what_is_older_is_erased_day_by_day(tmp_path: Path) -> None:
     clock = Clock()
     with log_of(tmp_path, 10) as log:
-        retention = Retention(lambda: log, wall=clock)
+        retention = Retention(lambda: log, forget=nothing, wall=clock)
         assert retention.look()
         assert log.pruned.until == 0, "for ever, unless somebody says otherwise"
         retention.days = 5.5
@@ -62,7 +66,7 @@ def test_much_is_erased_in_several_prunings(tmp_path: Path, monkeypatch: pytest.
     clock = Clock()
     clock.now = T0 + 100 * DAY_S
     with log_of(tmp_path, 4) as log:
-        retention = Retention(lambda: log, wall=clock)
+        retention = Retention(lambda: log, forget=nothing, wall=clock)
         retention.days = 30.0
         retention.look()
         prunings = [read_leaf(leaf) for leaf in log.entries(8 * TILE_WIDTH, log.size)]
@@ -70,11 +74,38 @@ def test_much_is_erased_in_several_prunings(tmp_path: Path, monkeypatch: pytest.
     assert audit(log.store, [SIGNER.verifier]).ok
 
 
+def test_the_index_forgets_after_each_pruning_and_once_what_was_pruned_before(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = T0 + 100 * DAY_S
+    told: list[int] = []
+    busy = [True]
+
+    def forget() -> None:
+        if busy and busy.pop():
+            raise LedgerError("another process is using the index")
+        told.append(log.pruned.until)
+
+    with log_of(tmp_path, 4, TILE_WIDTH) as log:
+        retention = Retention(lambda: log, forget=forget, wall=clock)
+        assert retention.look()
+        assert busy, "nothing was pruned yet"
+        for days, until in ((98.5, 2), (97.5, 3), (97.5, 3)):
+            retention.days = days
+            if busy:
+                assert retention.look() is False, "the index was in use: to be tried again soon"
+            assert retention.look()
+            assert log.pruned.until == until * TILE_WIDTH
+        assert told == [2 * TILE_WIDTH, 3 * TILE_WIDTH]
+        again = Retention(lambda: log, forget=forget, wall=clock)  # after a restart: who knows how far it came
+        assert again.look()
+        assert told[2:] == [3 * TILE_WIDTH]
+
+
 def test_it_waits_for_the_log_and_outlives_its_failures(tmp_path: Path) -> None:
     clock = Clock()
     clock.now = T0 + 100 * DAY_S
     opened: list[Log] = []
-    retention = Retention(lambda: opened[0] if opened else None, wall=clock)
+    retention = Retention(lambda: opened[0] if opened else None, forget=nothing, wall=clock)
     retention.days = 30.0
     assert retention.look() is False
     log = log_of(tmp_path, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -96,6 +97,7 @@ async def run(
         origin = None if artifacts is None else await artifacts.find(config)
         mesh = Mesh(config, store, metrics, origin=origin, ledger=ledger, till=till, company=company)
         mesh.artifacts = artifacts
+        await mesh.conversations.start()
         mesh.plan.warm()
         settings = ServerSettings(
             max_body_bytes=int(server.max_body_mb * 1024 * 1024),
@@ -155,7 +157,9 @@ async def run(
 def _ledger_of(config: Config, worker: int | None) -> MeshLedger | None:
     if not config.ledger.enabled:
         return None
-    return MeshLedger(Place.of(config.ledger_url, config.storage_path.parent), config.ledger, worker=worker)
+    index = os.environ.get("AMARU_LEDGER_INDEX") or None  # as for `remembrancer`, whose index it is
+    place = Place.of(config.ledger_url, config.storage_path.parent, index=index)
+    return MeshLedger(place, config.ledger, worker=worker)
 
 
 async def _drain(gateway: Gateway, limit_s: float, hurry: asyncio.Event) -> int:

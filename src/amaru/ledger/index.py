@@ -159,15 +159,15 @@ class Index:
 
     def forget(self, until: int) -> None:
         """After a pruning: leave nothing of the entries before ``until`` but their hashes. Raises LedgerError."""
+        self._healed(lambda: self._forget(until))
 
-        def change() -> None:
-            with self._writing() as connection:
-                self._tables.forget(connection, until)
-                self._set(connection, "pruned", str(until))
-            if self._path:
-                self._outside_transaction("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
-
-        self._healed(change)
+    def forget_pruned(self) -> None:
+        """Forget what the log has pruned, where an index is there: none is made, none filled. Raises LedgerError."""
+        try:
+            if self._is_there() and self._source.pruned.until > self._reading(self._pruned):
+                self._forget(self._source.pruned.until)
+        except SQLAlchemyError as error:
+            raise in_words(self.place, error) from None
 
     def close(self) -> None:
         """Give its connections up."""
@@ -179,11 +179,14 @@ class Index:
         at = self._reading(self._next)
         while at < self._source.size:
             progress(at, self._source.size)
+            known = self._source.pruned.until
             rows = self._rows(at)
             root = self._source.root(at + len(rows)).hex()
             with self._writing() as connection:
                 now = self._next(connection)
                 if now == at:  # else another process took these in
+                    if (pruned := self._pruned(connection)) > known:  # since they were read; and it was forgotten here
+                        rows = [pruned_row(row.leaf, row.hash) if row.leaf < pruned else row for row in rows]
                     self._tables.insert(connection, rows)
                     now = at + len(rows)
                     self._set(connection, "next", str(now))
@@ -193,10 +196,24 @@ class Index:
         if done >= MANY_ROWS:
             with self._writing() as connection:
                 self._tables.settled(connection)
-        if self._source.pruned.until > int(self._reading(lambda connection: self._get(connection, "pruned") or "0")):
+        if self._source.pruned.until > self._reading(self._pruned):
             self.forget(self._source.pruned.until)
         progress(at, self._source.size)
         return done
+
+    def _forget(self, until: int) -> None:
+        self._prepare()
+        with self._writing() as connection:
+            self._tables.forget(connection, until)
+            self._set(connection, "pruned", str(until))
+        if self._path:
+            self._outside_transaction("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _is_there(self) -> bool:
+        if self._path and not self._path.exists():
+            return False
+        with self._engine.connect() as connection:
+            return self._tables.meta.name in inspect(connection).get_table_names()
 
     def _rows(self, start: int) -> list[Row]:
         rows: list[Row] = []
@@ -263,6 +280,9 @@ class Index:
 
     def _next(self, connection: Connection) -> int:
         return int(self._get(connection, "next") or "0")
+
+    def _pruned(self, connection: Connection) -> int:
+        return int(self._get(connection, "pruned") or "0")
 
     def _get(self, connection: Connection, key: str) -> str | None:
         meta = self._tables.meta.c

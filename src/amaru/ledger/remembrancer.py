@@ -168,6 +168,15 @@ class Remembrancer:
         self.index.forget(pruned.until)
         return pruned
 
+    def forget_pruned(self) -> None:
+        """Have the index, where there is one, forget what the log has pruned. Raises LedgerError."""
+        self._forget()
+        index = Index(self.place.index, self.view, told=self._told)
+        try:
+            index.forget_pruned()
+        finally:
+            index.close()
+
     def open_log(self) -> Log:
         """The log, to write in; for what the Remembrancer has no word for. Raises LedgerError."""
         self._forget()

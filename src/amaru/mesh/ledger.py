@@ -30,6 +30,7 @@ from amaru.ledger.inlet import Inlet
 from amaru.ledger.log import Log
 from amaru.ledger.marks import PROMPT_FIELD, PromptMarks
 from amaru.ledger.place import Place, found, load_salt, note_seen, open_log
+from amaru.ledger.remembrancer import Remembrancer
 from amaru.ledger.ring import Gap, Ring
 from amaru.ledger.writer import Writer
 from amaru.mesh.ledger_leaves import COMPONENT, DecisionLeaves, Instants, outcome_leaf, served
@@ -125,7 +126,7 @@ class MeshLedger:
                 clock=wall,
             )
         )
-        self._retention = Retention(lambda: self._writer.log, wall=wall)
+        self._retention = Retention(lambda: self._writer.log, forget=self._forget_pruned, wall=wall)
         self.follow(settings)
 
     def follow(self, settings: LedgerSettings) -> None:
@@ -346,6 +347,10 @@ class MeshLedger:
             _log.warning("ledger_inlet_closed", reason=str(error), effect="other processes cannot record meanwhile")
         else:
             self._inlet = inlet
+
+    def _forget_pruned(self) -> None:
+        with Remembrancer(self.place, clock=self._wall) as remembrancer:
+            remembrancer.forget_pruned()
 
     def _open_ring(self) -> Ring:
         path, shared = queue_of(self.place), self._shared

@@ -32,13 +32,18 @@ class Retention:
     ----------
     log
         The log that the process writes; ``None`` while it is not open.
+    forget
+        Called after a pruning, and once where there was one before: has the search index forget what is gone. May wait
+        for the disk, and raise LedgerError.
     wall
         Unix seconds.
     """
 
-    def __init__(self, log: Callable[[], Log | None], *, wall: Callable[[], float]) -> None:
+    def __init__(self, log: Callable[[], Log | None], *, forget: Callable[[], None], wall: Callable[[], float]) -> None:
         self.days: float | None = None
         self._open = log
+        self._forget = forget
+        self._forgotten = 0
         self._wall = wall
         self._wake = threading.Event()
         self._ended = threading.Event()
@@ -60,12 +65,23 @@ class Retention:
             self._thread.join(limit_s)
 
     def look(self) -> bool:
-        """Prune what is older than wanted; False where the log is not open. Raises LedgerError."""
+        """Prune what is older than wanted; False: to look again soon. Raises LedgerError."""
         log, days = self._open(), self.days
         if log is None:
             return False
-        if days is None:
-            return True
+        if days is not None:
+            self._prune(log, days)
+        until = log.pruned.until
+        if until > self._forgotten and not self._ended.is_set():
+            try:
+                self._forget()
+            except LedgerError as error:
+                _log.warning("ledger_index_not_pruned", reason=str(error), remedy="it is tried again shortly")
+                return False
+            self._forgotten = until
+        return True
+
+    def _prune(self, log: Log, days: float) -> None:
         now = self._wall()
         while not self._ended.is_set():
             before = until = log.pruned.until
@@ -80,7 +96,6 @@ class Retention:
             )
             leaf = prune(log, receipts.leaf_of(pruning)).leaf
             _log.info("ledger_pruned", until=until, erased=until - before, leaf=leaf)
-        return True
 
     def _run(self) -> None:
         while not self._ended.is_set():
