@@ -256,3 +256,30 @@ def test_a_restart_goes_on_counting_so_that_its_news_are_newer() -> None:
         merged([peer.evidence(), restarted.evidence()]), node([*some(10), *some(1, 40.0)]).evidence().slots
     )
     assert_same_usual(peer, restarted)
+
+
+def test_under_a_new_name_it_goes_on_and_a_new_beginning_keeps_what_was_known_apart() -> None:
+    log = some(40)
+    policy, whole = node(log[:20]), node(log)
+    policy.begin_as("machine/1", 5.0, anew=True)  # what it knew came with an artifact
+    teach(policy, log[20:])
+    own = policy.evidence()
+    assert (own.origin, own.epoch, own.outcomes) == ("machine/1", 5.0, 20)
+    assert_same_sums(own.slots, node(log[20:]).evidence().slots)
+    assert_same_usual(policy, whole)  # and both count
+    policy.begin_as("machine/2", 6.0, anew=False)
+    assert (policy.evidence().origin, policy.evidence().outcomes) == ("machine/2", 20)
+    restored = believer()
+    restored.restore(policy.state())
+    assert restored.evidence() == policy.evidence()
+    assert_same_usual(restored, whole)
+
+
+def test_several_are_taken_in_at_once_and_an_origin_can_be_forgotten() -> None:
+    log = some(60)
+    policy = node(log[:20], "a")
+    policy.receive(node(log[20:40], "b").evidence(), node(log[40:], "c").evidence())
+    assert_same_usual(policy, node(log))
+    policy.receive(forget=["b"])
+    assert [one.origin for one in policy.others] == ["c"]
+    assert_same_usual(policy, node(log[:20] + log[40:]))

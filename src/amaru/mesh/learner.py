@@ -199,6 +199,18 @@ class Learner:
         told = experience_of_report(workload, offer, outcome, expected_usd, seen_of(figures, row))
         self.learn(workload, offer, told)
 
+    def exchange(self, take: Callable[[Policy], bool]) -> bool:
+        """Have the policy take in what others learned; ``take`` says whether there was anything.
+
+        False where it cannot be done now, since a copy is being made; try again.
+        """
+        if self._beside is not None:
+            return False
+        if take(self.policy):
+            self._dirty = True
+            self._save_later()
+        return True
+
     def _learn(self, workload: Workload, offer: Offer, experience: Experience) -> None:
         try:
             self.policy.learn(workload, offer, experience)

@@ -8,8 +8,7 @@ of an origin and epoch received again takes the place of what was there, the one
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ from amaru.routing import belief_kernels as b
 from amaru.routing.kernels import Floats
 
 _SHAPE = (b.N_SCALES, b.N_SUMS)
+_BYTES = 8 * b.N_SCALES * b.N_SUMS
 _TINY = 1e-290
 
 
@@ -30,20 +30,28 @@ class SlotSums(msgspec.Struct, frozen=True, array_like=True):
 
     def array(self) -> Floats:
         """The sums. Raises ValueError where they have another shape, or are not finite."""
-        if len(self.sums) != 8 * b.N_SCALES * b.N_SUMS:
-            raise ValueError(f"{len(self.sums)} bytes of sums in a slot, not {8 * b.N_SCALES * b.N_SUMS}")
-        sums = np.frombuffer(self.sums, dtype="<f8")
-        if not (math.isfinite(self.at) and np.isfinite(sums).all()):
-            raise ValueError("sums that are not finite numbers")
-        sums = sums.reshape(_SHAPE).astype(np.float64)
-        if not _possible(sums):
-            raise ValueError("sums that no outcomes add up to")
+        sums: Floats = arrays_of((self,))[1][0]
         return sums
+
+
+def arrays_of(slots: Collection[SlotSums]) -> tuple[Floats, Floats]:
+    """Instants, [slots], and sums, [slots, N_SCALES, N_SUMS]. Raises ValueError as ``SlotSums.array`` does."""
+    for slot in slots:
+        if len(slot.sums) != _BYTES:
+            raise ValueError(f"{len(slot.sums)} bytes of sums in a slot, not {_BYTES}")
+    at = np.array([slot.at for slot in slots], dtype=np.float64)
+    sums = np.frombuffer(b"".join(slot.sums for slot in slots), dtype="<f8")
+    if not (np.isfinite(at).all() and np.isfinite(sums).all()):
+        raise ValueError("sums that are not finite numbers")
+    sums = sums.reshape(len(at), *_SHAPE).astype(np.float64)
+    if not _possible(sums):
+        raise ValueError("sums that no outcomes add up to")
+    return at, sums
 
 
 def _possible(sums: Floats) -> bool:
     """Whether there are outcomes that have these sums; others would make beliefs of no sense, or no numbers at all."""
-    column = sums.T
+    column = np.moveaxis(sums, -1, 0)
     n = column[b.N_Y]
     most = 1.000001 * b.LOG_MOST
     # The first is at least the second; what has all but faded away is rounded coarsely.
@@ -73,12 +81,6 @@ class Evidence(msgspec.Struct, frozen=True):
     """By ``mind.slot_keys``."""
 
 
-def decayed(slot: SlotSums, at: float, half_lives_s: tuple[float, ...]) -> Floats:
-    """The slot's sums as they are at the later instant ``at``."""
-    kept = np.exp2(-(at - slot.at) / np.array(half_lives_s))
-    return slot.array() * kept[:, None]
-
-
 def current(evidences: Iterable[Evidence]) -> list[Evidence]:
     """Of each origin and epoch the evidence with most outcomes, in an order that does not depend on the input's."""
     best: dict[tuple[str, float], Evidence] = {}
@@ -98,10 +100,18 @@ def merged(evidences: Iterable[Evidence]) -> dict[str, SlotSums]:
     if len({part.half_lives_s for part in parts}) > 1:
         lives = sorted({part.half_lives_s for part in parts})
         raise ValueError(f"evidence with different half-lives cannot be merged: {lives}; give all nodes the same")
-    result: dict[str, SlotSums] = {}
-    for key in sorted({key for part in parts for key in part.slots}):
-        slots = [(part.slots[key], part.half_lives_s) for part in parts if key in part.slots]
-        at = max(slot.at for slot, _ in slots)
-        total = np.sum([decayed(slot, at, lives) for slot, lives in slots], axis=0)
-        result[key] = SlotSums(at, total.astype("<f8").tobytes())
-    return result
+    row_of = {key: row for row, key in enumerate(sorted({key for part in parts for key in part.slots}))}
+    arrays = [
+        (np.array([row_of[key] for key in part.slots], dtype=np.int64), *arrays_of(part.slots.values()))
+        for part in parts
+    ]
+    latest, total = np.full(len(row_of), -np.inf), np.zeros((len(row_of), *_SHAPE))
+    for rows, at, _ in arrays:
+        latest[rows] = np.maximum(latest[rows], at)
+    for part, (rows, at, sums) in zip(parts, arrays, strict=True):
+        kept = np.exp2(-(latest[rows] - at)[:, None] / np.array(part.half_lives_s))
+        total[rows] += sums * kept[:, :, None]
+    return {
+        key: SlotSums(at, sums.tobytes())
+        for key, at, sums in zip(row_of, latest.tolist(), total.astype("<f8"), strict=True)
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from amaru.routing import belief_kernels as b
 from amaru.routing import kernels as k
 from amaru.routing import q_kernels as q
 from amaru.routing import score_kernels as s
-from amaru.routing.evidence import Evidence, SlotSums, current, merged
+from amaru.routing.evidence import Evidence, SlotSums, arrays_of, current, merged
 from amaru.routing.knobs import Knobs
 from amaru.routing.mind import Mind, offer_of
 from amaru.routing.policies_base import KernelPolicy, is_whole
@@ -113,15 +114,34 @@ class BeliefPolicy(KernelPolicy):
         lives = half_lives_of(knobs)
         return Evidence(self.origin, self.epoch, self.outcomes, lives, slots)
 
-    def receive(self, evidence: Evidence) -> None:
-        """Take in what another origin saw, in place of what it had sent before.
+    def begin_as(self, origin: str, epoch: float, *, anew: bool) -> None:
+        """Sum what it sees under another name from now on.
+
+        ``anew``: what it knows by now came with an artifact, or lies under its former name elsewhere too; it counts
+        here, and is no longer told as its own.
+        """
+        if anew:
+            own = self.evidence()
+            self._others = current([own, *self._others]) if own.slots else self._others
+            self._own = _mind_of({}, self.mind.settings)
+            self._own.knobs[:] = self.mind.knobs
+            self.outcomes = 0
+        self.origin, self.epoch = origin, epoch
+
+    @property
+    def others(self) -> Sequence[Evidence]:
+        """What other origins saw."""
+        return self._others
+
+    def receive(self, *evidence: Evidence, forget: Collection[str] = ()) -> None:
+        """Take in what other origins saw, in place of what they had sent before; ``forget`` all that these sent.
 
         Raises ValueError where it cannot be merged, or claims to be this policy's own; nothing changes then.
         """
         own = self.evidence()
-        if _key(evidence) == _key(own):
+        if any(_key(one) == _key(own) for one in evidence):
             raise ValueError(f"evidence of {own.origin!r} itself: give each node an origin of its own")
-        others = current([*self._others, evidence])
+        others = [one for one in current([*evidence, *self._others]) if one.origin not in forget]
         total = merged([own, *others])
         self._own = _mind_of(own.slots, self.mind.settings)
         self._own.knobs[:] = self.mind.knobs
@@ -193,14 +213,13 @@ def _mind_of(slots: dict[str, SlotSums], knobs: Knobs) -> Mind:
 
 
 def _fill(mind: Mind, slots: dict[str, SlotSums]) -> None:
-    arrays = {key: slot.array() for key, slot in slots.items()}
+    at, sums = arrays_of(slots.values())
     mind.reserve(slots)
     mind.sums[:] = 0.0
     mind.beliefs[:, [b.SUMS_AT, b.AS_OF]] = -math.inf  # what was sensed stays
     assert mind.slot_of is not None
-    for key, slot in slots.items():
-        mind.sums[mind.slot_of[key]] = arrays[key]
-        mind.beliefs[mind.slot_of[key], b.SUMS_AT] = slot.at
+    rows = [mind.slot_of[key] for key in slots]
+    mind.sums[rows], mind.beliefs[rows, b.SUMS_AT] = sums, at
 
 
 class _QState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
