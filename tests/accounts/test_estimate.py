@@ -13,17 +13,18 @@ from price_samples import flat_prices, prices
 
 from amaru.accounts.cost import cost_pusd
 from amaru.accounts.estimate import (
-    AUDIO_BYTES_PER_TOKEN,
-    MAX_IMAGE_TOKENS,
     MAX_OUTPUT_TOKENS,
     MAX_WINDOW_TOKENS,
     PROMPT_TOKENS,
     TOOLS_TOKENS,
     bounds_of,
+    unpriced,
     upper_nusd,
 )
+from amaru.accounts.estimate_media import AUDIO_BYTES_PER_TOKEN, MAX_IMAGE_TOKENS
 from amaru.domain import Kind, Offer, Price, PriceTier, ServiceTier, Usage, UsageDetails
 from amaru.protocols.openai import OpenAIRequest, parse_request
+from amaru.protocols.surcharges import SURCHARGES
 
 PER_TOKEN = Price(input_usd_per_mtok=1000.0)
 """A million nano-dollars for each token of input, nothing for output: amounts are counts."""
@@ -59,7 +60,8 @@ def test_text_is_bounded_by_its_bytes() -> None:
 def test_tools_bring_instructions_of_the_providers() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     more = tokens(asked(tools=tools), PER_TOKEN) - tokens(asked(), PER_TOKEN)
-    assert more == TOOLS_TOKENS + len(json.dumps(tools))
+    laid_out = 2 * json.dumps(tools).count(",") + 4 * 3
+    assert more == TOOLS_TOKENS + len(json.dumps(tools)) + laid_out
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,9 @@ def test_completions_answer_each_prompt_and_throw_some_answers_away() -> None:
     assert tokens(asked(Kind.COMPLETION, **prompts), PER_OUTPUT) == 10
     assert tokens(asked(Kind.COMPLETION, n=2, **prompts), PER_OUTPUT) == 20
     assert tokens(asked(Kind.COMPLETION, n=2, best_of=4, **prompts), PER_OUTPUT) == 40
-    assert tokens(asked(Kind.COMPLETION, n=2, best_of="4", **prompts), PER_OUTPUT) == 20
+    assert tokens(asked(Kind.COMPLETION, n=2, best_of="4", **prompts), PER_OUTPUT) == 40
+    assert tokens(asked(Kind.COMPLETION, n=2, best_of="four", **prompts), PER_OUTPUT) == 20
+    assert tokens(asked(best_of=4, max_tokens=5), PER_OUTPUT) == 20
     echoed = asked(Kind.COMPLETION, echo=True, **prompts)
     assert tokens(echoed, PER_OUTPUT) == 10 + tokens(echoed, PER_TOKEN)
 
@@ -107,7 +111,14 @@ def with_part(part: dict[str, Any], **fields: Any) -> OpenAIRequest:
 
 DATA = base64.b64encode(bytes(3000)).decode()
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DATA}"}}
-SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
+
+
+def sound(start: bytes, prefix: str = "") -> dict[str, Any]:
+    data = prefix + base64.b64encode(start + bytes(3000)).decode()
+    return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+
+
+SOUND = sound(b"RIFF\x24\x00\x00\x00WAVEfmt ")
 
 
 def test_media_count_by_what_providers_document_and_not_by_their_bytes() -> None:
@@ -127,11 +138,84 @@ def test_media_count_by_what_providers_document_and_not_by_their_bytes() -> None
         asked(tools=[{"type": "function", "function": {"name": "f"}}, {"type": "browser_search"}]),
         asked(tools=[{"google_search": {}}]),
         asked(tools=[{"type": 3}]),
+        asked(messages=[*HELLO, {"role": "assistant", "audio": {"id": "audio_abc"}}]),
+        asked(messages=[*HELLO, {"role": "assistant", "content": "", "images": [{"image_url": {"url": "x"}}]}]),
+        asked(messages=[{"role": "user", "content": "Read.", "file_ids": ["f"]}]),
+        with_part(sound(b"fLaC\x00\x00\x00\x22")),
+        with_part(sound(b"OggS\x00\x02\x00\x00")),
+        with_part({"type": "input_audio", "input_audio": {"data": "https://example.org/a.wav"}}),
+        with_part({"type": "input_audio", "input_audio": {"id": "a"}}),
+        asked(extra_body={"google": {"cached_content": "c"}}),
+        asked(chat_template="{% for i in range(99) %}{{ messages }}{% endfor %}"),
     ],
 )
 def test_what_is_read_from_elsewhere_is_bounded_by_the_window(request_: OpenAIRequest) -> None:
     assert tokens(request_, PER_TOKEN) == MAX_WINDOW_TOKENS
     assert tokens(request_, PER_TOKEN, served(context_window_tokens=9000)) == 9000
+
+
+@pytest.mark.parametrize(
+    "start", [b"RIFF\x24\x00\x00\x00WAVEfmt ", b"ID3\x04", b"\xff\xfb\x90\x64", b"\xff\xe3\x18\xc4"]
+)
+@pytest.mark.parametrize("prefix", ["", "data:;base64,", "data:audio/wav;base64,"])
+def test_sounds_of_which_each_second_takes_bytes_count_by_them(start: bytes, prefix: str) -> None:
+    part = sound(start, prefix)
+    rest = tokens(with_part(IMAGE), PER_TOKEN, served(max_image_tokens=1)) - 1
+    assert tokens(with_part(part), PER_TOKEN) == rest + -(-len(json.dumps(part)) // AUDIO_BYTES_PER_TOKEN)
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_messages_that_could_refer_to_more_and_do_not_are_text(nothing: object) -> None:
+    """As OpenAI's client writes an answer that is sent back."""
+    answer = {"role": "assistant", "content": "Hi", "audio": nothing, "images": nothing}
+    assert asked(messages=[answer]).only_text
+    assert tokens(asked(messages=[answer]), PER_TOKEN) < 500
+
+
+@pytest.mark.parametrize("field", ["n_predict", "max_new_tokens"])
+def test_a_limit_does_not_hold_where_some_servers_heed_another_before_it(field: str) -> None:
+    assert tokens(asked(max_tokens=5, **{field: 900}), PER_OUTPUT, served(max_output_tokens=1000)) == 1000
+
+
+PRIORITY = Price(1.0, tiers=(PriceTier(Price(2.0), service_tier=ServiceTier.PRIORITY),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": "priority"}, None),
+        ({"service_tier": "auto"}, None),
+        ({"service_tier": "default"}, None),
+        ({"service_tier": None}, None),
+        ({"service_tier": 7}, "service_tier"),
+        ({"service_tier": "ultra"}, "service_tier"),
+        ({"models": ["x/dear"]}, "models"),
+        ({"models": []}, None),
+        ({"models": ["x/dear"], "service_tier": "flex"}, "service_tier"),
+        ({"route": "fallback"}, "route"),
+        ({"provider": {"order": ["dear"]}}, "provider"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"web_search_options": None}, None),
+        ({"enable_search": False}, None),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, None),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": None}, None),
+        ({"speed": "fast"}, "speed"),
+        ({"speed": "standard"}, None),
+        ({"temperature": 1, "stream_options": {"include_usage": True}, "logprobs": True}, None),
+    ],
+)
+def test_what_no_price_tells_is_found_unless_the_offer_says_that_its_price_covers_it(
+    fields: dict[str, Any], field: str | None
+) -> None:
+    bounds = bounds_of(asked(**fields))
+    assert unpriced(bounds, served(price=PRIORITY)) == field
+    assert unpriced(bounds, served()) is None, "a free offer"
+    covered = tuple(name for name in fields if name != "service_tier")
+    left = unpriced(bounds, served(price=PRIORITY, price_covers=covered))
+    assert left == ("service_tier" if field == "service_tier" else None)
+    assert unpriced(bounds, served(price=PRIORITY, price_covers=SURCHARGES)) is None
 
 
 def test_kinds_that_a_request_may_use_count_at_their_price() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shell_lessons import Lesson, blocks
 
-from amaru.accounts import estimate
+from amaru.accounts import estimate, estimate_media
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "prices.md"
 
@@ -22,7 +22,7 @@ def test_the_worked_example_is_right(tmp_path: Path) -> None:
 def test_the_bounds_are_those_of_the_code() -> None:
     told = GUIDE.read_text()
     for bound in (
-        estimate.PROMPT_TOKENS, estimate.TOOLS_TOKENS, estimate.MAX_IMAGE_TOKENS, estimate.AUDIO_BYTES_PER_TOKEN,
-        estimate.MAX_WINDOW_TOKENS, estimate.MAX_OUTPUT_TOKENS,
+        estimate.PROMPT_TOKENS, estimate.TOOLS_TOKENS, estimate.MAX_WINDOW_TOKENS, estimate.MAX_OUTPUT_TOKENS,
+        estimate_media.MAX_IMAGE_TOKENS, estimate_media.AUDIO_BYTES_PER_TOKEN,
     ):  # fmt: skip
         assert f" {bound:,}" in told

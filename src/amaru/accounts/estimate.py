@@ -2,10 +2,11 @@
 
 It must never be too low, and need not be near. Input: no tokenizer makes more tokens of a text than it has bytes of
 UTF-8, and a request's JSON has at least as many; the punctuation around each message stands for the tokens of the chat
-template. Images, sounds and files count by the most that providers document, see the constants. Output: the caller's
-limit, which holds for reasoning too, or the offer's own. Each at the dearest price that can apply.
+template. Images, sounds and files count by the most that providers document, see ``estimate_media``; what cannot be
+seen, by the window. Output: the caller's limit, which holds for reasoning too, or the offer's own. Each at the dearest
+price that can apply.
 
-Not in it is what has no price per token: fees for a search or for code that a provider runs.
+What has no price per token (a search's fee, another model's price) is in no estimate: ``unpriced`` tells of it.
 """
 
 from __future__ import annotations
@@ -15,46 +16,47 @@ import functools
 import msgspec
 from msgspec import Raw, Struct
 
+from amaru.accounts.estimate_media import MAX_IMAGE_TOKENS, media_of
 from amaru.accounts.money import nusd_up
 from amaru.accounts.pricing import Rates, rates_of
 from amaru.domain import Kind, Offer, Price
-from amaru.protocols.openai import TEXT_PARTS, OpenAIRequest
+from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.surcharges import SURCHARGE_FIELDS, Surcharge, runs_tools, surcharges_of
 
 PROMPT_TOKENS = 256
 """What a provider may put before a prompt by itself: a chat template's own system message (gpt-oss: some 100)."""
 TOOLS_TOKENS = 1024
 """And where tools are given, their instructions (Anthropic, "Tool use": up to 735)."""
-MAX_IMAGE_TOKENS = 48_169
-"""Of one image, where the offer does not say: gpt-4o-mini's eight tiles of 5,667 and 2,833 once (OpenAI, "Images and
-vision"), the most that any provider documents."""
-AUDIO_BYTES_PER_TOKEN = 12
-"""Of base64: 32 tokens a second (Gemini, "Audio understanding"; OpenAI's are 10) of the leanest speech codec in use,
-at 3 kbit/s."""
 MAX_WINDOW_TOKENS = 2**20
 """Of what is read from elsewhere (a file, a link to a sound, a search), where the offer names no context window."""
 MAX_OUTPUT_TOKENS = 131_072
 """Of one answer without a limit, where the offer names neither its longest answer nor its context window."""
 
-_IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
-_READS_MORE = frozenset(("web_search_options", "plugins", "search_parameters"))
-"""Fields by which a provider puts more into a prompt than it was sent."""
-_CALLERS_TOOLS = frozenset(("function", "custom"))
-"""Types of tools that the caller runs."""
+_READS_MORE = frozenset(
+    (
+        "web_search_options",
+        "search_parameters",
+        "enable_search",
+        "plugins",
+        "compound_custom",
+        "preset",
+        "data_sources",  # Azure: an index to search
+        "extra_body",  # Gemini: a part of a prompt that is kept there
+        "cached_content",
+        "previous_response_id",
+        "conversation",
+        "chat_template",  # vLLM: the caller's own, which may repeat a message
+        "mm_processor_kwargs",  # vLLM: into how many tokens an image is cut
+    )
+)
+"""Fields by which a provider puts more into a prompt than it was sent, or says otherwise what it counts as."""
+_LIMITS_TOO = frozenset(("n_predict", "max_new_tokens", "max_output_tokens", "max_length", "num_predict"))
+"""Fields that some server heeds as a limit, before the limit of OpenAI's API (llama.cpp: ``n_predict``)."""
+_TOLD = SURCHARGE_FIELDS | _READS_MORE | _LIMITS_TOO
+_TOLD |= frozenset(("functions", "prediction", "modalities", "audio", "best_of", "echo"))
+"""Every field by which a request costs other than its text and its limit say."""
 _CACHE_MARKS = (b"cache_control", b"\\u00")
 """By which a request asks for cache writes; the second may be a letter of the first, written as an escape."""
-
-
-class _Said(Struct, gc=False):
-    content: str | list[Raw] | None = None
-
-
-class _Part(Struct, gc=False):
-    type: str = ""
-
-
-_read_messages = msgspec.json.Decoder(list[_Said]).decode
-_read_part = msgspec.json.Decoder(_Part).decode
-_read_tools = msgspec.json.Decoder(list[_Part] | None).decode
 
 
 class Bounds(Struct, gc=False):
@@ -74,6 +76,8 @@ class Bounds(Struct, gc=False):
     is_text: bool = True
     """Nothing else stands in it, and nothing else is read."""
     may_speak: bool = False
+    surcharges: tuple[Surcharge, ...] = ()
+    """By which it may cost what is in no price of a token: see ``unpriced``."""
     _may_write_cache: bool | None = None
 
     def may_write_cache(self) -> bool:
@@ -92,56 +96,70 @@ def bounds_of(request: OpenAIRequest) -> Bounds:
     for raw in fields.values():
         size += len(memoryview(raw))
     bounds = Bounds(request, size, request.max_output_tokens, request.choices)
-    if request.kind is Kind.COMPLETION:
-        _add_completions(bounds, fields)
-    elif request.kind is Kind.CHAT:
-        if "tools" in fields or "functions" in fields:
-            bounds.text_tokens += TOOLS_TOKENS
-        if "prediction" in fields:
-            bounds.more_output_tokens = request.choices * len(memoryview(fields["prediction"]))
-        bounds.may_speak = "modalities" in fields
-        bounds.reads_more = not _READS_MORE.isdisjoint(fields) or ("tools" in fields and _searches(fields["tools"]))
-        bounds.is_text = request.only_text and not bounds.reads_more
-        if not request.only_text:
-            _add_media(bounds, fields["messages"])
+    if not _TOLD.isdisjoint(fields):
+        _add_told(bounds, fields)
+    if request.kind is Kind.CHAT and not request.only_text:
+        media = media_of(fields["messages"])
+        bounds.text_tokens -= media.bytes
+        bounds.images, bounds.audio_tokens = media.images, media.audio_tokens
+        bounds.reads_more = bounds.reads_more or media.reads_more
+    bounds.is_text = request.only_text and not bounds.reads_more
     return bounds
 
 
-def _searches(tools: Raw) -> bool:
-    """Whether any is run by the provider itself, which bills what it finds as a part of the prompt."""
+def _add_told(bounds: Bounds, fields: dict[str, Raw]) -> None:
+    """What the fields in ``_TOLD`` make of it."""
+    request = bounds.request
+    bounds.surcharges = surcharges_of(fields)
+    if "best_of" in fields:
+        _add_best_of(bounds, fields["best_of"])
+    if not _LIMITS_TOO.isdisjoint(fields):
+        bounds.output_tokens = None
+    bounds.reads_more = not _READS_MORE.isdisjoint(fields)
+    if request.kind is Kind.COMPLETION:
+        if "echo" in fields:  # it may bill the prompt as output
+            bounds.more_output_tokens = request.n * bounds.text_tokens
+    elif request.kind is Kind.CHAT:
+        for name in ("tools", "functions"):
+            if name in fields:
+                bounds.text_tokens += TOOLS_TOKENS + _laid_out(bytes(fields[name]))
+        if "prediction" in fields:
+            bounds.more_output_tokens = bounds.choices * len(memoryview(fields["prediction"]))
+        bounds.may_speak = "modalities" in fields or "audio" in fields
+        bounds.reads_more = bounds.reads_more or ("tools" in fields and runs_tools(fields["tools"]))
+
+
+def _add_best_of(bounds: Bounds, best_of: Raw) -> None:
+    """So many are generated and billed, whatever is shown of them; vLLM takes the number as text, too."""
+    n = bounds.request.n
     try:
-        return any(tool.type not in _CALLERS_TOOLS for tool in _read_tools(tools) or ())
-    except msgspec.ValidationError:  # a type that is no text: the provider's to refuse
-        return True
+        made = msgspec.json.decode(best_of, type=int | None, strict=False) or 0
+    except msgspec.ValidationError:  # the provider's to refuse
+        return
+    if made > n:
+        bounds.choices = bounds.choices // n * made
+        if bounds.output_tokens is not None:
+            bounds.output_tokens = bounds.output_tokens // n * made
 
 
-def _add_completions(bounds: Bounds, fields: dict[str, Raw]) -> None:
-    """All of ``best_of`` are generated and billed, and ``echo`` may bill the prompt as output."""
-    n, best_of = bounds.request.n, fields.get("best_of")
-    if best_of is not None:
-        made = msgspec.json.decode(best_of)
-        if isinstance(made, int) and made > n:
-            bounds.choices = bounds.choices // n * made
-            if bounds.output_tokens is not None:
-                bounds.output_tokens = bounds.output_tokens // n * made
-    if "echo" in fields:
-        bounds.more_output_tokens = bounds.request.n * bounds.text_tokens
+def _laid_out(tools: bytes) -> int:
+    """Tokens that chat templates may add to JSON by a line and an indent for each of its values."""
+    return 2 * tools.count(b",") + 4 * (tools.count(b"{") + tools.count(b"["))
 
 
-def _add_media(bounds: Bounds, messages: Raw) -> None:
-    for said in _read_messages(messages):
-        for part in said.content if isinstance(said.content, list) else ():
-            size, kind = len(memoryview(part)), _read_part(part).type
-            if kind in TEXT_PARTS:
-                continue
-            if kind in _IMAGE_PARTS:
-                bounds.text_tokens -= size
-                bounds.images += 1
-            elif kind == "input_audio":
-                bounds.text_tokens -= size
-                bounds.audio_tokens += -(-size // AUDIO_BYTES_PER_TOKEN)
-            else:
-                bounds.reads_more = True
+def unpriced(bounds: Bounds, offer: Offer) -> str | None:
+    """The field of a request of which an offer's price does not say what it costs; ``None``: there is none.
+
+    Free offers have none: whatever they do costs nothing.
+    """
+    price = offer.price
+    for surcharge in bounds.surcharges:
+        if surcharge.field in offer.price_covers or _is_free(price):
+            continue
+        tier = surcharge.service_tier
+        if tier is None or all(tier != each.service_tier for each in price.tiers):
+            return surcharge.field
+    return None
 
 
 def upper_nusd(price: Price, bounds: Bounds, offer: Offer) -> int:
@@ -191,6 +209,11 @@ def _output_tokens(bounds: Bounds, offer: Offer) -> int:
     limit = None if offer.bills_beyond_limit else bounds.output_tokens
     tokens = (offer.max_output_tokens or offer.context_window_tokens or MAX_OUTPUT_TOKENS) * bounds.choices
     return (limit if limit is not None and limit < tokens else tokens) + bounds.more_output_tokens
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_free(price: Price) -> bool:
+    return not any(dearest.write or dearest.audio or dearest.image or dearest.spoken for dearest in _dearest(price))
 
 
 class _Dearest(Struct, frozen=True, gc=False):

@@ -195,6 +195,7 @@ def _offer(settings: OfferSettings, provider: ProviderSettings) -> Offer:
         max_output_tokens=settings.max_output_tokens,
         limit_field=settings.limit_field or limit_field_at(provider.base_url),
         bills_beyond_limit=settings.bills_beyond_limit,
+        price_covers=settings.price_covers,
         max_image_tokens=settings.max_image_tokens,
         capabilities=capabilities,
         latency_ms=settings.latency_ms,

@@ -13,6 +13,7 @@ from amaru.config.prices import DatedPriceSettings, OfferPriceSettings
 from amaru.domain import GLOBAL_REGION, Kind, LimitField, PrefillStyle
 from amaru.files.fields import FilePath, Identifier, Milliseconds, Name, Region, Section, mistake
 from amaru.files.settings import CapabilityName
+from amaru.protocols.surcharges import SurchargeName
 
 
 def _base_url(value: str) -> str:
@@ -145,6 +146,12 @@ class OfferSettings(Section):
         max_length=256,
         description="What it charges, by date; the first price also holds before its date.",
         examples=["[{from: 2026-01-01, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}]"],
+    )
+    price_covers: tuple[SurchargeName, ...] = Field(
+        default=(),
+        description="Fields of a request that may make it cost what no price of a token tells, and for which the price "
+        "holds all the same. Others are not sent to it where a budget binds a request, unless it is free.",
+        examples=[["provider", "web_search_options"]],
     )
     context_window_tokens: int | None = Field(
         default=None, ge=1, description="Longest input and output together, in tokens; left out: not checked."

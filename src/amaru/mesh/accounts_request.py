@@ -22,12 +22,12 @@ from amaru.accounts.allowances import Metric
 from amaru.accounts.bank import Counter
 from amaru.accounts.charges import Charge, ChargeStatus
 from amaru.accounts.cost import cost_pusd
-from amaru.accounts.estimate import Bounds, bounds_of, upper_nusd, upper_tokens
+from amaru.accounts.estimate import Bounds, bounds_of, unpriced, upper_nusd, upper_tokens
 from amaru.accounts.lease import Needs, Purse, Reservation
 from amaru.accounts.money import nusd_half_even
 from amaru.domain import FailureKind, Offer, Provenance, Usage
 from amaru.errors import AllowanceExceeded, AmaruError, BankGone, Failure, JournalError, RequestError
-from amaru.mesh.accounts_words import REFUSALS, Left, is_of_offer, refusal
+from amaru.mesh.accounts_words import REFUSALS, Left, is_of_offer, refusal, unpriced_refusal
 from amaru.protocols.openai import OpenAIRequest
 from amaru.telemetry.logs import get_logger
 
@@ -136,6 +136,8 @@ class RequestAccount:
             self._calls += 1
             attempt.reservation = Reservation([])
             return True
+        if unpriced(self._bounds_of(attempt.ask.request), attempt.offer) is not None:
+            return False
         reservation = self._till.reserve(needs)
         if reservation is None:
             return False
@@ -153,6 +155,10 @@ class RequestAccount:
         """
         needs, purse = self._needs(attempt), self._purse()
         nusd = needs[0][1] if needs else 0
+        if needs or not self._home.is_known:
+            field = unpriced(self._bounds_of(attempt.ask.request), attempt.offer)
+            if field is not None:
+                return unpriced_refusal(attempt.offer, field)
         try:
             if not self._home.is_known:
                 if purse is None or not self._till.gone:

@@ -8,7 +8,11 @@ from typing import NamedTuple
 from amaru.accounts.allowances import Metric, Scope
 from amaru.accounts.money import format_usd
 from amaru.accounts.periods import Period
+from amaru.domain import Offer
 from amaru.errors import AllowanceExceeded, AmaruError, BankGone, JournalError, RequestError, TillBusy
+from amaru.protocols.surcharges import SURCHARGES
+from amaru.routing.kernels import FIGURE, Code
+from amaru.routing.ranking import Ranking
 
 REFUSALS = (AllowanceExceeded, BankGone, JournalError, TillBusy)
 """By which a till says that it reserves nothing."""
@@ -40,6 +44,24 @@ def names_of(allowance: str) -> tuple[Scope, str, Metric, Period]:
 def is_of_offer(error: AmaruError) -> bool:
     """Whether it is a budget of a model or a provider that refuses: another offer may do."""
     return isinstance(error, AllowanceExceeded) and names_of(error.allowance)[0] in (Scope.MODEL, Scope.PROVIDER)
+
+
+def unpriced_refusal(offer: Offer, field: str) -> RequestError:
+    """An offer's price does not say what a field of the request costs, and a budget binds it."""
+    return RequestError(
+        400,
+        f"{offer.id} is not asked: a budget binds this request, and the offer's price does not say what `{field}` may "
+        f"cost. Leave it out, or have the operator price it or write price_covers: [{field}] for the offer.",
+        param=field,
+        code="unpriced_request",
+    )
+
+
+def over_budget(ranking: Ranking, row: int, refused: RequestError) -> None:
+    """Rule an offer out that a budget does, with the field, if any, that no price tells of."""
+    ranking.rule_out(row, Code.BUDGET)
+    field = refused.param if refused.param in SURCHARGES else None
+    ranking.table[ranking.rows == row, FIGURE] = 0 if field is None else 1 + SURCHARGES.index(field)
 
 
 def refusal(error: AmaruError, at: float) -> RequestError:

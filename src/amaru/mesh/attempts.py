@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from amaru.domain import Attempt, FailureKind, Join, Usage
 from amaru.errors import Failure, RequestError
 from amaru.mesh.accounts_request import RequestAccount
+from amaru.mesh.accounts_words import over_budget
 from amaru.mesh.attempt import DIVERGED, OpenAttempt, used_tokens
 from amaru.mesh.call import Call, as_held, caller_error, workload_of
 from amaru.mesh.rescue import Ask, Broken, delivered_usage
@@ -34,7 +35,6 @@ WAITED = frozenset((FailureKind.CONNECT, FailureKind.NO_ANSWER, FailureKind.STRE
 """Failures by which a wait ends, be it at the offer's own limit or at the request's deadline."""
 CLOCK_GRAIN_S = 0.005
 """A deadline may strike this much early: event loops count in milliseconds."""
-
 REFUSED = (None, 400)
 """What the caller sees of failures that are its own request's."""
 BUSY = frozenset((Code.THROTTLED, Code.RATE_LIMIT, Code.CAPACITY))
@@ -162,10 +162,10 @@ class Attempts:
         self._abandon()
         self.excluded |= {attempt.row}
         self.unaffordable[attempt.row] = refused
-        self.latest.rule_out(attempt.row, Code.BUDGET)
+        over_budget(self.latest, attempt.row, refused)
         # Not of a decision that was handed out, nor of an offer that was asked before.
         if self.broken is None and all(tried.offer != attempt.offer.id for tried in self.attempts):
-            self.ranking.rule_out(attempt.row, Code.BUDGET)
+            over_budget(self.ranking, attempt.row, refused)
         return False
 
     def _is_alone(self, candidates: list[int], row: int) -> bool:
@@ -265,8 +265,8 @@ class Attempts:
     def _decide_again(self, now: float) -> Ranking:
         """Rank anew what was not tried yet; before the first attempt, that is the decision."""
         self.latest = self.plan.router.decide(self.workload, now, self.excluded)
-        for row in self.unaffordable:
-            self.latest.rule_out(row, Code.BUDGET)
+        for row, refused in self.unaffordable.items():
+            over_budget(self.latest, row, refused)
         if not self.attempts:
             self.ranking = self.latest
         return self.latest

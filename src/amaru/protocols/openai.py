@@ -75,6 +75,11 @@ class _Message(Struct, gc=False):
     role: str
     content: str | Annotated[list[_Part], Meta(max_length=MAX_ITEMS)] | None = None
     tool_calls: Annotated[list[_Object], Meta(max_length=MAX_ITEMS)] | None = None
+    audio: Raw = _ABSENT
+    images: Raw = _ABSENT
+    attachments: Raw = _ABSENT
+    files: Raw = _ABSENT
+    file_ids: Raw = _ABSENT
 
 
 _Tools = Annotated[list[_Object], Meta(max_length=MAX_TOOLS)]
@@ -124,7 +129,8 @@ class OpenAIRequest(Struct, gc=False):
     ``fields`` holds the caller's top-level fields, each value as it was sent. ``include_usage`` is what the caller
     asked for. ``choices`` is how many an answer holds: ``n`` for each prompt. ``max_output_tokens`` is the caller's
     limit over all choices; ``None``: it set none. ``input_tokens_estimate`` is an estimate by size, see above. ``hold``
-    is what of its stream is held back. ``only_text``: no part of a message is an image, a sound, a file or unknown.
+    is what of its stream is held back. ``only_text``: no part of a message is an image, a sound, a file or unknown, and
+    none refers to any (``REFERENCES``).
     """
 
     kind: Kind
@@ -159,10 +165,14 @@ _NEEDS = [Capability(bits) for bits in range(32)]
 _NO_NEEDS = Capability.NONE
 _INCLUDE_USAGE = Raw(b'{"include_usage":true}')
 _NULL = Raw(b"null")
+_NOTHING = frozenset((b"", b"null", b"[]"))
 _OLDER_LIMIT, _NEWER_LIMIT = LimitField.MAX_TOKENS.value, LimitField.MAX_COMPLETION_TOKENS.value
 _JSON_FORMATS = frozenset(("json_schema", "json_object"))
 _IMAGE_PARTS = frozenset(("image_url", "input_image"))
 TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal"))
+REFERENCES = ("audio", "images", "attachments", "files", "file_ids")
+"""Fields of a message, beside its content, by which it holds more than text: an earlier answer's sound (OpenAI), or its
+images (OpenRouter), and files that the provider has."""
 
 
 def parse_request(kind: Kind, body: bytes) -> OpenAIRequest:
@@ -203,6 +213,14 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
     only_text = True
     for message in messages:
         content = message.content
+        if (  # written out: it is asked of every message
+            message.audio is not _ABSENT
+            or message.images is not _ABSENT
+            or message.attachments is not _ABSENT
+            or message.files is not _ABSENT
+            or message.file_ids is not _ABSENT
+        ):
+            only_text = only_text and not refers(message)
         if type(content) is list:
             for part in content:
                 if part.type not in TEXT_PARTS:
@@ -246,6 +264,11 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
         fields,
         only_text,
     )
+
+
+def refers(message: object) -> bool:
+    """Whether a message says anything in its ``REFERENCES``, which it has as attributes."""
+    return any(bytes(getattr(message, name)) not in _NOTHING for name in REFERENCES)
 
 
 def _completion(request: _Completion, fields: dict[str, Raw]) -> OpenAIRequest:

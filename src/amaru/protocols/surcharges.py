@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import Raw, Struct
 
-SURCHARGES = (
+SurchargeName = Literal[
     "service_tier",
     "tools",
     "web_search_options",  # OpenAI, Perplexity: a fee for each call
@@ -22,9 +23,10 @@ SURCHARGES = (
     "preset",  # OpenRouter: fields that are kept there, models among them
     "speed",  # Anthropic: fast, at several times the price
     "inference_geo",  # Anthropic: a factor on the price
-)
+]
+SURCHARGES: tuple[SurchargeName, ...] = get_args(SurchargeName)
 """All of them. Stored decisions name them by their place: new ones go to the end."""
-_NAMES = frozenset(SURCHARGES)
+SURCHARGE_FIELDS = frozenset(SURCHARGES)
 _OFF = frozenset((b"null", b"false", b"[]", b'""', b'"standard"', b'"global"'))
 _USUAL_TIERS = frozenset(("auto", "default", "standard", "standard_only", "on_demand"))
 """What providers call the tier of their usual price, or whichever an account has by itself."""
@@ -49,7 +51,7 @@ class Surcharge(Struct, frozen=True, gc=False):
 
 def surcharges_of(fields: Mapping[str, Raw]) -> tuple[Surcharge, ...]:
     """Those that a request sets, in the order of ``SURCHARGES``; some ten nanoseconds a field where there are none."""
-    if _NAMES.isdisjoint(fields):
+    if SURCHARGE_FIELDS.isdisjoint(fields):
         return ()
     found = []
     for field in SURCHARGES:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from amaru.domain import Capability, Decision, Kind, Offer, RankedOffer, Refusal, ScoreParts, Workload
 from amaru.errors import RequestError
+from amaru.protocols.surcharges import SURCHARGES
 from amaru.routing import kernels as k
 from amaru.routing.explanation_learned import is_learned, learned_reasons
 from amaru.routing.explanation_steered import behind_by_care, is_steered, steered_words
@@ -291,6 +292,10 @@ def _detail(code: Code, figure: float, offer: Offer, workload: Workload, load: f
                 return f"kept to {figure:g} at once: it serves more only where no other offer can take it now"
             return "drained: it serves only what no other offer can take now"
         case Code.BUDGET:
+            if figure >= 1.0:
+                return (
+                    f"a budget binds it, and the offer's price does not say what {SURCHARGES[int(figure) - 1]} may cost"
+                )
             return "a budget does not cover what this request may cost there; `amaru budgets list` shows what is left"
         case Code.FEASIBLE:
             return ""
