@@ -162,7 +162,12 @@ def test_what_stands_is_resolved_once(bank: Bank) -> None:
     store: Store = bank._store  # type: ignore[attr-defined]
     with store.reading() as connection:
         row = connection.execute(select(charges)).one()
-    assert (row.status, row.cost_pusd, row.reserved, row.holder) == ("reconciled", 25_000, None, "one")
+    assert (row.status, row.cost_pusd, row.reserved, row.holder) == (
+        "reconciled",
+        25_000,
+        f'[["{BUDGET.key[0]}",0,25]]',
+        "one",
+    )
 
 
 def test_amounts_are_exact_up_to_nine_million_dollars(bank: Bank) -> None:

@@ -110,7 +110,9 @@ class RedisBank:
                 error.make(connection)
             said, overruns, directory = self._settle(turn)
         message = _message(turn)
-        said |= self._read({need.key for needs in turn.asks for need in needs} - set(map(_decode, said)))
+        # Whatever is granted is granted by what the store says now: a correction may have moved it.
+        wanted = {need.key for needs in turn.asks for need in needs} | turn.wants.keys()
+        said |= self._read(wanted - set(map(_decode, said)))
         answer = self._run(message | {"said": said})
         while "ok" not in answer:
             if "stale" in answer:
@@ -132,7 +134,7 @@ class RedisBank:
         )
 
     def resolve(self, charge: Charge, used: Mapping[Key, int]) -> bool:
-        """As ``Bank.resolve``; Redis hears of it when the counter is asked for next."""
+        """As ``Bank.resolve``; Redis hears of it before anything of the counter is granted next."""
         return resolve_at(self._store, charge, used)
 
     def _settle(self, turn: Turn) -> tuple[_Said, dict[Key, int], int]:

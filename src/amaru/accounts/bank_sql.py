@@ -120,7 +120,8 @@ def _resolve(connection: Connection, charge: Charge, used: Mapping[Key, int]) ->
         counted.rows[key].settled += amount
     counted.overruns()
     counted.write()
-    connection.execute(update(charges).where(charges.c.id == charge.id), row_of(charge, found.holder, None))
+    counts = msgspec.json.encode([(*key, amount) for key, amount in used.items()]).decode() if used else None
+    connection.execute(update(charges).where(charges.c.id == charge.id), row_of(charge, found.holder, counts))
     return True
 
 

@@ -149,7 +149,6 @@ class CounterRows:
         for one in fresh:
             if one.charge is not None and one.charge.id in known:
                 continue
-            stands = [(*part.key, part.reserved) for part in one.parts if part.used is None]
             for part in one.parts:
                 row = self.rows[part.key]
                 if part.used is None:
@@ -157,8 +156,8 @@ class CounterRows:
                 else:
                     row.settled += part.used
             if one.charge is not None:
-                reserved = msgspec.json.encode(stands).decode() if stands else None
-                rows.append(row_of(one.charge, holder, reserved))
+                parts = [(*part.key, part.reserved if part.used is None else part.used) for part in one.parts]
+                rows.append(row_of(one.charge, holder, msgspec.json.encode(parts).decode() if parts else None))
         if rows:
             _insert_charges(self._connection, rows)
         return fresh[-1].number if fresh else through

@@ -50,5 +50,5 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
 
 
 def row_of(charge: Charge, holder: str, reserved: str | None) -> dict[str, object]:
-    """The charge as a row; ``reserved`` is JSON ``[[allowance, period_start, amount], …]`` while it stands."""
+    """The charge as a row; ``reserved`` is JSON ``[[allowance, period_start, amount], …]``, as the schema says."""
     return {**msgspec.structs.asdict(charge), "status": charge.status.value, "holder": holder, "reserved": reserved}

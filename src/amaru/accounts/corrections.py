@@ -2,8 +2,8 @@
 
 A row of the past is never rewritten. A charge that stands is settled at what was billed, and its reservation is freed.
 A charge that was settled is taken back by a row, and booked anew as billed by another one: both name it in their ids,
-``ID/1`` and ``ID/2``, and lie in its moment, so that sums of any span of time come out as billed. Budgets count what
-was settled when it was: a correction changes what was spent, and no budget.
+``ID/1`` and ``ID/2``, and lie in its moment, so that sums of any span of time come out as billed. Budgets that counted
+the charge count the correction, in the period of the charge; what names no charge counts against its provider's.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import msgspec
 from sqlalchemy import select
 
 from amaru.accounts.bank import Bank, Key
-from amaru.accounts.books_sql import ignoring
 from amaru.accounts.changes import ChangeLog
-from amaru.accounts.charges import Charge, ChargeStatus, row_of
+from amaru.accounts.charges import Charge, ChargeStatus
 from amaru.accounts.comparison import NOTHING, Cause, Comparison, Finding, Side
+from amaru.accounts.counted import Counted, ProviderCounted, add_rows, counted_of, used_of
 from amaru.accounts.export_lines import model_key
-from amaru.accounts.money import nusd_half_even, usd_text
+from amaru.accounts.money import usd_text
 from amaru.accounts.schema import charges
 from amaru.accounts.spend import CHARGE, CORRECTION, DAY_S, Which, charge_of, charges_of
 from amaru.accounts.store import Store
@@ -77,6 +77,7 @@ class _Correcting:
         self._bank = bank
         self._file = file
         self._at = at
+        self._of_provider = ProviderCounted(store, comparison.provider)
         with file.open("rb") as handle:
             self._sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         self.applied = Applied()
@@ -96,24 +97,25 @@ class _Correcting:
 
     def take(self, findings: Sequence[Finding]) -> None:
         """Correct what some of the findings are about."""
-        charged = {charge.id: charge for charge in self._charges([one.charge for one in findings if one.charge])}
-        rows: list[Charge] = []
+        charged = {charge.id: (charge, counted) for charge, counted in self._charges(findings)}
+        rows: list[tuple[Charge, Counted]] = []
         for finding in findings:
             if finding.charge is None:
                 rows += self._without_charge(finding)
             elif finding.standing:
-                self._settle(charged[finding.charge], finding.theirs or NOTHING, finding.ref)
+                self._settle(charged[finding.charge][0], finding.theirs or NOTHING, finding.ref)
             else:
-                rows += self._corrected(charged[finding.charge], finding)
+                rows += self._corrected(*charged[finding.charge], finding)
                 self.applied.corrected += 1
         if rows:
-            with self._store.writing() as connection:
-                connection.execute(ignoring(connection, charges), [row_of(row, HOLDER, None) for row in rows])
+            add_rows(self._store, rows, holder=HOLDER)
 
-    def _charges(self, ids: Sequence[str]) -> Iterator[Charge]:
+    def _charges(self, findings: Sequence[Finding]) -> Iterator[tuple[Charge, Counted]]:
+        """Those that the findings are of, and what they have counted."""
+        ids = [one.charge for one in findings if one.charge]
         with self._store.reading() as connection:
-            for row in connection.execute(select(*CHARGE).where(charges.c.id.in_(ids))):
-                yield charge_of(row)
+            for row in connection.execute(select(*CHARGE, charges.c.reserved).where(charges.c.id.in_(ids))):
+                yield charge_of(row), counted_of(row.reserved)
 
     def _settle(self, charge: Charge, theirs: Side, ref: str | None) -> None:
         """Put what was billed in place of what stands."""
@@ -128,17 +130,15 @@ class _Correcting:
     def _resolve(self, charge: Charge) -> None:
         with self._store.reading() as connection:
             reserved = connection.execute(select(charges.c.reserved).where(charges.c.id == charge.id)).scalar()
-        parts = msgspec.json.decode(reserved or "[]", type=list[tuple[str, int, int]])
-        used: dict[Key, int] = {(name, start): _used(name, amount, charge) for name, start, amount in parts}
-        self.applied.settled += self._bank.resolve(charge, used)
+        self.applied.settled += self._bank.resolve(charge, _used_by(counted_of(reserved), charge))
 
-    def _corrected(self, charge: Charge, finding: Finding) -> Iterator[Charge]:
+    def _corrected(self, charge: Charge, counted: Counted, finding: Finding) -> Iterator[tuple[Charge, Counted]]:
         """Rows that take back what our figure is by now, and book what was billed."""
         ours, theirs = finding.ours or NOTHING, finding.theirs or NOTHING
         number = itertools.count(finding.corrections + 1)
         if not ours.is_nothing:
             first = finding.corrections == 0
-            yield msgspec.structs.replace(
+            back = msgspec.structs.replace(
                 charge,
                 id=f"{charge.id}/{next(number)}",
                 attempt=CORRECTION,
@@ -153,8 +153,9 @@ class _Correcting:
                 reconciled_at=self._at,
                 note=f"takes back {charge.id}: {finding.cause}, {self._file.name}",
             )
+            yield back, {key: -amount for key, amount in _used(counted, ours).items()}
         if not theirs.is_nothing:
-            yield msgspec.structs.replace(
+            anew = msgspec.structs.replace(
                 _as_billed(charge, theirs),
                 id=f"{charge.id}/{next(number)}",
                 attempt=CORRECTION,
@@ -163,8 +164,9 @@ class _Correcting:
                 reconciled_at=self._at,
                 note=f"in place of {charge.id}: as billed in {self._file.name}",
             )
+            yield anew, _used_by(counted, anew)
 
-    def _without_charge(self, finding: Finding) -> Iterator[Charge]:
+    def _without_charge(self, finding: Finding) -> Iterator[tuple[Charge, Counted]]:
         """A row for what was billed and has no charge; or, of a day, for the difference to all charges of a model."""
         comparison, ours, theirs = self._comparison, finding.ours or NOTHING, finding.theirs or NOTHING
         told = [comparison.provider, finding.at, model_key(finding.model), finding.corrections]
@@ -179,7 +181,7 @@ class _Correcting:
         _, input_tokens, cached_input_tokens, output_tokens, cost_pusd = difference
         if any(difference[1:]):
             self.applied.added += 1
-            yield Charge(
+            added = Charge(
                 id=hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:32],
                 at=finding.at,
                 decision="",
@@ -200,6 +202,7 @@ class _Correcting:
                 reconciled_at=self._at,
                 note=f"{finding.cause}: as billed in {self._file.name}",
             )
+            yield added, self._of_provider.of(added.at, added.model, added.cost_pusd)
 
     def _settle_day(self, finding: Finding) -> None:
         """Settle what stands at our own figure: the day's bill does not tell which request cost what."""
@@ -233,9 +236,10 @@ def _as_billed(charge: Charge, theirs: Side) -> Charge:
     )
 
 
-def _used(allowance: str, reserved: int, charge: Charge) -> int:
-    """What a charge takes from an allowance of which so much was reserved for it."""
-    metric = allowance.rsplit(":", 2)[1]
-    if metric == "usd":
-        return max(nusd_half_even(charge.cost_pusd), 0)
-    return charge.input_tokens + charge.output_tokens if metric == "tokens" else reserved
+def _used(counted: Counted, side: Side) -> dict[Key, int]:
+    tokens = (side.input_tokens or 0) + (side.output_tokens or 0)
+    return used_of(counted, tokens=tokens, cost_pusd=side.pusd or 0)
+
+
+def _used_by(counted: Counted, charge: Charge) -> dict[Key, int]:
+    return used_of(counted, tokens=charge.input_tokens + charge.output_tokens, cost_pusd=charge.cost_pusd)

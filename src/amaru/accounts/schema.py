@@ -181,7 +181,8 @@ charges = Table(
     Column("usage_source", Text, nullable=False),  # provider, counted, estimated
     Column("price", Text),  # accounts_prices.id
     Column("cost_pusd", BigInteger, nullable=False),
-    Column("reserved", Text),  # JSON [[allowance, period_start, amount], …] while it stands
+    # JSON [[allowance, period_start, amount], …]: what is reserved for it while it stands, then what it counts.
+    Column("reserved", Text),
     Column("holder", Text, nullable=False),
     Column("reconciled_at", Double),
     Column("note", Text),

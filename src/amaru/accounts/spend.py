@@ -146,8 +146,8 @@ def charges_of(
 
 
 def charge_of(row: Row[Any]) -> Charge:  # Any: columns of many types
-    """The charge in a row of ``CHARGE``."""
-    values = row._asdict()
+    """The charge in a row of ``CHARGE``, and of whatever comes after it."""
+    values = dict(zip(Charge.__struct_fields__, row, strict=False))
     return Charge(**values | {"status": ChargeStatus(values["status"])})
 
 
