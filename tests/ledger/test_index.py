@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from ledger_samples import DIGEST, SAMPLES, T0, FakeLog, at
 from sqlalchemy import create_engine
 
-from amaru.errors import LedgerError
+from amaru.errors import LedgerBusy, LedgerError
 from amaru.ledger import index as index_module
+from amaru.ledger import index_engine
 from amaru.ledger.index import Found, Index
 from amaru.ledger.index_rows import Row
 from amaru.ledger.index_schema import tables_of
@@ -496,6 +497,20 @@ def test_a_place_that_no_index_can_have_is_refused_without_its_password(url: str
     with pytest.raises(LedgerError, match=re.escape(said)) as refused:
         Index(url, FakeLog.of())
     assert "hunter2" not in str(refused.value)
+
+
+def test_where_another_process_is_filling_it_that_is_said_in_the_end(
+    url: str, open_index: OpenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_engine, "BUSY_S", 0.2)
+    other = open_index(url, FakeLog.of())
+    other.catch_up()
+    log = FakeLog.of()
+    log.kept += log.kept[:1]
+    index = open_index(url, log)
+    with other._writing(), pytest.raises(LedgerBusy, match="try again when it is done"):
+        index.catch_up()
+    assert index.catch_up() == 1
 
 
 def test_a_database_out_of_reach_is_told_without_its_password(postgresql: str) -> None:

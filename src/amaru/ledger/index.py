@@ -18,11 +18,12 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from amaru.errors import LedgerError
-from amaru.ledger.index_engine import BEGIN, engine, in_words, is_damage, place
+from amaru.ledger.index_engine import engine_of, is_damage, ledger_error, place_of
 from amaru.ledger.index_rows import Row, pruned_row, row_of
 from amaru.ledger.index_schema import SCHEMA_VERSION, Tables, tables_of
 from amaru.ledger.search import Search, terms_of
 from amaru.ledger.view import Pruned
+from amaru.storage.engine import BEGIN
 
 BATCH_ROWS = 4_096
 """Rows of one transaction."""
@@ -80,10 +81,11 @@ class Index:
     """
 
     def __init__(self, url: str, source: Source, *, told: Callable[[str], None] = lambda _: None) -> None:
-        self._url, self._path = place(url)
+        self._at = place_of(url)
+        self._path = self._at.path
         self._source = source
         self._told = told
-        self._engine = engine(self._url)
+        self._engine = engine_of(self._at)
         # Several logs may share a PostgreSQL database; of a file, each log has its own.
         prefix = "" if self._path else f"ledger_{hashlib.sha256((source.origin or '').encode()).hexdigest()[:12]}_"
         self._tables: Tables = tables_of(self._engine.dialect.name, prefix)
@@ -92,7 +94,7 @@ class Index:
     @property
     def place(self) -> str:
         """Where it is; without a password."""
-        return str(self._path) if self._path else self._url.render_as_string(hide_password=True)
+        return self._at.name
 
     def catch_up(self, progress: Callable[[int, int], None] = lambda _done, _size: None) -> int:
         """Take in what the log has and the index has not; how many entries that were. Raises LedgerError.
@@ -167,7 +169,7 @@ class Index:
             if self._is_there() and self._source.pruned.until > self._reading(self._pruned):
                 self._forget(self._source.pruned.until)
         except SQLAlchemyError as error:
-            raise in_words(self.place, error) from None
+            raise ledger_error(self._at, error) from None
 
     def close(self) -> None:
         """Give its connections up."""
@@ -327,7 +329,7 @@ class Index:
                 self._catch_up(lambda _done, _size: None)
                 return act()
         except SQLAlchemyError as error:
-            raise in_words(self.place, error) from None
+            raise ledger_error(self._at, error) from None
 
     def _set_aside(self, why: str | None) -> None:
         """Move the file out of the way. Not deleted: it may be something else that stood under this name."""

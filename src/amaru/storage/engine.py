@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +19,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 from amaru.errors import StorageError
 
 BEGIN = "amaru_begin"
-"""Execution option of an SQLite connection: the statement that begins its transactions, in place of the engine's."""
+"""Execution option of an SQLite connection: the statement that begins its transactions, in place of the engine's;
+empty: none does."""
 CONNECT_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 10.0
 """How long PostgreSQL waits for a transaction to go on before it is undone."""
@@ -83,16 +85,29 @@ def _shown(url: URL) -> str:
 
 def storage_error(place: object, error: BaseException) -> StorageError:
     """What went wrong at ``place`` and what to do, without the statement and its values."""
+    return StorageError(f"{place}: {in_words(error)}")
+
+
+def cause_of(error: BaseException) -> tuple[BaseException, str]:
+    """The driver's own error, and its code: SQLite's name of it, PostgreSQL's SQLSTATE; empty where it has none."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+    return cause, getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+
+
+def in_words(error: BaseException, remedies: Mapping[str, str] = {}) -> str:
+    """What went wrong and what to do, without the statement and its values.
+
+    ``remedies``, by the beginnings of codes, go before those that hold for every database.
+    """
+    cause, code = cause_of(error)
     # Extended codes (SQLITE_IOERR_WRITE) begin with their primary one, SQLSTATEs with their class.
-    remedy = next((text for known, text in _REMEDIES.items() if code.startswith(known)), "")
+    remedy = next((text for known, text in [*remedies.items(), *_REMEDIES.items()] if code.startswith(known)), "")
     if isinstance(error, DBAPIError) and not code and not remedy:
         remedy = _UNREACHABLE
     said = " ".join(str(cause).split())[:500].rstrip(".")
     if isinstance(error, PoolTimeoutError):
         said, remedy = "every connection is in use", "Something there is slow, or too much is asked at once. Try again."
-    return StorageError(f"{place}: {said}{f' ({code})' if code else ''}. {remedy}".rstrip())
+    return f"{said}{f' ({code})' if code else ''}. {remedy}".rstrip()
 
 
 def sqlite_engine(
@@ -145,7 +160,9 @@ def sqlite_engine(
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get(BEGIN, begin))
+        statement = connection.get_execution_options().get(BEGIN, begin)
+        if statement:
+            connection.exec_driver_sql(statement)
 
     return engine
 
