@@ -103,7 +103,7 @@ def test_after_about_a_day_it_is_given_up_and_said_so(
         process.round(after_s=wait_s(tries, 0.0) if tries else 0.0)
         tries += 1
     (message,) = messages(store)
-    assert (tries, message.tries, message.state) == (TRIES, TRIES, "given up")
+    assert (tries, message.tries, message.state) == (TRIES, TRIES, "given_up")
     assert 0.9 * DAY_S < clock.now - NOW < 1.1 * DAY_S
     assert message.error is not None
     assert "127.0.0.1:9/… cannot be reached" in message.error
@@ -134,7 +134,7 @@ def test_a_receiver_that_wants_no_more_or_to_be_asked_later_is_heeded(
     process.round(after_s=119)
     assert len(receiver.got) == 1
     process.round(after_s=2)
-    assert states(store) == ["given up"]
+    assert states(store) == ["given_up"]
 
 
 def test_one_that_hangs_costs_one_try_a_round_and_keeps_nothing_from_being_noticed(

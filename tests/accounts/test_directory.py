@@ -40,8 +40,8 @@ def test_a_tenant_from_its_making_to_its_end(directory: Directory, clock: Clock)
     assert changed.name == "ACME, Inc."
     clock.now += 10
     assert directory.tenants.archive("acme", by="bob").archived_at == NOW + 10
-    assert [one.id for one in directory.tenants.all()] == ["filed"]
-    assert [one.id for one in directory.tenants.all(archived=True)] == ["filed", "acme"]
+    assert [one.id for one in directory.tenants.page().items] == ["filed"]
+    assert [one.id for one in directory.tenants.page(archived=True).items] == ["filed", "acme"]
     with pytest.raises(AccountConflict, match="tenant acme is archived; restore it first"):
         directory.keys.create("acme", by="ann")
     directory.tenants.archive("acme", by="bob")  # once more changes nothing
@@ -75,7 +75,7 @@ def test_a_tenant_from_its_making_to_its_end(directory: Directory, clock: Clock)
 def test_a_tenant_that_cannot_be(directory: Directory, id: str, settings: dict[str, object], said: str) -> None:
     with pytest.raises(AccountError, match=said):
         directory.tenants.create(id, by="ann", settings=settings)
-    assert [one.id for one in directory.tenants.all(archived=True)] == ["filed"]
+    assert [one.id for one in directory.tenants.page(archived=True).items] == ["filed"]
     assert directory.log.version() == 0
 
 
@@ -119,7 +119,7 @@ def test_a_file_with_a_name_that_the_store_has_is_refused(directory: Directory) 
     directory.tenants.archive("acme", by="ann")
     directory.allowances.archive("model:chat:usd:month", by="ann")
     directory.reload(wanted)
-    assert [one.id for one in directory.tenants.all()] == ["acme"]
+    assert [one.id for one in directory.tenants.page().items] == ["acme"]
     with pytest.raises(AccountConflict, match=r"is in amaru\.yaml"):
         directory.tenants.restore("acme", by="ann")
 
@@ -129,11 +129,11 @@ def test_teams(directory: Directory) -> None:
         directory.teams.create("nobody", "search", by="ann")
     directory.teams.create("filed", "search", by="ann", name="Search")
     directory.teams.archive("filed", "search", by="ann")
-    assert directory.teams.all("filed") == []
+    assert directory.teams.page("filed").items == []
     with pytest.raises(AccountConflict, match="team filed/search is archived"):
         directory.keys.create("filed", by="ann", team="search")
     directory.teams.restore("filed", "search", by="ann")
-    assert [(one.id, one.name) for one in directory.teams.all("filed")] == [("search", "Search")]
+    assert [(one.id, one.name) for one in directory.teams.page("filed").items] == [("search", "Search")]
     with pytest.raises(UnknownAccount, match='tenant "filed" has no team "other"'):
         directory.teams.archive("filed", "other", by="ann")
 
@@ -143,7 +143,7 @@ def test_allowances(directory: Directory) -> None:
     first = directory.allowances.set(budget(Scope.TENANT, "acme"), by="ann")
     assert directory.allowances.get("tenant:acme:usd:month") == first
     second = directory.allowances.set(budget(Scope.TENANT, "acme", amount=5, hard=False, alerts=()), by="bob")
-    assert [one for one in directory.allowances.all() if not one.from_file] == [second]
+    assert [one for one in directory.allowances.page().items if not one.from_file] == [second]
     assert directory.allowances.archive(second.id, by="ann") == second
     with pytest.raises(UnknownAccount, match="there is no allowance"):
         directory.allowances.archive(second.id, by="ann")
@@ -189,7 +189,8 @@ def test_odd_characters_in_what_is_looked_for_find_nothing(directory: Directory,
     ):
         with pytest.raises(UnknownAccount):
             look()
-    assert directory.keys.page(tenant=odd) == directory.teams.all(odd) == directory.log.page(subject=odd) == []
+    assert directory.keys.page(tenant=odd).items == directory.teams.page(odd).items == []
+    assert directory.log.page(subject=odd) == []
     assert directory.keys.find(odd.encode(errors="surrogatepass")) is None
 
 
@@ -266,7 +267,7 @@ def test_old_rows_are_pruned(directory: Directory, clock: Clock) -> None:
     clock.now += RETENTION_S + 10
     new = directory.keys.create("filed", by="ann", expires_at=clock.now + 5).info
     assert directory.prune() == 1 + 2
-    assert {one.id for one in directory.keys.page(over=True)} == {kept.id, new.id}
+    assert {one.id for one in directory.keys.page(over=True).items} == {kept.id, new.id}
     with pytest.raises(UnknownAccount):
         directory.keys.get(old.id)
 
@@ -276,7 +277,7 @@ def test_a_store_that_fails_midway_leaves_nothing_half_done(directory: Directory
         connection.exec_driver_sql("DROP TABLE accounts_audit")
     with pytest.raises(StorageError, match="accounts_audit"):
         directory.tenants.create("acme", by="ann")
-    assert [one.id for one in directory.tenants.all(archived=True)] == ["filed"]
+    assert [one.id for one in directory.tenants.page(archived=True).items] == ["filed"]
     assert directory.log.version() == 0
 
 

@@ -107,8 +107,8 @@ def test_a_revoked_key_stays_revoked(directory: Directory, clock: Clock) -> None
     assert directory.keys.revoke(made.info.id, by="bob").revoked_at == NOW + 5
     clock.now += 5
     assert directory.keys.revoke(made.info.id, by="bob").revoked_at == NOW + 5
-    assert directory.keys.page() == []
-    assert [one.id for one in directory.keys.page(over=True)] == [made.info.id]
+    assert directory.keys.page().items == []
+    assert [one.id for one in directory.keys.page(over=True).items] == [made.info.id]
     for change in (
         lambda: directory.keys.expire(made.info.id, NOW + 1e6, by="ann"),
         lambda: directory.keys.rotate(made.info.id, by="ann"),
@@ -137,7 +137,7 @@ def test_expiry_in_the_past_is_refused(directory: Directory, at: float) -> None:
     ):
         with pytest.raises(AccountError, match="cannot expire in the past"):
             change()
-    assert [one.id for one in directory.keys.page(over=True)] == [made.info.id]
+    assert [one.id for one in directory.keys.page(over=True).items] == [made.info.id]
 
 
 @pytest.mark.parametrize("overlap_s", [-1, float("nan"), float("inf"), 1e9])
@@ -184,9 +184,9 @@ def test_keys_are_listed_in_pages(directory: Directory) -> None:
     directory.tenants.create("acme", by="ann")
     made = sorted(directory.keys.create("acme", by="ann").info.id for _ in range(5))
     directory.keys.create("filed", by="ann")
-    first = directory.keys.page(tenant="acme", limit=3)
+    first, cursor = directory.keys.page(tenant="acme", limit=3)
     assert [one.id for one in first] == made[:3]
-    assert [one.id for one in directory.keys.page(tenant="acme", after=first[-1].id)] == made[3:]
+    assert [one.id for one in directory.keys.page(tenant="acme", cursor=cursor).items] == made[3:]
 
 
 def test_a_lost_pepper_is_told_and_never_made_anew(
@@ -236,7 +236,7 @@ def test_a_pepper_that_cannot_be_used(
     path.chmod(mode)
     with pytest.raises(StorageError, match=said):
         directory.keys.create("filed", by="ann")
-    assert directory.keys.page(over=True) == []
+    assert directory.keys.page(over=True).items == []
 
 
 def test_what_is_asked_for_once_is_made_once(directory: Directory) -> None:
@@ -247,4 +247,4 @@ def test_what_is_asked_for_once_is_made_once(directory: Directory) -> None:
     directory.keys.rotate(made.info.id, by="ann", once="order 8")
     with pytest.raises(AccountConflict, match="asked for already"):
         directory.keys.rotate(made.info.id, by="ann", once="order 8")
-    assert len(directory.keys.page(over=True)) == 3
+    assert len(directory.keys.page(over=True).items) == 3

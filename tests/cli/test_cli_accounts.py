@@ -277,7 +277,7 @@ def test_alerts_are_listed_by_what_became_of_them_and_sent_again() -> None:
     alert(next_at=5.0, tries=2, error="busy")
     alert()
     assert [(one["id"], one["state"], one["body"]["data"]["share"]) for one in document("budgets", "alerts")] == [
-        (4, "logged", 0.8), (3, "pending", 0.8), (2, "given up", 0.8), (1, "delivered", 0.8),
+        (4, "logged", 0.8), (3, "pending", 0.8), (2, "given_up", 0.8), (1, "delivered", 0.8),
     ]  # fmt: skip
     assert [one["id"] for one in document("budgets", "alerts", "--before", "4", "--limit", "2")] == [3, 2]
     shown = done("budgets", "alerts")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 from gateway_world import OPERATOR_KEY, World
+from sqlalchemy import insert
 
+from amaru.accounts.schema import outbox
 from amaru.mesh.accounts import MeshAccounts
 
 
@@ -39,6 +44,15 @@ async def admin_of(world: World, key: str = OPERATOR_KEY, port: int | None = Non
     base = world.base_url if port is None else f"http://127.0.0.1:{port}"
     async with httpx.AsyncClient(base_url=base, headers=bearer(key), timeout=60.0) as client:
         yield Admin(client)
+
+
+def alerted(world: World, **changes: Any) -> None:
+    """An alert stands in the outbox that was given up."""
+    body = {"type": "budget.threshold", "timestamp": "2026-11-14T22:13:20Z", "data": {"budget": "tenant:shop:usd:day"}}
+    row = {"once": secrets.token_hex(4), "at": time.time(), "event": "budget.threshold", "body": json.dumps(body),
+           "tries": 12, "next_at": None, "error": "503", **changes}  # fmt: skip
+    with accounts_of(world).directory.store.writing() as connection:
+        connection.execute(insert(outbox).values(row))
 
 
 def accounts_of(world: World) -> MeshAccounts:

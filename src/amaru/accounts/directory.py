@@ -62,7 +62,7 @@ class Directory:
 
     def reload(self, from_file: FromFile) -> None:
         """Take another configuration. Raises AccountConflict, naming each name that the store has too."""
-        tenants = sorted(from_file.tenants & {tenant.id for tenant in self.tenants.stored()})
+        tenants = sorted(from_file.tenants & self.tenants.stored())
         allowances = sorted({one.id for one in from_file.allowances} & {one.id for one in self.allowances.stored()})
         said = [f"tenant {id} (amaru tenants archive {id})" for id in tenants]
         said += [f"budget {id} (amaru budgets archive {id})" for id in allowances]

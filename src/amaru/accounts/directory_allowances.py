@@ -10,9 +10,10 @@ from sqlalchemy.engine import Connection, Row
 
 from amaru.accounts.allowances import Allowance, Metric, Scope, mistakes
 from amaru.accounts.changes import Change, plain, require_text
-from amaru.accounts.directory_base import Desk
+from amaru.accounts.directory_base import Check, Desk, unchecked
 from amaru.accounts.directory_keys import Keys
 from amaru.accounts.directory_tenants import Teams, Tenants
+from amaru.accounts.pages import MAX_PAGE, Page, both, bounded
 from amaru.accounts.periods import Period
 from amaru.accounts.schema import allowances
 from amaru.errors import AccountConflict, AccountError, UnknownAccount
@@ -30,9 +31,28 @@ class Allowances:
         self._tenants = tenants
         self._keys = keys
 
-    def all(self) -> list[Allowance]:
-        """Those of the file, then those of the store, by id."""
-        return [*self._desk.from_file.allowances, *self.stored()]
+    def page(
+        self,
+        *,
+        scope: Scope | None = None,
+        subject: str | None = None,
+        cursor: str | None = None,
+        limit: int = MAX_PAGE,
+    ) -> Page[Allowance]:
+        """Those of the file, then those of the store, by id; of a scope and a subject, if given."""
+        wanted = {name: value for name, value in (("scope", scope), ("subject", subject)) if value is not None}
+        filed = self._desk.from_file.allowances
+
+        def stored(after: str, most: int) -> list[Allowance]:
+            query = select(*_COLUMNS).where(allowances.c.archived_at.is_(None), allowances.c.id > plain(after))
+            for name, value in wanted.items():
+                query = query.where(allowances.c[name] == plain(value))
+            with self._desk.store.reading() as connection:
+                rows = connection.execute(query.order_by(allowances.c.id).limit(most))
+                return [_allowance(row) for row in rows]
+
+        these = (one for one in filed if all(getattr(one, name) == value for name, value in wanted.items()))
+        return both(these, stored, cursor, bounded(limit))
 
     def stored(self) -> list[Allowance]:
         """Those of the store alone."""
@@ -48,10 +68,11 @@ class Allowances:
         with self._desk.store.reading() as connection:
             return _require(_find(connection, id), id)
 
-    def set(self, wanted: Allowance, *, by: str) -> Allowance:
+    def set(self, wanted: Allowance, *, by: str, check: Check[Allowance | None] = unchecked) -> Allowance:
         """Set one, in place of what there was of its id. ``subject`` of a key is any key's id of its lineage.
 
-        Raises AccountError: it cannot be; UnknownAccount: its subject is not there.
+        ``check`` gets ``None`` where there was none. Raises AccountError: it cannot be; UnknownAccount: its subject is
+        not there.
         """
         require_text(f"a {wanted.scope}'s name", wanted.subject)
         if wanted.scope is Scope.KEY:
@@ -62,15 +83,17 @@ class Allowances:
         with self._desk.log.changing(by) as change:
             self._require_subject(change.connection, wanted)
             before = _find(change.connection, wanted.id)
+            check(before)
             self._write(change, wanted)
             change.note("allowance.set", f"allowance:{wanted.id}", before, wanted)
         return wanted
 
-    def archive(self, id: str, *, by: str) -> Allowance:
+    def archive(self, id: str, *, by: str, check: Check[Allowance] = unchecked) -> Allowance:
         """Have one bind nobody from now on; what was used of it stays known. Raises AccountError."""
         self._refuse_of_file(id)
         with self._desk.log.changing(by) as change:
             before = _require(_find(change.connection, id), id)
+            check(before)
             row = {"archived_at": change.at}
             change.connection.execute(update(allowances).where(allowances.c.id == id).values(row))
             change.note("allowance.archive", f"allowance:{id}", before, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -13,6 +14,9 @@ from amaru.accounts.store import Store
 from amaru.domain import Tenant
 from amaru.errors import AccountError
 
+T = TypeVar("T")
+Check = Callable[[T], None]
+"""Gets what there is, within the transaction that changes it; raises where that is not what was to be changed."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -39,6 +43,10 @@ class Desk(msgspec.Struct):
     log: ChangeLog
     clock: Callable[[], float]
     from_file: FromFile
+
+
+def unchecked(_: object) -> None:
+    """Whatever there is."""
 
 
 def require_identifier(what: str, id: str) -> str:

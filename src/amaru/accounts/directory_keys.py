@@ -15,15 +15,15 @@ from sqlalchemy import and_, bindparam, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
 from amaru.accounts.changes import Change, plain, require_text
-from amaru.accounts.directory_base import Desk
+from amaru.accounts.directory_base import Check, Desk, unchecked
 from amaru.accounts.directory_tenants import Teams, Tenants
+from amaru.accounts.pages import MAX_PAGE, Page, bounded, cut
 from amaru.accounts.pepper import Pepper
 from amaru.accounts.pepper_kept import KeptPepper
 from amaru.accounts.schema import keys, teams, tenants
 from amaru.errors import AccountConflict, AccountError, UnknownAccount
 from amaru.files.problems import shown
 
-MAX_PAGE = 1_000
 MAX_OVERLAP_S = 400 * 86_400.0
 """Longer than a year: such a rotation replaces nothing."""
 
@@ -90,19 +90,20 @@ class Keys:
         self._pepper = pepper
 
     def page(
-        self, *, tenant: str | None = None, over: bool = False, after: str | None = None, limit: int = MAX_PAGE
-    ) -> list[KeyInfo]:
-        """At most ``limit`` keys, by id, from the one after ``after``; with those that are over, if wanted."""
-        query = select(*_COLUMNS).order_by(keys.c.id).limit(max(1, min(limit, MAX_PAGE)))
+        self, *, tenant: str | None = None, over: bool = False, cursor: str | None = None, limit: int = MAX_PAGE
+    ) -> Page[KeyInfo]:
+        """Keys by id, of a tenant or of all and admins'; with those that are over, if wanted."""
+        limit = bounded(limit)
+        query = select(*_COLUMNS).order_by(keys.c.id).limit(limit + 1)
         if tenant is not None:
             query = query.where(keys.c.tenant == plain(tenant))
-        if after is not None:
-            query = query.where(keys.c.id > plain(after))
+        if cursor is not None:
+            query = query.where(keys.c.id > plain(cursor))
         if not over:
             lasting = or_(keys.c.expires_at.is_(None), keys.c.expires_at > self._desk.clock())
             query = query.where(keys.c.revoked_at.is_(None), lasting)
         with self._desk.store.reading() as connection:
-            return [_info(row) for row in connection.execute(query)]
+            return cut([_info(row) for row in connection.execute(query)], limit, lambda one: one.id)
 
     def get(self, id: str) -> KeyInfo:
         """One of them, over or not. Raises UnknownAccount."""
@@ -150,6 +151,7 @@ class Keys:
         overlap_s: float = 0.0,
         expires_at: float | None = None,
         once: str | None = None,
+        check: Check[KeyInfo] = unchecked,
     ) -> NewKey:
         """Another key in a key's place, which goes on opening for ``overlap_s`` seconds, if it does so long.
 
@@ -163,21 +165,22 @@ class Keys:
         made = self._new(msgspec.structs.replace(old, expires_at=expires_at, last_used_at=None), by, once)
         with self._desk.log.changing(by) as change:
             _refuse_made(change, made)
-            before = self._lasting(change, id)
+            before = self._lasting(change, id, check)
             ends = min(change.at + overlap_s, math.inf if before.expires_at is None else before.expires_at)
             self._set(change, "key.expire", before, expires_at=ends)
             return self._insert(change, made, "key.rotate")
 
-    def expire(self, id: str, at: float | None, *, by: str) -> KeyInfo:
+    def expire(self, id: str, at: float | None, *, by: str, check: Check[KeyInfo] = unchecked) -> KeyInfo:
         """Have a key open nothing from an instant on; ``None``: it lasts. Raises AccountError."""
         self._require_ahead(at)
         with self._desk.log.changing(by) as change:
-            return self._set(change, "key.expire", self._lasting(change, id), expires_at=at)
+            return self._set(change, "key.expire", self._lasting(change, id, check), expires_at=at)
 
-    def revoke(self, id: str, *, by: str) -> KeyInfo:
+    def revoke(self, id: str, *, by: str, check: Check[KeyInfo] = unchecked) -> KeyInfo:
         """Have a key open nothing from now on, for ever. Raises UnknownAccount."""
         with self._desk.log.changing(by) as change:
             before = _find(change.connection, id)
+            check(before)
             return before if before.revoked_at else self._set(change, "key.revoke", before, revoked_at=change.at)
 
     def find(self, key: bytes) -> FoundKey | None:
@@ -240,8 +243,9 @@ class Keys:
         change.note(action, f"key:{info.id}", None, info)
         return NewKey(made.key, info)
 
-    def _lasting(self, change: Change, id: str) -> KeyInfo:
+    def _lasting(self, change: Change, id: str, check: Check[KeyInfo]) -> KeyInfo:
         found = _find(change.connection, id)
+        check(found)
         if found.is_over(change.at):
             state = "revoked" if found.revoked_at is not None else "expired"
             raise AccountConflict(f"key {id} is {state} already; make a new one.")

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, insert, select, update
+from sqlalchemy import ColumnElement, and_, insert, select, tuple_, update
 from sqlalchemy.engine import Connection, Row
 
 from amaru.accounts.changes import plain, require_text
-from amaru.accounts.directory_base import Desk, require_identifier
+from amaru.accounts.directory_base import Check, Desk, require_identifier, unchecked
 from amaru.accounts.keys import ANONYMOUS
+from amaru.accounts.pages import MAX_PAGE, Page, both, bounded, cut
 from amaru.accounts.profile import TenantProfile, profile_of
 from amaru.accounts.schema import teams, tenants
 from amaru.domain import Tenant
@@ -52,19 +53,23 @@ class Tenants:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def all(self, *, archived: bool = False) -> list[TenantInfo]:
+    def page(self, *, archived: bool = False, cursor: str | None = None, limit: int = MAX_PAGE) -> Page[TenantInfo]:
         """Those of the file, then those of the store, by name; with the archived ones if wanted."""
-        return [TenantInfo(id=id, from_file=True) for id in sorted(self._desk.from_file.tenants)] + self.stored(
-            archived=archived
-        )
+        filed = (TenantInfo(id=id, from_file=True) for id in self._desk.from_file.tenants)
 
-    def stored(self, *, archived: bool = False) -> list[TenantInfo]:
-        """Those of the store alone."""
-        query = select(tenants).order_by(tenants.c.id)
-        if not archived:
-            query = query.where(tenants.c.archived_at.is_(None))
+        def stored(after: str, most: int) -> list[TenantInfo]:
+            query = select(tenants).where(tenants.c.id > plain(after)).order_by(tenants.c.id).limit(most)
+            if not archived:
+                query = query.where(tenants.c.archived_at.is_(None))
+            with self._desk.store.reading() as connection:
+                return [_tenant(row) for row in connection.execute(query)]
+
+        return both(filed, stored, cursor, bounded(limit))
+
+    def stored(self) -> frozenset[str]:
+        """Names of those of the store that are not archived."""
         with self._desk.store.reading() as connection:
-            return [_tenant(row) for row in connection.execute(query)]
+            return frozenset(connection.execute(select(tenants.c.id).where(tenants.c.archived_at.is_(None))).scalars())
 
     def get(self, id: str) -> TenantInfo:
         """One of them, archived or not. Raises UnknownAccount."""
@@ -96,25 +101,22 @@ class Tenants:
         by: str,
         name: str | None = None,
         settings: Settings | None = None,
-        check: Callable[[TenantInfo], None] = lambda _: None,
+        check: Check[TenantInfo] = unchecked,
     ) -> TenantInfo:
-        """Give it another title, or other settings in place of all that it had. Raises AccountError.
-
-        ``check`` gets what there is, inside of the transaction, and raises where that is not what was to be changed.
-        """
+        """Give it another title, or other settings in place of all that it had. Raises AccountError."""
         changes: dict[str, Any] = {} if settings is None else {"settings": _checked(settings)}  # Any: fields
         if name is not None:
             require_text("a tenant's title", name, empty=True)
             changes["name"] = name
         return self._change("tenant.change", id, by, lambda _: changes, check)
 
-    def archive(self, id: str, *, by: str) -> TenantInfo:
+    def archive(self, id: str, *, by: str, check: Check[TenantInfo] = unchecked) -> TenantInfo:
         """Let it ask for nothing from now on. Raises AccountError."""
-        return self._change("tenant.archive", id, by, lambda at: {"archived_at": at})
+        return self._change("tenant.archive", id, by, lambda at: {"archived_at": at}, check)
 
-    def restore(self, id: str, *, by: str) -> TenantInfo:
+    def restore(self, id: str, *, by: str, check: Check[TenantInfo] = unchecked) -> TenantInfo:
         """Let an archived one ask again. Raises AccountError."""
-        return self._change("tenant.restore", id, by, lambda _: {"archived_at": None})
+        return self._change("tenant.restore", id, by, lambda _: {"archived_at": None}, check)
 
     def require(self, connection: Connection, id: str) -> None:
         """Refuse a tenant that may not ask. Raises UnknownAccount, or AccountConflict: it is archived."""
@@ -127,7 +129,7 @@ class Tenants:
         id: str,
         by: str,
         changes: Callable[[float], dict[str, Any]],
-        check: Callable[[TenantInfo], None] = lambda _: None,
+        check: Check[TenantInfo],
     ) -> TenantInfo:
         self._refuse_of_file(id, "change it there")
         with self._desk.log.changing(by) as change:
@@ -152,15 +154,27 @@ class Teams:
         self._desk = desk
         self._tenants = tenants_
 
-    def all(self, tenant: str | None = None, *, archived: bool = False) -> list[TeamInfo]:
-        """Those of a tenant, or of all; with the archived ones if wanted."""
-        query = select(teams).order_by(teams.c.tenant, teams.c.id)
+    def page(
+        self, tenant: str | None = None, *, archived: bool = False, cursor: str | None = None, limit: int = MAX_PAGE
+    ) -> Page[TeamInfo]:
+        """Those of a tenant, or of all, by name; with the archived ones if wanted."""
+        limit = bounded(limit)
+        query = select(teams).order_by(teams.c.tenant, teams.c.id).limit(limit + 1)
         if tenant is not None:
             query = query.where(teams.c.tenant == plain(tenant))
+        if cursor is not None:
+            after, _, id = plain(cursor).partition("/")
+            query = query.where(tuple_(teams.c.tenant, teams.c.id) > (after, id))
         if not archived:
             query = query.where(teams.c.archived_at.is_(None))
         with self._desk.store.reading() as connection:
-            return [TeamInfo(**row._mapping) for row in connection.execute(query)]
+            found = [TeamInfo(**row._mapping) for row in connection.execute(query)]
+        return cut(found, limit, lambda one: f"{one.tenant}/{one.id}")
+
+    def get(self, tenant: str, id: str) -> TeamInfo:
+        """One of them, archived or not. Raises UnknownAccount."""
+        with self._desk.store.reading() as connection:
+            return _find_team(connection, tenant, id)
 
     def create(self, tenant: str, id: str, *, by: str, name: str = "") -> TeamInfo:
         """A new team of a tenant, be it the file's or the store's. Raises AccountError."""
@@ -175,22 +189,25 @@ class Teams:
             change.note("team.create", f"team:{tenant}/{id}", None, made)
         return made
 
-    def archive(self, tenant: str, id: str, *, by: str) -> TeamInfo:
+    def archive(self, tenant: str, id: str, *, by: str, check: Check[TeamInfo] = unchecked) -> TeamInfo:
         """Let its keys open nothing from now on. Raises AccountError."""
-        return self._set_archived("team.archive", tenant, id, by, archived=True)
+        return self._set_archived("team.archive", tenant, id, by, check, archived=True)
 
-    def restore(self, tenant: str, id: str, *, by: str) -> TeamInfo:
+    def restore(self, tenant: str, id: str, *, by: str, check: Check[TeamInfo] = unchecked) -> TeamInfo:
         """Let its keys open again what they did. Raises AccountError."""
-        return self._set_archived("team.restore", tenant, id, by, archived=False)
+        return self._set_archived("team.restore", tenant, id, by, check, archived=False)
 
     def require(self, connection: Connection, tenant: str, id: str) -> None:
         """Refuse a team that may not ask. Raises UnknownAccount, or AccountConflict: it is archived."""
         if _find_team(connection, tenant, id).archived_at is not None:
             raise AccountConflict(f"team {tenant}/{id} is archived; restore it first.")
 
-    def _set_archived(self, action: str, tenant: str, id: str, by: str, *, archived: bool) -> TeamInfo:
+    def _set_archived(
+        self, action: str, tenant: str, id: str, by: str, check: Check[TeamInfo], *, archived: bool
+    ) -> TeamInfo:
         with self._desk.log.changing(by) as change:
             before = _find_team(change.connection, tenant, id)
+            check(before)
             if (before.archived_at is not None) == archived:
                 return before
             after = msgspec.structs.replace(before, archived_at=change.at if archived else None)

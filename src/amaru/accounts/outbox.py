@@ -39,9 +39,29 @@ class State(enum.StrEnum):
 
     PENDING = "pending"
     DELIVERED = "delivered"
-    GIVEN_UP = "given up"
+    GIVEN_UP = "given_up"
     LOGGED = "logged"
     """There was no webhook to send it to."""
+
+
+class MessageInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A message, as lists show it."""
+
+    id: int
+    at: float
+    """Unix seconds."""
+    event: str
+    """``budget.threshold``, ``budget.exceeded``."""
+    state: State
+    tries: int
+    next_at: float | None
+    """When it is sent next; null: no more."""
+    sent_at: float | None
+    error: str | None
+    """Why the last try failed."""
+    webhook_id: str
+    body: msgspec.Raw
+    """As it is sent."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -70,7 +90,22 @@ class Message(msgspec.Struct, frozen=True):
         """The same with each try, and in no other store's outbox."""
         return f"msg_{sha256(f'{self.id} {self.at!r} {self.once}'.encode()).hexdigest()[:32]}"
 
+    def info(self) -> MessageInfo:
+        """As lists show it."""
+        same = {name: getattr(self, name) for name in ("id", "at", "event", "state", "tries", "next_at", "sent_at")}
+        body = msgspec.Raw(self.body.encode())
+        return MessageInfo(**same, error=self.error, webhook_id=self.webhook_id, body=body)
 
+
+_SENT, _WAITS = outbox.c.sent_at.is_not(None), outbox.c.next_at.is_not(None)
+_OVER = and_(~_SENT, ~_WAITS)
+_STATES = {
+    State.DELIVERED: _SENT,
+    State.PENDING: and_(~_SENT, _WAITS),
+    State.GIVEN_UP: and_(_OVER, outbox.c.error.is_not(None)),
+    State.LOGGED: and_(_OVER, outbox.c.error.is_(None)),
+}
+"""As ``Message.state``."""
 _COLUMNS = tuple(outbox.c[name] for name in Message.__struct_fields__)
 
 
@@ -137,13 +172,24 @@ class Outbox:
             connection.execute(update(outbox).where(*same).values(row))
         return not is_over
 
-    def newest(self, limit: int, *, before: int | None = None) -> list[Message]:
-        """At most ``limit`` messages, newest first; ``before`` an id, to go on from."""
+    def newest(self, limit: int, *, before: int | None = None, state: State | None = None) -> list[Message]:
+        """At most ``limit`` messages, newest first, of a state if given; ``before`` an id, to go on from."""
         query = select(*_COLUMNS).order_by(outbox.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(outbox.c.id < before)
+        if state is not None:
+            query = query.where(_STATES[state])
         with self._store.reading() as connection:
             return [Message(**row._mapping) for row in connection.execute(query)]
+
+
+def find(store: Store, id: int) -> Message:
+    """One of them. Raises UnknownAccount, StorageError."""
+    with store.reading() as connection:
+        row = connection.execute(select(*_COLUMNS).where(outbox.c.id == id)).first()
+    if row is None:
+        raise _unknown(id)
+    return Message(**row._mapping)
 
 
 def retry(change: Change, id: int) -> None:
@@ -155,9 +201,13 @@ def retry(change: Change, id: int) -> None:
     undelivered = (outbox.c.id == id, outbox.c.sent_at.is_(None))
     if not change.connection.execute(update(outbox).where(*undelivered).values(again)).rowcount:
         if change.connection.execute(select(outbox.c.id).where(outbox.c.id == id)).first() is None:
-            raise UnknownAccount(f"there is no alert {id}. Give its id, as `amaru budgets alerts` shows it.")
+            raise _unknown(id)
         raise AccountConflict(f"alert {id} was delivered.")
     change.remark("alert.retry", f"alert:{id}")
+
+
+def _unknown(id: int) -> UnknownAccount:
+    return UnknownAccount(f"there is no alert {id}. Give its id, as `amaru budgets alerts` shows it.")
 
 
 def _due(now: float) -> ColumnElement[bool]:

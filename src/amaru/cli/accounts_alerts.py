@@ -28,6 +28,10 @@ MOST_LISTED = 1_000
 def alerts(
     limit: Annotated[int, typer.Option(min=1, max=MOST_LISTED, metavar="NUMBER", help="So many, newest first.")] = 50,
     before: Annotated[int | None, typer.Option(metavar="ID", help="Older than this one.", show_default=False)] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="pending, delivered, given_up or logged alone.", show_default=False),
+    ] = None,
     retry: Annotated[
         int | None, typer.Option(metavar="ID", help="Send this one anew, as one that was given up.", show_default=False)
     ] = None,
@@ -43,16 +47,19 @@ def alerts(
     elif retry is not None:
         _retry(retry, config, as_json)
     else:
-        _list(limit, before, config, as_json)
+        _list(limit, before, state, config, as_json)
 
 
-def _list(limit: int, before: int | None, config: Path, as_json: bool) -> None:
-    from amaru.accounts.outbox import Outbox
+def _list(limit: int, before: int | None, state: str | None, config: Path, as_json: bool) -> None:
+    from amaru.accounts.outbox import Outbox, State
 
+    known = [one.value for one in State]
+    if state is not None and state not in known:
+        raise typer.BadParameter(f"one of {', '.join(known)}", param_hint="--state")
     with session(config, as_json) as directory:
-        found = Outbox(directory.store).newest(limit, before=before)
+        found = Outbox(directory.store).newest(limit, before=before, state=None if state is None else State(state))
     if as_json:
-        print_json([_document(one) for one in found])
+        print_json([one.info() for one in found])
         return
     headings = ("alert", "at", "event", "budget", "share", "state", "tries", "next", "why not")
     print_table(headings, [_row(one) for one in found], right=("alert", "share", "tries"))
@@ -96,14 +103,6 @@ def _test(config: Path, as_json: bool) -> None:
         typer.echo(f"{hook.place} took the test message{f': {answer}' if answer else ''}")
 
 
-def _document(message: Message) -> dict[str, object]:
-    import msgspec
-
-    shown = {name: getattr(message, name) for name in ("id", "at", "event", "tries", "next_at", "sent_at", "error")}
-    body = msgspec.Raw(message.body.encode())
-    return {**shown, "state": message.state, "webhook_id": message.webhook_id, "body": body}
-
-
 def _row(message: Message) -> tuple[str, ...]:
     import msgspec
 
@@ -115,7 +114,7 @@ def _row(message: Message) -> tuple[str, ...]:
         message.event,
         data["budget"],
         "" if share is None else f"{share:.0%}",
-        message.state.value,
+        message.state.value.replace("_", " "),
         str(message.tries),
         shown_at(message.next_at),
         message.error or "",

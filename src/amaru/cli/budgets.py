@@ -44,10 +44,11 @@ def list_budgets(
 ) -> None:
     """Show every budget and limit, of the configuration and the store: what is used, what left, when it renews."""
     from amaru.accounts.allowances import format_amount, shown_amount
+    from amaru.accounts.pages import every
     from amaru.accounts.usage import usage
 
     with session(config, as_json) as directory:
-        allowances = [one for one in directory.allowances.all() if subject is None or one.subject == subject]
+        allowances = list(every(lambda cursor: directory.allowances.page(subject=subject, cursor=cursor)))
         found = usage(directory.store, allowances, time.time())
     if as_json:
         print_json([_document(one) for one in found])

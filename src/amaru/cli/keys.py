@@ -44,10 +44,10 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """Show the keys of the store: never the keys themselves. Those of amaru.yaml stand there."""
-    found: list[KeyInfo] = []
+    from amaru.accounts.pages import every
+
     with session(config, as_json) as directory:
-        while page := directory.keys.page(tenant=tenant, over=over, after=found[-1].id if found else None):
-            found += page
+        found = list(every(lambda cursor: directory.keys.page(tenant=tenant, over=over, cursor=cursor)))
     if as_json:
         print_json(found)
         return

@@ -41,8 +41,10 @@ Archived = Annotated[bool, typer.Option("--archived", help="Show those that are 
 @app.command("list")
 def list_tenants(archived: Archived = False, config: ConfigOption = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show every tenant, of the configuration and of the store."""
+    from amaru.accounts.pages import every
+
     with session(config, as_json) as directory:
-        found = directory.tenants.all(archived=archived)
+        found = list(every(lambda cursor: directory.tenants.page(archived=archived, cursor=cursor)))
     if as_json:
         print_json(found)
         return
@@ -120,8 +122,10 @@ def list_teams(
     as_json: AsJson = False,
 ) -> None:
     """Show the teams of a tenant, or of all."""
+    from amaru.accounts.pages import every
+
     with session(config, as_json) as directory:
-        found = directory.teams.all(tenant, archived=archived)
+        found = list(every(lambda cursor: directory.teams.page(tenant, archived=archived, cursor=cursor)))
     if as_json:
         print_json(found)
         return

@@ -13,8 +13,12 @@ from amaru.accounts.directory_keys import Role
 from amaru.errors import StorageError
 from amaru.gateway.access import Access, Admin
 from amaru.gateway.admin_accounts import AdminAccounts
+from amaru.gateway.admin_alerts import AdminAlerts
+from amaru.gateway.admin_allowances import AdminAllowances
+from amaru.gateway.admin_desk import AdminDesk
 from amaru.gateway.admin_events import AdminEvents
 from amaru.gateway.admin_gate import Entry, routes_of
+from amaru.gateway.admin_keys import AdminKeys
 from amaru.gateway.admin_providers import AdminProviders
 from amaru.gateway.answers import json_answer, store_unavailable
 from amaru.gateway.queries import DECISION_FILTERS, decisions_page, query_of
@@ -30,8 +34,12 @@ class AdminApi:
         self._views = views
         self._access = access
         self.events = AdminEvents(mesh, accounts, access)
+        desk = AdminDesk(accounts, mesh.wall)
         self._parts = (
-            AdminAccounts(accounts, mesh.wall),
+            AdminAccounts(desk),
+            AdminKeys(desk),
+            AdminAllowances(desk),
+            AdminAlerts(desk),
             AdminSpend(accounts, mesh.wall),
             AdminProviders(mesh, accounts),
             self.events,

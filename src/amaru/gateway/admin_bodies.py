@@ -14,6 +14,7 @@ from amaru.accounts.changes import AuditRow
 from amaru.accounts.directory_keys import MAX_OVERLAP_S, KeyInfo, Role
 from amaru.accounts.directory_tenants import TeamInfo, TenantInfo
 from amaru.accounts.money import NANO_PER_USD, nusd_of_amount
+from amaru.accounts.outbox import MessageInfo
 from amaru.accounts.periods import Period
 from amaru.accounts.profile import TenantProfile
 from amaru.accounts.provider_orders import ProviderOrder
@@ -133,15 +134,17 @@ class WeightIn(Section):
 
 
 class TenantsOut(msgspec.Struct, frozen=True):
-    """Every tenant: those of the file, then those of the store."""
+    """A page of tenants: those of the file, then those of the store, by name."""
 
     tenants: list[TenantInfo]
+    next_cursor: str | None
 
 
 class TeamsOut(msgspec.Struct, frozen=True):
-    """Teams of a tenant."""
+    """A page of the teams of a tenant, by name."""
 
     teams: list[TeamInfo]
+    next_cursor: str | None
 
 
 class KeysOut(msgspec.Struct, frozen=True):
@@ -173,9 +176,17 @@ class AllowanceOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AllowancesOut(msgspec.Struct, frozen=True):
-    """Budgets and limits: those of the file, then those of the store."""
+    """A page of budgets and limits: those of the file, then those of the store, by id."""
 
     allowances: list[AllowanceOut]
+    next_cursor: str | None
+
+
+class AlertsOut(msgspec.Struct, frozen=True):
+    """A page of alerts, newest first."""
+
+    alerts: list[MessageInfo]
+    next_cursor: str | None
 
 
 class AuditOut(msgspec.Struct, frozen=True):
