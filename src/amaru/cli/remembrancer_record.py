@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amaru.cli.options import spread
 from amaru.cli.remembrancer_session import AsJson, Ledger, at_ledger, print_json, session
 
 if TYPE_CHECKING:
@@ -21,122 +23,111 @@ app = typer.Typer(
     "The log can be read by whoever gets it, and nothing is ever taken out of it again: no secrets, no prompts.",
 )
 
-MANUAL = ("deploy", "training", "decision", "incident", "discovery", "memory")
-"""The kinds that a person records with this command alone; ``adr`` comes with a file."""
 
-About = Annotated[
-    str, typer.Option("--component", metavar="NAME", help="What it is about: a service, a policy.", show_default=False)
-]
-Version = Annotated[str, typer.Option("--version", metavar="VERSION", help="Which version of it.")]
-Digest = Annotated[
-    str,
-    typer.Option(metavar="sha256:HEX", help="SHA-256 of the image or file that it is about."),
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--evidence", metavar="FILE", show_default=False,
-        help="A file that speaks for it; its name, size and SHA-256 are logged, its content is not. May be repeated.",
-    ),
-]  # fmt: skip
-Note = Annotated[str, typer.Option(metavar="TEXT", help="In your words, at most 4,000 characters.")]
-By = Annotated[str, typer.Option(metavar="NAME", help="Who records it; told, not proven.", envvar="USER")]
-Ref = Annotated[str, typer.Option(metavar="ID", help="Id of what it is about in its own store: a run, a ticket.")]
-Public = Annotated[bool, typer.Option("--as-is", help="Log the texts though something in them looks like a secret.")]
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a receipt is about."""
+
+    component: Annotated[
+        str,
+        typer.Option("--component", metavar="NAME", help="What it is about: a service, a policy.", show_default=False),
+    ]
+    digest: Annotated[
+        str, typer.Option(metavar="sha256:HEX", help="SHA-256 of the image or file that it is about.")
+    ] = ""
+    evidence: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--evidence", metavar="FILE", show_default=False,
+            help="A file that speaks for it; its name, size and SHA-256 are logged, its content is not. "
+            "May be repeated.",
+        ),
+    ] = None  # fmt: skip
+    ref: Annotated[
+        str, typer.Option(metavar="ID", help="Id of what it is about in its own store: a run, a ticket.")
+    ] = ""
 
 
-def _plain(kind: str, words: str) -> None:
-    """A command that records a kind of receipt which has no fields of its own."""
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What goes with a receipt of any kind, and where it is recorded."""
 
-    @app.command(kind, help=words)
-    def command(
-        component: About,
-        version: Version = "",
-        digest: Digest = "",
-        evidence: Files = None,
-        ref: Ref = "",
-        note: Note = "",
-        by: By = "",
-        as_is: Public = False,
-        ledger: Ledger = None,
-        as_json: AsJson = False,
-    ) -> None:
-        fields = {"ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-        record(kind, component, fields, evidence, as_is, ledger, as_json)
+    version: Annotated[str, typer.Option("--version", metavar="VERSION", help="Which version of it.")] = ""
+    note: Annotated[str, typer.Option(metavar="TEXT", help="In your words, at most 4,000 characters.")] = ""
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who records it; told, not proven.", envvar="USER")] = ""
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Log the texts though something in them looks like a secret.")
+    ] = False
+    ledger: Ledger = None
+    as_json: AsJson = False
 
 
 @app.command()
+@spread
 def deploy(
-    component: About,
-    version: Version = "",
-    digest: Digest = "",
-    evidence: Files = None,
+    *,
+    about: About,
     environment: Annotated[str, typer.Option(metavar="NAME", help="Where to: production, staging.")] = "",
-    ref: Ref = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
+    told: Told,
 ) -> None:
     """Something went into service: needs its `--digest`, or the file itself as `--evidence`.
 
     The receipt holds an in-toto Statement in a DSSE envelope, signed with the log's key.
     """
-    fields = {"environment": environment, "ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-    record("deploy", component, fields, evidence, as_is, ledger, as_json)
+    record("deploy", about, told, environment=environment)
 
 
 @app.command()
+@spread
 def training(
-    component: About,
-    version: Version = "",
-    digest: Digest = "",
-    evidence: Files = None,
+    *,
+    about: About,
     policy: Annotated[str, typer.Option(metavar="NAME", help="Kind of policy.")] = "",
     score: Annotated[float | None, typer.Option(metavar="FIGURE", help="What it scored.", show_default=False)] = None,
     metric: Annotated[str, typer.Option(metavar="TEXT", help="What the score is of.")] = "",
-    ref: Ref = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
+    told: Told,
 ) -> None:
     """A policy was trained."""
-    said = {"ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-    fields = {**said, "policy": policy, "score": score, "metric": metric}
-    record("training", component, fields, evidence, as_is, ledger, as_json)
-
-
-_plain("decision", "People decided something. What amaru decides for requests, it logs itself.")
+    record("training", about, told, policy=policy, score=score, metric=metric)
 
 
 @app.command()
+@spread
+def decision(about: About, told: Told) -> None:
+    """People decided something. What amaru decides for requests, it logs itself."""
+    record("decision", about, told)
+
+
+@app.command()
+@spread
 def incident(
-    component: About,
-    version: Version = "",
-    digest: Digest = "",
-    evidence: Files = None,
+    *,
+    about: About,
     severity: Annotated[str, typer.Option(metavar="WORD", help="minor, major, critical, or your own.")] = "",
-    ref: Ref = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
+    told: Told,
 ) -> None:
     """Something went wrong."""
-    fields = {"severity": severity, "ref": ref, "version": version, "digest": digest, "note": note, "by": by}
-    record("incident", component, fields, evidence, as_is, ledger, as_json)
-
-
-_plain("discovery", "Something was found out that others should know.")
-_plain("memory", "What a component had learned or kept, by its digest: `--evidence psi_field.bin`.")
+    record("incident", about, told, severity=severity)
 
 
 @app.command()
+@spread
+def discovery(about: About, told: Told) -> None:
+    """Something was found out that others should know."""
+    record("discovery", about, told)
+
+
+@app.command()
+@spread
+def memory(about: About, told: Told) -> None:
+    """What a component had learned or kept, by its digest: `--evidence psi_field.bin`."""
+    record("memory", about, told)
+
+
+@app.command()
+@spread
 def adr(
+    *,
     evidence: Annotated[
         list[Path], typer.Option("--evidence", metavar="FILE", help="The record's text, with a heading.")
     ],
@@ -146,45 +137,37 @@ def adr(
     status: Annotated[
         str, typer.Option(metavar="WORD", help="proposed, accepted, superseded, …; by default what the file says.")
     ] = "",
-    version: Version = "",
-    note: Note = "",
-    by: By = "",
-    as_is: Public = False,
-    ledger: Ledger = None,
-    as_json: AsJson = False,
+    told: Told,
 ) -> None:
     """An architecture decision record as its file has it now; once more after each change. `adr create` begins one."""
     from amaru.cli.remembrancer_session import outcomes
     from amaru.ledger.adr import read_adr
 
-    with outcomes(as_json):
+    with outcomes(told.as_json):
         ref, title, said = read_adr(evidence[0])
-    fields = {"title": title, "ref": ref, "version": version, "note": note, "by": by}
-    fields["status"] = status or said or "proposed"
-    record("adr", component, fields, evidence, as_is, ledger, as_json)
+    about = About(component=component, evidence=evidence, ref=ref)
+    record("adr", about, told, title=title, status=status or said or "proposed")
 
 
-def record(
-    kind: str,
-    component: str,
-    fields: dict[str, Any],  # Any: what the kind's fields hold
-    files: list[Path] | None,
-    as_is: bool,
-    ledger: str | None,
-    as_json: bool,
-) -> None:
+def record(kind: str, about: About, told: Told, **own: Any) -> None:  # Any: what the kind's fields hold
     """Log a receipt of this kind, and say so."""
-    with session(ledger, as_json) as remembrancer:
+    with session(told.ledger, told.as_json) as remembrancer:
         from amaru.ledger.receipts import rfc3339
         from amaru.ledger.remembrancer import evidence_of
 
-        texts = {"component": component} | {name: value for name, value in fields.items() if isinstance(value, str)}
-        if not as_is:
-            refuse_secrets(texts)
-        evidence = tuple(evidence_of(file) for file in files or ())
+        fields: dict[str, Any] = {
+            "component": about.component,
+            "version": told.version,
+            "digest": about.digest,
+            "ref": about.ref,
+        }
+        fields |= {"note": told.note, "by": told.by, **own}
+        if not told.as_is:
+            refuse_secrets({name: value for name, value in fields.items() if isinstance(value, str)})
+        evidence = tuple(evidence_of(file) for file in about.evidence or ())
         given = {name: value for name, value in fields.items() if value not in ("", None)}
-        receipt = made(kind, at=rfc3339(remembrancer.now()), component=component, evidence=evidence, **given)
-        print_recorded(remembrancer.record(receipt), evidence, ledger, as_json)
+        receipt = made(kind, at=rfc3339(remembrancer.now()), evidence=evidence, **given)
+        print_recorded(remembrancer.record(receipt), evidence, told.ledger, told.as_json)
 
 
 def made(kind: str, **fields: Any) -> Receipt:  # Any: what the kind's fields hold
