@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 COVERAGE_FLOOR ?= 85
 export PYTHON
+# The tests start amaru hundreds of times: each start would compile its source anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Stamps stand in .venv, so that removing it is enough to start afresh.
 RUNTIME := $(VENV)/.stamp-runtime

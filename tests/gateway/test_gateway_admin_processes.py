@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from admin_world import Admin, bearer
 from gateway_world import OPERATOR_KEY
 from test_gateway_process import SLOW, Served, settings_for, start
@@ -48,7 +47,6 @@ async def until_answered(served: Served, key: str, status: int) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.timeout(180)
 async def test_a_key_of_one_process_opens_the_other_until_it_is_revoked(tmp_path: Path) -> None:
     async with SimulatedProvider(SLOW) as provider:
         settings = settings_for(provider.base_url, drain_s=5)

@@ -1,7 +1,7 @@
 """A provider that falls and comes back under steady traffic: hardly asked while it is down, soon used again.
 
 The preferred one of three is down in several ways in turn: it refuses connections, answers 500, hangs. In the normal
-run times are a tenth of life's (the breaker's, and for how long it is down).
+run times are a tenth of life's (the breaker's, and for how long it is down), in the slow one three tenths.
 """
 
 from __future__ import annotations
@@ -84,19 +84,19 @@ async def fall_and_come_back(world: World, rate_per_s: float, scale: float) -> N
     flow = asyncio.create_task(traffic.flow(rate_per_s))
     try:
         start = loop.time()
-        await until(lambda: traffic.share_of(PREFERRED, start) == 1.0, 60.0)
+        await until(lambda: traffic.share_of(PREFERRED, start) >= 0.8, 60.0)
         for way in WAYS:
             faults.clear()
             faults.add(way)
             if way is WAYS[0]:
-                down_at = loop.time()
+                down_at, under_way = loop.time(), world.mesh.in_flight
             await asyncio.sleep(DOWN_S * scale / len(WAYS))
         faults.clear()
         up_at = loop.time()
-        # A while longer than it may take in life, where times are a tenth of life's.
-        await until(lambda: traffic.share_of(PREFERRED, up_at) > 0.0, BACK_WITHIN_S * scale + 2.0 * (scale < 1.0))
+        # Longer than it may take in life: a machine that is slow is not sped up with the times.
+        await until(lambda: traffic.share_of(PREFERRED, up_at) > 0.0, BACK_WITHIN_S)
         back_at = loop.time()
-        await until(lambda: traffic.share_of(PREFERRED, back_at) >= 0.8, BACK_WITHIN_S * scale + 10.0)
+        await until(lambda: traffic.share_of(PREFERRED, back_at) >= 0.8, BACK_WITHIN_S)
     finally:
         flow.cancel()
         await flow
@@ -108,8 +108,7 @@ async def fall_and_come_back(world: World, rate_per_s: float, scale: float) -> N
     assert PREFERRED not in {one.provider for one in while_down}
     assert traffic.share_of("beta", down_at) > 0.0, "the next best served"
     touches = await failed_attempts_at(world, PREFERRED)
-    under_way = rate_per_s * 0.1  # asked just before it fell
-    assert 0 < touches <= MOST_TOUCHES + under_way
+    assert 0 < touches <= MOST_TOUCHES + 2 * under_way  # those may each be tried once more
 
 
 def settings(scale: float) -> dict[str, Any]:
@@ -127,7 +126,6 @@ async def test_a_provider_that_falls_is_left_alone_and_used_again_soon(make_worl
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-async def test_a_provider_that_is_down_for_a_minute(make_world: MakeWorld) -> None:
-    async with make_world((PREFERRED, "beta", "gamma"), routing=settings(1.0)) as world:
-        await fall_and_come_back(world, 10.0, 1.0)
+async def test_a_provider_that_is_down_for_longer_under_less_traffic(make_world: MakeWorld) -> None:
+    async with make_world((PREFERRED, "beta", "gamma"), routing=settings(0.3)) as world:
+        await fall_and_come_back(world, 10.0, 0.3)

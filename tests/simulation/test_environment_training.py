@@ -29,7 +29,6 @@ def mean_reward(env: gymnasium.Env[np.ndarray, np.int64], choose: Callable[[np.n
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_ppo_of_stable_baselines_learns_to_place_requests() -> None:
     """At first it mostly names offers that may not serve; it must learn from rewards alone which ones may."""
     torch = pytest.importorskip("torch", reason=WANTED)
