@@ -9,6 +9,7 @@ from amaru.config.load import json_schema, load, parse
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.config.report import effective, summary, warnings
 from amaru.config.sense import HealthSettings, ProbeSettings, StabilitySettings
+from amaru.config.sessions import SessionsSettings
 from amaru.config.settings import Config, Provider, needs_restart
 from amaru.config.sharing import SharingSettings
 from amaru.config.watch import ConfigWatcher
@@ -25,6 +26,7 @@ __all__ = [
     "RetryBudgetSettings",
     "RoutingSettings",
     "ServerSettings",
+    "SessionsSettings",
     "SharingSettings",
     "StabilitySettings",
     "StorageSettings",

@@ -18,6 +18,7 @@ from amaru.config.demand import RoutingSettings
 from amaru.config.fields import RESTART, KeyReference
 from amaru.config.ledger import LedgerSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
+from amaru.config.sessions import SessionsSettings
 from amaru.config.sharing import SharingSettings
 from amaru.config.supply import OfferSettings, ProviderSettings
 from amaru.files.fields import FilePath, Identifier, Name, Section
@@ -138,6 +139,9 @@ class ConfigFile(Section):
     )
     sharing: SharingSettings = Field(
         default=SharingSettings(), description="What machines that serve together tell each other, over Redis."
+    )
+    sessions: SessionsSettings = Field(
+        default=SessionsSettings(), description="What is remembered of a conversation between its turns."
     )
     ledger: LedgerSettings = Field(
         default=LedgerSettings(), description="The tamper-evident log of what amaru decided and did."

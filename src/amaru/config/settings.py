@@ -17,6 +17,7 @@ from amaru.config.demand import RoutingSettings
 from amaru.config.ledger import LedgerSettings
 from amaru.config.models import ConfigFile, LoggingSettings, ServerSettings, StorageSettings
 from amaru.config.sense import HealthSettings, StabilitySettings
+from amaru.config.sessions import SessionsSettings
 from amaru.config.sharing import Sharing
 from amaru.domain import Offer, Tenant
 from amaru.errors import ConfigError
@@ -113,6 +114,10 @@ class Config:
         return self.file.stability
 
     @property
+    def sessions(self) -> SessionsSettings:
+        return self.file.sessions
+
+    @property
     def health_path(self) -> Path:
         """The folder of what health remembers: beside the database, unless the file names another."""
         path = self.file.health.path
@@ -134,6 +139,14 @@ class Config:
         """What each offer, by id, has in common with others by the operator's own words; its provider's hold for it."""
         return {
             offer.id: {**self.file.providers[settings.provider].labels, **settings.labels}
+            for offer, settings in zip(self._offers, self.file.offers, strict=True)
+        }
+
+    def cache_lifetimes_s(self) -> Mapping[str, float]:
+        """For how long each offer, by id, is taken to keep a prompt in its cache after a turn."""
+        usual_s = self.sessions.cache_s
+        return {
+            offer.id: usual_s if settings.cache_s is None else settings.cache_s
             for offer, settings in zip(self._offers, self.file.offers, strict=True)
         }
 

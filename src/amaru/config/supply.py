@@ -189,6 +189,13 @@ class OfferSettings(Section):
         "prefix: by `prefix` in the message (Mistral, DeepSeek). "
         "continue_final_message: by that field of the request (vLLM, SGLang).",
     )
+    cache_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=604_800,
+        description="Seconds for which it keeps a prompt in its cache after a turn of a conversation; left out: "
+        "sessions.cache_s. 0: it has no cache.",
+    )
     requests_per_min: float | None = Field(default=None, gt=0, description="The provider's rate limit on requests.")
     tokens_per_min: float | None = Field(default=None, gt=0, description="The provider's rate limit on tokens.")
     reputation: float = Field(default=50, ge=0, le=100, description="How far you trust it, 0 to 100.")

@@ -50,7 +50,8 @@ class OpenAIApi:
         mesh = self._mesh
         try:
             caller = self._access.known(request) or await self._access.caller(request)
-            execution = mesh.begin(_call(kind, request, caller))
+            call = _call(kind, request, caller)
+            execution = mesh.begin(call if call.session is None else await mesh.conversations.recall(call))
         except RequestError as error:
             mesh.metrics.observe_refusal(kind.value, error.status)
             respond_error(request, error)

@@ -86,7 +86,7 @@ class Attempts:
         self.waits_since = call.arrived_at
         """Since when nobody answers it: its arrival, or the last break of its stream."""
         started = mesh.clock()
-        self.ranking = self.latest = plan.router.decide(workload, started)
+        self.ranking = self.latest = plan.decide(workload, started, call.conversation)
         """The decision, and the last re-ranking while waiting for an offer to come back."""
         self.decision_s = mesh.clock() - started
 
@@ -264,7 +264,7 @@ class Attempts:
 
     def _decide_again(self, now: float) -> Ranking:
         """Rank anew what was not tried yet; before the first attempt, that is the decision."""
-        self.latest = self.plan.router.decide(self.workload, now, self.excluded)
+        self.latest = self.plan.decide(self.workload, now, self.call.conversation, self.excluded)
         for row, refused in self.unaffordable.items():
             over_budget(self.latest, row, refused)
         if not self.attempts:

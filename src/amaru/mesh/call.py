@@ -7,6 +7,7 @@ import msgspec
 from amaru.domain import Attempt, Capability, FailureKind, Kind, Rescue, Tenant, Workload
 from amaru.errors import Failure, RequestError
 from amaru.protocols.openai import Hold, OpenAIRequest
+from amaru.routing.conversation import Conversation
 from amaru.routing.reactions import reaction_to
 
 DEFAULT_OUTPUT_TOKENS = 256
@@ -26,6 +27,10 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     arrived_at: float
     region: str | None = None
     session: str | None = None
+    """The caller's name for the conversation that the request belongs to."""
+    conversation_key: bytes = b""
+    conversation: Conversation | None = None
+    """What is remembered of it; see ``Conversations.recall``."""
     request_bytes: int = 0
     deadline_s: float | None = None
     """The caller's own deadline; the configured one bounds it."""

@@ -19,6 +19,7 @@ from amaru.errors import Failure, RequestError
 from amaru.mesh.accounts_till import MeshTill
 from amaru.mesh.call import Call
 from amaru.mesh.company import Company
+from amaru.mesh.conversations import conversations_of
 from amaru.mesh.execution import Execution
 from amaru.mesh.learner import Learner
 from amaru.mesh.ledger import MeshLedger
@@ -97,12 +98,16 @@ class Mesh:
     ) -> None:
         self.store, self.metrics = store, metrics
         self.ledger, self.till = ledger, till
+        if till is not None:
+            till.on_excess = metrics.observe_bill_above_estimate
         self.clock = clock
         self.wall = wall
         self.rng = rng if rng is not None else random.Random()  # noqa: S311 - lots and ids, not secrets
         self.sleep = sleep
         self.salt = secrets.token_bytes(32) if company is None else company.memory.salt
-        """Of the session hashes: conversations can be told apart within one run, and not traced back."""
+        """Of the hashes that stand for texts: they can be told apart within one run, and not traced back."""
+        self.conversations = conversations_of(self, config, company)
+        """What is remembered of conversations between their turns."""
         self.workers = 1 if company is None else company.memory.workers
         """Processes of this machine that serve as one."""
         member = company if isinstance(company, Member) else None
@@ -169,6 +174,8 @@ class Mesh:
         execution.duration_s = self.clock() - execution.call.arrived_at
         self.in_flight -= 1
         execution.plan.let_go()
+        if execution.call.session is not None:
+            self.conversations.ended(execution)
         self._record_later(execution)
 
     def _record_later(self, what: Execution | Recommendation) -> None:
@@ -325,6 +332,7 @@ class Mesh:
         self.witness.reload()
         if self.ledger is not None:
             self.ledger.follow(config.ledger)
+        self.conversations.settings = config.sessions
         self.store.set_retention(days=config.storage.retention_days, gigabytes=config.storage.retention_gb)
         earlier = self._retirement
         self._retiring.append(old)
@@ -342,6 +350,7 @@ class Mesh:
         self.record_ended()
         await self.witness.aclose()
         await self.learner.aclose()
+        await self.conversations.aclose()
         if self._retirement is not None:
             self._retirement.cancel()
         for plan in (*self._retiring, self.plan):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 from amaru.accounts.keys import KeyRing
 from amaru.config import Config
@@ -20,12 +21,14 @@ from amaru.providers.switched import SwitchedProvider
 from amaru.providers.transport import Endpoint, endpoint_from_url
 from amaru.routing.board import Board
 from amaru.routing.breaker import BreakerSettings
+from amaru.routing.conversation import Conversation
 from amaru.routing.live import Slab
 from amaru.routing.patience import PatienceSettings
 from amaru.routing.policies import make_policy
 from amaru.routing.policies_base import Policy
 from amaru.routing.retries import RetryBudget
-from amaru.routing.router import Router
+from amaru.routing.router import Ranking, Router
+from amaru.routing.warmth import ConversationWarmth, WarmthSettings
 
 
 class Plan:
@@ -91,6 +94,12 @@ class Plan:
         self.max_attempts = routing.max_attempts
         self.longest_wait_s = routing.longest_wait_ms / 1e3
         self.longest_retry_after_s = routing.longest_retry_after_ms / 1e3
+        sessions, lifetimes_s = config.sessions, config.cache_lifetimes_s()
+        self.warmth = ConversationWarmth(
+            {offer.id: (row, lifetimes_s[offer.id]) for row, offer in enumerate(self.board.offers)},
+            self.board.static,
+            WarmthSettings(weight=sessions.weight, first_token=sessions.first_token, shun_s=sessions.shun_s),
+        )
         self.providers: dict[str, Provider] = {}
         for name, settings in self.settings.items():
             unchanged = previous is not None and previous.settings.get(name) == settings
@@ -120,6 +129,15 @@ class Plan:
             idle_s,
             deadline_at,
         )
+
+    def decide(
+        self, workload: Workload, now_s: float, conversation: Conversation | None, excluded: Iterable[int] | None = None
+    ) -> Ranking:
+        """See ``Router.decide``; what ``conversation``, if any, has left in prompt caches counts in the scores."""
+        router, warmth = self.router, None
+        if conversation is not None:
+            warmth = self.warmth.of(conversation, workload, now_s + router.wall_offset_s)
+        return router.decide(workload, now_s, excluded, warmth)
 
     def warm(self) -> None:
         """Decide once, so that the compiled kernels are loaded before the first request."""

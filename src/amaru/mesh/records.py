@@ -49,7 +49,7 @@ def record_of_execution(execution: Execution) -> DecisionRecord:
         output_tokens=usage.output_tokens if usage is not None else None,
         usage_source=usage.source if usage is not None else None,
         cost_usd=execution.cost,
-        session=session_hash(execution.mesh.salt, call.session),
+        session=session_hash(execution.mesh.conversations.salt, call.session),
         stream=call.request.stream,
         request_bytes=call.request_bytes,
         attempts=tuple(execution.attempts),

@@ -71,8 +71,10 @@ class Counts:
         self.refusals: dict[tuple[str, int], int] = {}
         self.recommendations: dict[tuple[str, str], int] = {}
         self.retries: dict[str, int] = {}
+        self.bills_above_estimate: dict[str, int] = {}
         self.failovers = 0
         self.rescues: dict[str, int] = {}
+        self.conversations: dict[str, int] = {}
         self.decisions = Histogram(DECISION_SECONDS)
 
     def add(self, tally: Tally) -> None:
@@ -102,7 +104,9 @@ class Counts:
         _add_counts(self.refusals, tally.refusals)
         _add_counts(self.recommendations, tally.recommendations)
         _add_counts(self.retries, tally.retries.items())
+        _add_counts(self.bills_above_estimate, tally.bills_above_estimate.items())
         _add_counts(self.rescues, tally.rescues.items())
+        _add_counts(self.conversations, tally.conversations.items())
         self.failovers += tally.failovers
         _add(self.decisions, tally.decisions)
 
@@ -148,8 +152,10 @@ class Tally(msgspec.Struct, frozen=True):
     refusals: list[tuple[tuple[str, int], int]]
     recommendations: list[tuple[tuple[str, str], int]]
     retries: dict[str, int]
+    bills_above_estimate: dict[str, int]
     failovers: int
     rescues: dict[str, int]
+    conversations: dict[str, int]
     decisions: Buckets
 
 
@@ -169,8 +175,10 @@ def tally_of(counts: Counts) -> Tally:
         refusals=list(counts.refusals.items()),
         recommendations=list(counts.recommendations.items()),
         retries=counts.retries,
+        bills_above_estimate=counts.bills_above_estimate,
         failovers=counts.failovers,
         rescues=counts.rescues,
+        conversations=counts.conversations,
         decisions=(counts.decisions.counts, counts.decisions.total),
     )
 

@@ -121,10 +121,23 @@ class MetricsCollector(Collector):
             {(how,): count for how, count in list(m.rescues.items())},
         )
         yield _counter(
+            "amaru_conversations",
+            "Requests of conversations, by what was remembered: known, new; late or alone where Redis did not answer "
+            "in time or was away, so that this machine's memory was all there was; dropped: turns not shared.",
+            ("what",),
+            {(what,): count for what, count in list(m.conversations.items())},
+        )
+        yield _counter(
             "amaru_retries",
             "Second calls to the same offer within one request.",
             ("offer",),
             {(offer,): count for offer, count in list(m.retries.items())},
+        )
+        yield _counter(
+            "amaru_bills_above_estimate",
+            "Calls that cost more than was reserved for them: the offer does not do what its settings say.",
+            ("offer",),
+            {(offer,): count for offer, count in list(m.bills_above_estimate.items())},
         )
         failed: dict[tuple[str, ...], float] = {}
         for (offer, outcome), cell in list(m.attempts.items()):

@@ -175,6 +175,11 @@ class Metrics(Counts):
         offer = self._offers.admit(offer)
         self.retries[offer] = self.retries.get(offer, 0) + 1
 
+    def observe_bill_above_estimate(self, offer: str) -> None:
+        """An attempt cost more than was reserved for it."""
+        offer = self._offers.admit(offer)
+        self.bills_above_estimate[offer] = self.bills_above_estimate.get(offer, 0) + 1
+
     def observe_decision(self, duration_s: float) -> None:
         """One ranking was made."""
         self.decisions.observe(duration_s)
@@ -188,6 +193,10 @@ class Metrics(Counts):
     def observe_rescue(self, how: str) -> None:
         """The stream of one request broke; ``how`` it ended is one bounded word."""
         self.rescues[how] = self.rescues.get(how, 0) + 1
+
+    def observe_conversation(self, what: str) -> None:
+        """A conversation was recalled, or could not be told to other machines; ``what`` is one bounded word."""
+        self.conversations[what] = self.conversations.get(what, 0) + 1
 
     def observe_refusal(self, kind: str, status: int) -> None:
         """A request was refused before anything was decided: bad key, bad body, unknown model."""
