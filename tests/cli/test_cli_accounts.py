@@ -143,6 +143,14 @@ def test_budgets_show_what_is_used_held_and_left() -> None:
     assert "model:chat:usd:day" not in done("budgets", "list")
 
 
+def test_what_is_held_is_shown_as_unknown_where_redis_keeps_it_and_does_not_answer() -> None:
+    pytest.importorskip("redis")
+    Path("amaru.yaml").write_text(f"{CONFIG}accounts: {{redis_url: 'redis://127.0.0.1:1/0'}}\n")
+    found = document("budgets", "list")
+    assert {(one["used"], one["held"], one["left"]) for one in found} == {(0, None, None)}
+    assert done("budgets", "list").count(" ? ") == 2 * len(found)
+
+
 def test_holders_are_listed_and_released() -> None:
     done("budgets", "list")
     with sqlite3.connect("amaru-data/accounts.db") as connection:

@@ -53,7 +53,8 @@ REGISTERED_S = 10 * HEARTBEAT_S
 _Said = dict[str, dict[str, int]]
 
 
-def _encode(key: Key) -> str:
+def encode(key: Key) -> str:
+    """How a counter is named there."""
     return f"{key[1]}:{key[0]}"
 
 
@@ -159,14 +160,14 @@ class RedisBank:
             directory = directory_version(connection)
         self._beats = {turn.holder: now}
         said = {
-            _encode(key): _said(row.amount, row.settled + row.leased, counted.versions[key])
+            encode(key): _said(row.amount, row.settled + row.leased, counted.versions[key])
             for key, row in counted.rows.items()
         }
         return said, overruns, directory
 
     def _read(self, keys: Iterable[Key]) -> _Said:
         wanted = list(keys)
-        said = {_encode(key): _said(0, 0, 0) for key in wanted}
+        said = {encode(key): _said(0, 0, 0) for key in wanted}
         if wanted:
             with self._store.reading() as connection:
                 for at in range(0, len(wanted), KEYS_PER_STATEMENT):
@@ -196,7 +197,7 @@ def _read_some(connection: Connection, keys: list[Key]) -> _Said:
     c = counters.c
     query = select(c.allowance, c.period_start, c.amount, c.settled + c.leased, c.version)
     found = connection.execute(query.where(tuple_(c.allowance, c.period_start).in_(keys)))
-    return {_encode((name, start)): _said(amount, used, version) for name, start, amount, used, version in found}
+    return {encode((name, start)): _said(amount, used, version) for name, start, amount, used, version in found}
 
 
 def _message(turn: Turn) -> dict[str, object]:
@@ -207,11 +208,11 @@ def _message(turn: Turn) -> dict[str, object]:
         "number": turn.number,
         "epoch": turn.epoch,
         "whole": turn.whole,
-        "keys": [_encode(key) for key in keys],
-        "leases": {_encode(key): tuple(held) for key, held in turn.leases.items()},
-        "amounts": {_encode(key): counter.amount for key, counter in turn.counters.items()},
-        "asks": [[(_encode(need.key), need.amount, need.since) for need in needs] for needs in turn.asks],
-        "wants": {_encode(key): amount for key, amount in turn.wants.items()},
+        "keys": [encode(key) for key in keys],
+        "leases": {encode(key): tuple(held) for key, held in turn.leases.items()},
+        "amounts": {encode(key): counter.amount for key, counter in turn.counters.items()},
+        "asks": [[(encode(need.key), need.amount, need.since) for need in needs] for needs in turn.asks],
+        "wants": {encode(key): amount for key, amount in turn.wants.items()},
         "live_s": LIVE_S,
         "recall_s": RECALL_S,
         "keep_s": KEEP_S,

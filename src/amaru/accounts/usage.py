@@ -1,19 +1,24 @@
-"""What was used of each allowance, as the store knows."""
+"""What was used of each allowance: as the store knows, and Redis, where leases are kept there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import and_, or_, select
 
 from amaru.accounts.allowances import Allowance
+from amaru.accounts.bank import Key
 from amaru.accounts.periods import span
 from amaru.accounts.schema import counters
 from amaru.accounts.store import Store
 
 _COUNTERS_PER_STATEMENT = 400
 """Two variables each, and SQLite's expressions are at most 1,000 deep."""
+
+
+Leases = Callable[[Collection[Key]], Mapping[Key, int] | None]
+"""What of counters is leased beside the store; ``None``: that cannot be told now."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,20 +29,27 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds; ``None``: never."""
     used: int = 0
     """Settled."""
-    held: int = 0
-    """Reserved by requests under way, leased to processes for those to come, or standing until usage is known."""
+    held: int | None = 0
+    """Reserved by requests under way, leased to processes for those to come, or standing until usage is known.
+
+    ``None``: the leases are in Redis, which does not answer.
+    """
 
     @property
-    def left(self) -> int:
+    def left(self) -> int | None:
         """Neither used nor held; below 0 where more was used than was reserved."""
-        return self.allowance.amount - self.used - self.held
+        return None if self.held is None else self.allowance.amount - self.used - self.held
 
 
-def usage(store: Store, allowances: Sequence[Allowance], at: float) -> list[Usage]:
-    """What was used of each, in their order. Raises StorageError."""
+def usage(store: Store, allowances: Sequence[Allowance], at: float, leases: Leases = lambda _: {}) -> list[Usage]:
+    """What was used of each, in their order. Raises StorageError.
+
+    A settlement of this very moment may count twice, as used and as held: too much, never too little.
+    """
     spans = [span(allowance.period, at) for allowance in allowances]
     wanted = [(allowance.id, start) for allowance, (start, _) in zip(allowances, spans, strict=True)]
-    found: dict[tuple[str, int], tuple[int, int]] = {}
+    beside = leases(wanted) if wanted else {}
+    found: dict[Key, tuple[int, int]] = {}
     with store.reading() as connection:
         for first in range(0, len(wanted), _COUNTERS_PER_STATEMENT):
             these = (
@@ -49,6 +61,7 @@ def usage(store: Store, allowances: Sequence[Allowance], at: float) -> list[Usag
                 found[id, start] = settled, leased
     made = []
     for allowance, key, (_, end) in zip(allowances, wanted, spans, strict=True):
-        used, held = found.get(key, (0, 0))
+        used, here = found.get(key, (0, 0))
+        held = None if beside is None else here + beside.get(key, 0)
         made.append(Usage(allowance=allowance, renews_at=end, used=used, held=held))
     return made

@@ -20,6 +20,7 @@ from amaru.errors import AccountConflict, AccountError, AmaruError, ConfigError,
 if TYPE_CHECKING:
     from amaru.accounts.bank import Bank
     from amaru.accounts.directory import Directory
+    from amaru.accounts.usage import Leases
 
 
 class ExitCode(enum.IntEnum):
@@ -50,7 +51,7 @@ _SPAN = re.compile(r"([0-9]{1,9})([smhdw])")
 @contextmanager
 def session(config: Path, as_json: bool) -> Iterator[Directory]:
     """The directory that a configuration leads to; what goes wrong becomes words and an exit code."""
-    with bank_session(config, as_json) as (directory, _):
+    with _opened(config, as_json) as (directory, _):
         yield directory
 
 
@@ -58,6 +59,22 @@ def session(config: Path, as_json: bool) -> Iterator[Directory]:
 def bank_session(config: Path, as_json: bool) -> Iterator[tuple[Directory, Callable[[], Bank]]]:
     """The same, and what opens the bank that keeps the leases."""
     from amaru.accounts.banks import bank_at
+
+    with _opened(config, as_json) as (directory, redis_url):
+        yield directory, partial(bank_at, directory.store, redis_url)
+
+
+@contextmanager
+def leases_session(config: Path, as_json: bool) -> Iterator[tuple[Directory, Leases]]:
+    """The same, and where leases are read that the store does not have."""
+    from amaru.accounts.banks import leases_at
+
+    with _opened(config, as_json) as (directory, redis_url):
+        yield directory, leases_at(redis_url)
+
+
+@contextmanager
+def _opened(config: Path, as_json: bool) -> Iterator[tuple[Directory, str]]:
     from amaru.accounts.directory import Directory
     from amaru.accounts.store import Store
     from amaru.config.accounts_file import load_accounts
@@ -68,7 +85,7 @@ def bank_session(config: Path, as_json: bool) -> Iterator[tuple[Directory, Calla
         try:
             store.open()
             directory = Directory(store, view.accounts.pepper, view.from_file)
-            yield directory, partial(bank_at, store, view.accounts.redis_url or "")
+            yield directory, view.accounts.redis_url or ""
         finally:
             store.close()
     except (AccountError, StorageError, ConfigError) as error:

@@ -13,6 +13,7 @@ from amaru.cli.accounts_session import (
     AsJson,
     ConfigOption,
     bank_session,
+    leases_session,
     print_json,
     print_table,
     session,
@@ -47,9 +48,9 @@ def list_budgets(
     from amaru.accounts.pages import every
     from amaru.accounts.usage import usage
 
-    with session(config, as_json) as directory:
+    with leases_session(config, as_json) as (directory, leases):
         allowances = list(every(lambda cursor: directory.allowances.page(subject=subject, cursor=cursor)))
-        found = usage(directory.store, allowances, time.time())
+        found = usage(directory.store, allowances, time.time(), leases)
     if as_json:
         print_json([_document(one) for one in found])
         return
@@ -58,8 +59,10 @@ def list_budgets(
             one.allowance.id,
             shown_amount(one.allowance),
             format_amount(one.allowance.metric, one.used),
-            format_amount(one.allowance.metric, one.held),
-            format_amount(one.allowance.metric, one.left),
+            *(
+                "?" if amount is None else format_amount(one.allowance.metric, amount)
+                for amount in (one.held, one.left)
+            ),
             f"{shown_at(one.renews_at)} UTC" if one.renews_at is not None else "never",
             "refuses" if one.allowance.hard else "alerts",
             str(config) if one.allowance.from_file else "store",

@@ -56,9 +56,7 @@ class AdminAllowances:
     async def set(self, request: Request, admin: Admin) -> Response:
         """Set one, in place of what there was; what was used of it stays used."""
         wanted, check = (await body_of(request, AllowanceIn)).allowance(), as_it_was(request)
-        return await self._done(
-            await self._desk.change(lambda: self._allowances.set(wanted, by=admin.id, check=check))
-        )
+        return await self._done(await self._desk.change(lambda: self._allowances.set(wanted, by=admin.id, check=check)))
 
     async def archive(self, request: Request, admin: Admin) -> Response:
         """It binds nobody from now on."""
@@ -79,4 +77,5 @@ class AdminAllowances:
         return tagged(allowance, allowance_out(used))
 
     def _used(self, *allowances: Allowance) -> list[Usage]:
-        return usage(self._desk.directory.store, allowances, self._desk.clock())
+        desk = self._desk
+        return usage(desk.directory.store, allowances, desk.clock(), desk.accounts.leases)

@@ -165,9 +165,11 @@ class AllowanceOut(msgspec.Struct, frozen=True, kw_only=True):
     amount: str | int
     used: str | int
     """Settled."""
-    held: str | int
-    """Reserved: by requests under way, for those to come, or until usage is known."""
-    left: str | int
+    held: str | int | None
+    """Reserved: by requests under way, for those to come, or until usage is known. Null: Redis, which keeps the leases,
+    does not answer."""
+    left: str | int | None
+    """Neither used nor held; null likewise."""
     renews_at: int | None
     """Unix seconds; null: never."""
     hard: bool
@@ -225,8 +227,8 @@ def allowance_out(usage: Usage) -> AllowanceOut:
         period=one.period,
         amount=shown(one.amount),
         used=shown(usage.used),
-        held=shown(usage.held),
-        left=shown(usage.left),
+        held=None if usage.held is None else shown(usage.held),
+        left=None if usage.left is None else shown(usage.left),
         renews_at=usage.renews_at,
         hard=one.hard,
         alerts=one.alerts,

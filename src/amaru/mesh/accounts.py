@@ -15,12 +15,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from amaru.accounts.banks import leases_at
 from amaru.accounts.changes import Changes
 from amaru.accounts.directory import Directory
 from amaru.accounts.directory_base import FromFile
 from amaru.accounts.directory_keys import KeyInfo
 from amaru.accounts.key_cache import KeyCache, admit
 from amaru.accounts.store import Store
+from amaru.accounts.usage import Leases
 from amaru.config import Config
 from amaru.domain import Tenant
 from amaru.errors import AccountError, RequestError, StorageError, UnknownAccount
@@ -58,6 +60,8 @@ class MeshAccounts:
         Of a store that is not open yet.
     clock
         Unix seconds.
+    leases
+        Where leases are read that the store does not have.
 
     Attributes
     ----------
@@ -69,8 +73,11 @@ class MeshAccounts:
         How long known keys go on while it cannot.
     """
 
-    def __init__(self, directory: Directory, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Directory, *, clock: Callable[[], float] = time.time, leases: Leases = lambda _: {}
+    ) -> None:
         self.directory = directory
+        self.leases = leases
         self.watchers: list[Callable[[Changes], None]] = []
         self.failure = "not open yet"
         self.trust = KeyTrust()
@@ -86,7 +93,9 @@ class MeshAccounts:
     @classmethod
     def of(cls, config: Config) -> MeshAccounts:
         """Those of a configuration. Raises StorageError: its URL leads nowhere."""
-        made = cls(Directory(Store(config.accounts.url), config.accounts.pepper, config.from_file()))
+        accounts = config.accounts
+        directory = Directory(Store(accounts.url), accounts.pepper, config.from_file())
+        made = cls(directory, leases=leases_at(accounts.redis_url or ""))
         made.bind(config)
         return made
 
