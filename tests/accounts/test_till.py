@@ -55,6 +55,7 @@ def kill(till: Till) -> None:
     till._running.cancel()
     till._thread.shutdown()
     till._journal.close()
+    till._purses.close()
     till._folder.close()
 
 

@@ -67,21 +67,28 @@ class Reservation:
 
 
 class Purse:
-    """What a tenant may spend while its budgets cannot be asked; nano-USD."""
+    """What a tenant may spend while its budgets cannot be asked; nano-USD.
 
-    __slots__ = ("ended_nusd", "limit_nusd", "open_nusd", "tenant")
+    ``note`` keeps how much may have been spent by then, for whoever comes after this process; False: it cannot.
+    """
 
-    def __init__(self, tenant: str) -> None:
+    __slots__ = ("_note", "before_nusd", "ended_nusd", "limit_nusd", "open_nusd", "tenant")
+
+    def __init__(self, tenant: str, note: Callable[[str, int], bool]) -> None:
         self.tenant = tenant
+        self._note = note
         self.limit_nusd = 0
+        self.before_nusd = 0
+        """Spent by processes that are dead, as long as the bank has not heard of it."""
         self.open_nusd = 0
         """Of reservations that are under way."""
         self.ended_nusd = 0
         """Of those that ended, as long as the bank has not heard of them."""
 
     def take(self, reservation: Reservation, nusd: int) -> bool:
-        """Bear a reservation, where enough is left; whether it does."""
-        if self.open_nusd + self.ended_nusd + nusd > self.limit_nusd:
+        """Bear a reservation, where enough is left and that is noted; whether it does."""
+        spent = self.open_nusd + self.ended_nusd + nusd
+        if self.before_nusd + spent > self.limit_nusd or not self._note(self.tenant, spent):
             return False
         self.open_nusd += nusd
         reservation.purse, reservation.purse_nusd = self, nusd
@@ -91,10 +98,6 @@ class Purse:
         """A reservation ended, and cost so much."""
         self.open_nusd -= reservation.purse_nusd
         self.ended_nusd += spent_nusd
-
-    def settled(self) -> None:
-        """The bank has heard of all that ended."""
-        self.ended_nusd = 0
 
 
 class Waiter:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from amaru.accounts import purses
 from amaru.accounts.bank import TAKEOVER_STEP, Bank, Ended, Part, Position, Turn
 from amaru.accounts.charges import ChargeStatus
 from amaru.accounts.journal import Folder, Left, abandoned, read
@@ -48,6 +49,7 @@ def recover(folder: Folder, bank: Bank, boot: str) -> str:
         folder.journal.rename(folder.path / "journal.unreadable")
         return f"{folder.journal} cannot be read and was set aside: what its process leased stands"
     bank.turn(last_turn(left, bank.position(left.holder)))
+    (folder.path / purses.NAME).unlink(missing_ok=True)  # first: what the bank has is no longer spent without it
     folder.journal.unlink()
     if left.whole:
         return ""

@@ -24,6 +24,7 @@ from amaru.accounts.drawer import Drawer, Sent
 from amaru.accounts.journal import Dispatched, EndedRecord, Journal, boot_id, claim, encode
 from amaru.accounts.lease import Needs, Purse, Reservation
 from amaru.accounts.money import nusd_half_even
+from amaru.accounts.purses import Purses
 from amaru.accounts.recovery import recover, recover_all
 from amaru.errors import AmaruError, BankGone, JournalError, StaleTurn, StorageError
 
@@ -96,7 +97,6 @@ class Till:
         self._open: dict[str, bytes] = {}
         """Records of what is dispatched, by id."""
         self._open_bytes = 0
-        self._purses: dict[str, Purse] = {}
         self._time: tuple[float, float] | None = None
         """The bank's clock and ours, at the last turn."""
         self._wake = asyncio.Event()
@@ -114,6 +114,7 @@ class Till:
         self._folder = await asyncio.to_thread(claim, self._root)
         try:
             self._journal = Journal(self._folder.journal, self.holder, boot=self._boot)
+            self._purses = await asyncio.to_thread(Purses, self._root, self._folder.path)
         except JournalError:
             self._folder.close()
             raise
@@ -140,6 +141,7 @@ class Till:
             self._on_trouble(f"accounts: what this process spent is settled at the next start: {error}")
         finally:
             self._thread.shutdown()
+            self._purses.close()
             self._folder.close()
 
     def now(self) -> float:
@@ -156,11 +158,7 @@ class Till:
 
     def purse(self, tenant: str, limit_nusd: int) -> Purse:
         """What a tenant may spend while the bank is gone, nano-USD in all; for its policy ``open``."""
-        purse = self._purses.get(tenant)
-        if purse is None:
-            purse = self._purses[tenant] = Purse(tenant)
-        purse.limit_nusd = limit_nusd
-        return purse
+        return self._purses.purse(tenant, limit_nusd)
 
     # Reservations
 
@@ -349,8 +347,7 @@ class Till:
         self._time = answer.now, self._timer()
         self._drawer.apply(sent, answer)
         if not self._drawer.is_owing:
-            for purse in self._purses.values():
-                purse.settled()
+            self._purses.settled()
         if self._journal.size_bytes > ROTATE_BYTES + 4 * self._open_bytes:
             self._rotate()
         for key, over in answer.overruns.items():
