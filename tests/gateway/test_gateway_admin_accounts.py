@@ -133,11 +133,11 @@ async def test_budgets_and_limits_are_exact(admin: Admin) -> None:
 
 async def test_what_is_held_is_null_where_redis_keeps_it_and_does_not_answer(make_world: MakeWorld) -> None:
     pytest.importorskip("redis")
-    async with make_world(with_accounts=True, extra={"accounts": {"redis_url": "redis://127.0.0.1:1/0"}}) as world:
-        async with admin_of(world) as admin:
-            made = await admin("POST", "/allowances", BUDGET)
-            assert (made["amount"], made["used"], made["held"], made["left"]) == ("1", "0", None, None)
-            assert (await admin("GET", "/allowances"))["allowances"] == [made]
+    extra = {"accounts": {"redis_url": "redis://127.0.0.1:1/0"}}
+    async with make_world(with_accounts=True, extra=extra) as world, admin_of(world) as admin:
+        made = await admin("POST", "/allowances", BUDGET)
+        assert (made["amount"], made["used"], made["held"], made["left"]) == ("1", "0", None, None)
+        assert (await admin("GET", "/allowances"))["allowances"] == [made]
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class ChangeLog:
         """
         require_text("who changes it", by)
         with self._store.writing() as connection:
-            connection.execute(select(versions.c.version).where(_DIRECTORY).with_for_update())
+            lock(connection)
             yield Change(connection, self._clock(), by)
 
     def version(self) -> int:
@@ -110,6 +110,11 @@ class ChangeLog:
         with self._store.reading() as connection:
             rows = connection.execute(query).all()
         return [audit_row(row) for row in rows]
+
+
+def lock(connection: Connection) -> None:
+    """Nobody else changes the directory until this transaction ends."""
+    connection.execute(select(versions.c.version).where(_DIRECTORY).with_for_update())
 
 
 def audit_row(row: Row[Any]) -> AuditRow:

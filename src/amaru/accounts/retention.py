@@ -1,5 +1,7 @@
 """What is deleted from the accounts' store, and when: what is 400 days old, and never what something stands on.
 
+Of the directory and of prices ``retention_directory`` tells.
+
 A charge stands on its counters, and so does a lease. Counters of minutes go after a day: each key that has a limit
 leaves one every minute. Recalls go as soon as nobody can wait for their answers: every turn reads those that are there.
 """
@@ -15,6 +17,7 @@ from sqlalchemy.engine import Connection
 from amaru.accounts.bank import RECALL_S
 from amaru.accounts.books_sql import insert_into, read_now
 from amaru.accounts.charges import ChargeStatus
+from amaru.accounts.retention_directory import prune_directory
 from amaru.accounts.schema import audit, charges, counters, holders, keys, leases, meta, outbox, recalls
 from amaru.accounts.store import Store
 
@@ -25,7 +28,8 @@ _SOUGHT_S = 7 * 86_400.0
 """How long they are looked for after that, so that not every counter of the last 400 days is looked at each time."""
 STEP_S = 600.0
 """How far time goes from one call to the next at most, by which is deleted."""
-_CLOCK = "retention.at"
+DAY_S = 86_400.0
+_CLOCK, _DAY = "retention.at", "retention.day"
 AT_ONCE = 10_000
 """Rows of a table in one transaction: what is left goes the next time, and no turn waits long."""
 
@@ -40,7 +44,9 @@ def prune(store: Store, *, clock: Callable[[], float] = time.time) -> int:
     with store.writing() as connection:
         bank_now = read_now(connection, clock())
         now = _believed(connection, clock())
-    return sum(_delete(store, table, old) for table, old in _old(now, bank_now))
+        daily = _is_new_day(connection, now)
+    done = sum(_delete(store, table, old) for table, old in _old(now, bank_now))
+    return done + (prune_directory(store, now - RETENTION_S) if daily else 0)
 
 
 def _believed(connection: Connection, now: float) -> float:
@@ -48,9 +54,22 @@ def _believed(connection: Connection, now: float) -> float:
     found = connection.execute(select(meta.c.value).where(meta.c.key == _CLOCK)).scalar()
     if found is not None:
         now = min(now, float(found) + STEP_S)
-    made = insert_into(connection, meta).values(key=_CLOCK, value=repr(now))
-    connection.execute(made.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": made.excluded.value}))
+    _keep(connection, _CLOCK, now)
     return now
+
+
+def _is_new_day(connection: Connection, now: float) -> bool:
+    """Whether nobody has looked for a day at what is looked at once a day; then it is this one's to do."""
+    found = connection.execute(select(meta.c.value).where(meta.c.key == _DAY)).scalar()
+    if found is not None and abs(now - float(found)) < DAY_S:
+        return False
+    _keep(connection, _DAY, now)
+    return True
+
+
+def _keep(connection: Connection, key: str, at: float) -> None:
+    made = insert_into(connection, meta).values(key=key, value=repr(at))
+    connection.execute(made.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": made.excluded.value}))
 
 
 def _old(now: float, bank_now: float) -> tuple[tuple[Table, ColumnElement[bool]], ...]:
