@@ -22,7 +22,7 @@ REDIS = os.environ.get("AMARU_TEST_REDIS", "redis://127.0.0.1:6379/0")
 
 
 def _engine():
-    return create_engine(POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 2})
+    return create_engine(POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 30})
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ def redis_url() -> str:
     """Of a Redis that answers; skips where there is none."""
     redis = pytest.importorskip("redis")
     try:
-        with redis.Redis.from_url(REDIS, socket_connect_timeout=2.0) as client:
+        with redis.Redis.from_url(REDIS, socket_connect_timeout=30.0) as client:
             client.ping()
     except redis.RedisError as error:
         pytest.skip(f"no Redis at AMARU_TEST_REDIS ({type(error).__name__})")

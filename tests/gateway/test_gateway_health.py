@@ -13,13 +13,20 @@ from gateway_world import KEY, OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World, unt
 
 from amaru.health.pattern_types import Impact, InfrastructurePattern, PatternKind
 from amaru.health.report import HealthReport
-from amaru.mesh import feed
+from amaru.mesh import feed, sensing
 
 SLOW = InfrastructurePattern(
     id="p", kind=PatternKind.DEGRADATION, at=1.0, confidence=0.9, offers=("alpha/sim",), providers=("alpha",),
     impact=Impact.MAJOR, cause="latency", suggested=None, detail="three times as slow",
 )  # fmt: skip
 OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
+
+
+@pytest.fixture(autouse=True)
+def _no_look_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine one would come in the middle of a test, and heal what the test has broken."""
+    for name in ("LOOK_EVERY_S", "LOOK_SOONEST_S"):
+        monkeypatch.setattr(sensing, name, 3600.0)
 
 
 async def get(world: World, path: str, **fields: Any) -> Any:

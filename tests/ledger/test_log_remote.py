@@ -109,9 +109,7 @@ def test_what_is_committed_is_there_after_a_crash(place: Place) -> None:
 
 def test_a_second_writer_is_refused_by_name(place: Place) -> None:
     with place.open():
-        with pytest.raises(
-            LedgerBusy, match=r"process \d+ on .* writes this log, .* its lease ends (59|60) s from now"
-        ):
+        with pytest.raises(LedgerBusy, match=r"process \d+ on .* writes this log, .* its lease ends \d+ s from now"):
             place.open()
         place.view()
     place.open().close()
