@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -68,7 +67,7 @@ def test_an_impossible_path_is_named(open_store: OpenStore, tmp_path: Path) -> N
         open_store(path=tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("modes_bind")
 def test_a_read_only_directory_is_named(open_store: OpenStore, path: Path) -> None:
     path.parent.mkdir(mode=0o500)
     with pytest.raises(StorageError, match="may this user create files there"):
