@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import msgspec
 import pytest
-from gateway_world import PROVIDER_KEY, MakeWorld, World
-from test_gateway_budgets import PRICE, allow
+from gateway_world import OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World
+from test_gateway_budgets import BODY, PRICE, allow, charged, most, sent, state
 
-from amaru.domain import Price
+from amaru.accounts.allowances import Allowance
+from amaru.accounts.estimate import bounds_of
+from amaru.accounts.money import nusd_half_even
+from amaru.accounts.usage import Usage
+from amaru.domain import Kind, Price
+from amaru.protocols.openai import parse_request
 from amaru.simulation import ProviderProfile
 
 LONGEST = 400
@@ -26,6 +32,7 @@ OLDER_ONLY = ProviderProfile(
 )
 """Passes ``max_completion_tokens`` over, as it does whatever it does not know."""
 HEEDLESS = msgspec.structs.replace(OLDER_ONLY, limit_fields=())
+AS_OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
 NEWER = {"max_tokens": None, "max_completion_tokens": 5}
 
 
@@ -112,3 +119,59 @@ async def test_what_no_price_tells_is_refused_in_words_where_a_budget_binds(
             assert f"price_covers: [{field}]" in error["message"]
         assert world.providers["alpha"].bill.total.requests == 0
         assert (await world.chat(service_tier="priority")).status_code == 200
+
+
+async def settled(world: World, budget: Allowance, charges: int) -> Usage:
+    """The budget, once so many calls are settled and nothing else is."""
+    rows = await charged(world, charges)
+    spent = sum(nusd_half_even(row.cost_pusd) for row in rows)
+    async with asyncio.timeout(30.0):
+        while (found := await state(world, budget)).used != spent:  # noqa: ASYNC110 - a file's, which tells of no event
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_a_newer_limit_bounds_the_bill_of_a_provider_that_knows_only_the_older(make_world: MakeWorld) -> None:
+    async with make_world(("alpha",), profiles={"alpha": OLDER_ONLY}, offers=offers(), with_accounts=True) as world:
+        need = most(world, **NEWER)
+        budget = await allow(world, need)
+        assert (await world.chat(**NEWER)).json()["usage"]["completion_tokens"] == 5
+        assert (await settled(world, budget, 1)).used <= need
+        assert (await world.chat(**NEWER)).status_code == 429, "what is left of the budget bounds no second one"
+        assert "amaru_bills_above_estimate_total{" not in (await world.client.get("/metrics", headers=AS_OPERATOR)).text
+
+
+async def test_an_offer_that_is_said_to_heed_no_limit_reserves_its_longest_answer(make_world: MakeWorld) -> None:
+    said = offers(bills_beyond_limit=True)
+    async with make_world(("alpha",), profiles={"alpha": HEEDLESS}, offers=said, with_accounts=True) as world:
+        need = most(world, max_tokens=5)
+        assert need >= LONGEST * PRICE["output_usd_per_mtok"] * 1000
+        budget = await allow(world, need)
+        answer = await world.chat(max_tokens=5)
+        assert answer.json()["usage"]["completion_tokens"] > 5
+        assert (await settled(world, budget, 1)).used <= need
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bill_above_its_estimate_is_told_and_the_next_reservation_learns_from_it(
+    make_world: MakeWorld, stream: bool
+) -> None:
+    """It ignores every limit, and nobody said so."""
+    async with make_world(("alpha",), profiles={"alpha": HEEDLESS}, offers=offers(), with_accounts=True) as world:
+        assert world.till is not None
+        need, offer = most(world, max_tokens=5), world.mesh.plan.board.offers[0]
+        budget = await allow(world, 10**12)
+        assert (await world.chat(max_tokens=5, stream=stream)).status_code == 200
+        used = (await settled(world, budget, 1)).used
+        assert used > need
+        shown = (await world.client.get("/metrics", headers=AS_OPERATOR)).text
+        assert 'amaru_bills_above_estimate_total{offer="alpha/sim"} 1.0' in shown
+        body = {**BODY, "max_tokens": 5}
+        upper = world.till.excesses.upper_nusd(offer, bounds_of(parse_request(Kind.CHAT, sent(body))))
+        assert upper >= need + (LONGEST - 5) * PRICE["output_usd_per_mtok"] * 1000
+        assert (await world.chat(max_tokens=5, stream=stream)).status_code == 200
+        await settled(world, budget, 2)
+        shown = (await world.client.get("/metrics", headers=AS_OPERATOR)).text
+        assert 'amaru_bills_above_estimate_total{offer="alpha/sim"} 1.0' in shown, "the second was within its estimate"
+        await allow(world, used + upper)
+        assert (await world.chat(max_tokens=5)).status_code == 429

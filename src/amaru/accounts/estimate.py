@@ -168,7 +168,7 @@ def upper_nusd(price: Price, bounds: Bounds, offer: Offer) -> int:
     An offer's context window bounds input and answer, so one that is told smaller than it is makes this too low.
     """
     choices, window = bounds.choices, offer.context_window_tokens
-    output_tokens = _output_tokens(bounds, offer)
+    output_tokens = upper_output_tokens(bounds, offer)
     input_tokens, image_tokens = bounds.text_tokens + bounds.audio_tokens, 0
     if bounds.images:
         image_tokens = bounds.images * (offer.max_image_tokens or MAX_IMAGE_TOKENS)
@@ -202,12 +202,18 @@ def upper_tokens(bounds: Bounds, offer: Offer) -> int:
     input_tokens += bounds.images * (offer.max_image_tokens or MAX_IMAGE_TOKENS)
     if bounds.reads_more or (window is not None and input_tokens > most):
         input_tokens = most
-    return input_tokens + (0 if bounds.request.kind is Kind.EMBEDDING else _output_tokens(bounds, offer))
+    return input_tokens + (0 if bounds.request.kind is Kind.EMBEDDING else upper_output_tokens(bounds, offer))
 
 
-def _output_tokens(bounds: Bounds, offer: Offer) -> int:
+def most_output_tokens(offer: Offer) -> int:
+    """Of one answer without a limit."""
+    return offer.max_output_tokens or offer.context_window_tokens or MAX_OUTPUT_TOKENS
+
+
+def upper_output_tokens(bounds: Bounds, offer: Offer) -> int:
+    """The most output of all choices of one attempt."""
     limit = None if offer.bills_beyond_limit else bounds.output_tokens
-    tokens = (offer.max_output_tokens or offer.context_window_tokens or MAX_OUTPUT_TOKENS) * bounds.choices
+    tokens = most_output_tokens(offer) * bounds.choices
     return (limit if limit is not None and limit < tokens else tokens) + bounds.more_output_tokens
 
 

@@ -22,7 +22,7 @@ from amaru.accounts.allowances import Metric
 from amaru.accounts.bank import Counter
 from amaru.accounts.charges import Charge, ChargeStatus
 from amaru.accounts.cost import cost_pusd
-from amaru.accounts.estimate import Bounds, bounds_of, unpriced, upper_nusd, upper_tokens
+from amaru.accounts.estimate import Bounds, bounds_of, unpriced, upper_tokens
 from amaru.accounts.lease import Needs, Purse, Reservation
 from amaru.accounts.money import nusd_half_even
 from amaru.domain import FailureKind, Offer, Provenance, Usage
@@ -195,7 +195,11 @@ class RequestAccount:
         elif stands:
             self._till.stand(reservation, charge)
         else:
-            self._till.settle(reservation, [nusd_half_even(charge.cost_pusd)] * len(reservation.parts), charge)
+            nusd = nusd_half_even(charge.cost_pusd)
+            if is_known and usage is not None and reservation.parts and nusd > reservation.parts[0][1]:
+                bounds, reserved_nusd = self._bounds_of(attempt.ask.request), reservation.parts[0][1]
+                self._home.excesses.learn(attempt.offer, bounds, usage, billed_nusd=nusd, reserved_nusd=reserved_nusd)
+            self._till.settle(reservation, [nusd] * len(reservation.parts), charge)
 
     def abandoned(self, attempt: OpenAttempt) -> None:
         """An attempt is given up without an outcome."""
@@ -222,7 +226,7 @@ class RequestAccount:
 
     def _most(self, attempt: OpenAttempt) -> int:
         """What an attempt may cost, nano-USD."""
-        return upper_nusd(attempt.offer.price, self._bounds_of(attempt.ask.request), attempt.offer)
+        return self._home.excesses.upper_nusd(attempt.offer, self._bounds_of(attempt.ask.request))
 
     def _dispatch(self, attempt: OpenAttempt, reservation: Reservation, purse: Purse | None, nusd: int) -> None:
         """Raises JournalError, where money is reserved; then nothing is."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
-from amaru.accounts.allowances import Allowance, format_amount
+from amaru.accounts.allowances import Allowance, Metric, format_amount
 from amaru.accounts.bank import Bank, Key
 from amaru.accounts.banks import bank_at
 from amaru.accounts.changes import Changes
+from amaru.accounts.excess import Excesses
 from amaru.accounts.price_rows import keep_prices
 from amaru.accounts.till import Till
 from amaru.config import Config
@@ -23,6 +25,11 @@ from amaru.mesh.accounts_words import names_of
 from amaru.telemetry.logs import get_logger
 
 log = get_logger("mesh")
+
+EXCESS_REMEDY = (
+    "compare its limit_field, max_output_tokens, context_window_tokens and price with what its provider says; "
+    "where it bills more output than a caller's limit, write bills_beyond_limit: true"
+)
 
 
 class MeshTill:
@@ -45,6 +52,10 @@ class MeshTill:
         Where is reserved, and what binds whom.
     is_known
         The store's budgets were read once; before that nobody knows what binds a request.
+    excesses
+        What offers billed beyond what was reserved.
+    on_excess
+        Called with an offer's id, each time that it did.
     lost
         Charges that could be kept nowhere: the journal cannot be written, and the store is gone.
     """
@@ -53,6 +64,8 @@ class MeshTill:
         self.bindings = Bindings()
         self.is_known = False
         self.lost = 0
+        self.excesses = Excesses(self._tell_excess)
+        self.on_excess: Callable[[str], None] = lambda _offer: None
         self._accounts = accounts
         self._config = config
         self._kept: Config | None = None
@@ -104,6 +117,7 @@ class MeshTill:
     async def follow(self, config: Config) -> None:
         """Charge by another configuration's prices, and bind by its budgets, which the directory has taken already."""
         self._config = config
+        self.excesses.keep(config.offers())
         await self.refresh()
 
     @property
@@ -133,6 +147,10 @@ class MeshTill:
         """A charge could be kept nowhere."""
         self.lost += 1
         log.error("charge_lost", lost=self.lost, remedy="make room on the disk of the journal, or mend the store")
+
+    def _tell_excess(self, offer: str, nusd: int) -> None:
+        log.error("bill_above_estimate", offer=offer, by=format_amount(Metric.USD, nusd), remedy=EXCESS_REMEDY)
+        self.on_excess(offer)
 
     def _follow(self, changes: Changes) -> None:
         """After each look at the store."""
