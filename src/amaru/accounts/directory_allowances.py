@@ -13,6 +13,7 @@ from amaru.accounts.changes import Change, plain, require_text
 from amaru.accounts.directory_base import Check, Desk, unchecked
 from amaru.accounts.directory_keys import Keys
 from amaru.accounts.directory_tenants import Teams, Tenants
+from amaru.accounts.keys import HOUSE
 from amaru.accounts.pages import MAX_PAGE, Page, both, bounded
 from amaru.accounts.periods import Period
 from amaru.accounts.schema import allowances
@@ -109,7 +110,8 @@ class Allowances:
 
     def _require_subject(self, connection: Connection, wanted: Allowance) -> None:
         if wanted.scope is Scope.TENANT:
-            self._tenants.require(connection, wanted.subject)
+            if wanted.subject != HOUSE.id:
+                self._tenants.require(connection, wanted.subject)
         elif wanted.scope is Scope.TEAM:
             tenant, slash, team = wanted.subject.partition("/")
             if not slash:

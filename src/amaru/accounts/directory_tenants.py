@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Row
 
 from amaru.accounts.changes import plain, require_text
 from amaru.accounts.directory_base import Check, Desk, require_identifier, unchecked
-from amaru.accounts.keys import ANONYMOUS
+from amaru.accounts.keys import ANONYMOUS, HOUSE
 from amaru.accounts.pages import MAX_PAGE, Page, both, bounded, cut
 from amaru.accounts.profile import TenantProfile, profile_of
 from amaru.accounts.schema import teams, tenants
@@ -84,6 +84,8 @@ class Tenants:
         require_text("a tenant's title", name, empty=True)
         if id == ANONYMOUS.id:
             raise AccountConflict(f"{id} is who calls without a key; choose another name.")
+        if id == HOUSE.id:
+            raise AccountConflict(f"{id} is whom amaru's own probes are charged to; choose another name.")
         made = TenantInfo(id=id, name=name, settings=_checked(settings or {}))
         self._refuse_of_file(id, "choose another name")
         with self._desk.log.changing(by) as change:

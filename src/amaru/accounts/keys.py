@@ -22,6 +22,8 @@ KEY_PREFIX = "sk-amaru-"
 
 ANONYMOUS = Tenant(id="anonymous")
 """The caller where nobody needs a key."""
+HOUSE = Tenant(id="amaru")
+"""Whom requests of amaru's own are charged to: probes. It has budgets, and no keys; nobody else has its name."""
 
 _sha256 = hashlib.sha256
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from amaru.accounts.keys import HOUSE
 from amaru.accounts.money import nusd_of_amount
 from amaru.accounts.webhooks import read_secret
 from amaru.config.accounts import (
@@ -27,7 +28,9 @@ from amaru.storage.engine import Place
 
 
 def check_budgets(tenants: Mapping[str, TenantSettings], budgets: BudgetsSettings) -> Iterable[Problem]:
-    """Budgets that contradict each other."""
+    """Budgets that contradict each other, and the name of whom probes are charged to."""
+    if HOUSE.id in tenants:
+        yield Problem(("tenants", HOUSE.id), "amaru's own probes are charged to this name", "choose another")
     for id, tenant in tenants.items():
         yield from _check_each(("tenants", id, "budgets"), tenant.budgets)
         if tenant.open_usd is not None and tenant.when_store_gone == "closed":

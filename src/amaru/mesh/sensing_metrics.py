@@ -53,6 +53,8 @@ class SensingCollector(Collector):
         )
         yield _counted("amaru_health_healings", "Healings that were applied.", "kind", sensing.chronicle.healings_taken)
         yield _counted("amaru_health_probes", "Requests of amaru's own to idle offers.", "offer", sensing.probing.sent)
+        refused = "Probes that no budget covered, and that were not sent."
+        yield _counted("amaru_health_probes_refused", refused, "offer", sensing.probing.refused)
         yield CounterMetricFamily("amaru_health_probe_cost_usd", "What these cost.", sensing.probing.cost_usd)
         yield CounterMetricFamily("amaru_health_observations", "Attempts that were taken in.", sensing.observed)
         yield CounterMetricFamily(
