@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -304,13 +305,13 @@ class Hearsay:
             return None
         return Average(ms, weight)
 
-    def fill(self, by_origin: dict[str, dict[str, tuple[Average | None, ...]]], now_s: float) -> None:
+    def fill(self, others: Sequence[Mapping[str, tuple[Average | None, ...]]], now_s: float) -> None:
         """Where this machine has no measurement of its own any more, go by those of others, by their weights."""
         for row, name in enumerate(self.names):
             for place, column in enumerate(_LATENCIES):
                 told = [
                     one
-                    for of in by_origin.values()
+                    for of in others
                     if len(of.get(name, ())) == len(_LATENCIES) and (one := of[name][place]) is not None
                 ]
                 weight = sum(one.weight for one in told)
