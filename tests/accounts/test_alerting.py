@@ -12,7 +12,7 @@ import pytest
 from alert_samples import messages, use
 from directory_samples import NOW, Clock, budget
 from hook_server import SECRET, Receiver, receiving, verify
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 from amaru.accounts.alert_metrics import AlertCollector
 from amaru.accounts.alerting import Alerting
@@ -25,6 +25,7 @@ from amaru.accounts.store import Store
 from amaru.accounts.webhooks import Hook
 from amaru.errors import AccountConflict, StorageError, UnknownAccount
 from amaru.http1.posting import PostError
+from amaru.telemetry.metrics import Metrics
 
 BUDGET = budget(Scope.TENANT, "acme", period=Period.TOTAL, amount=1_000, alerts=(0.5, 1.0))
 PROGRAM = Path(__file__).with_name("alert_program.py")
@@ -244,12 +245,13 @@ def test_metrics_show_budgets_by_how_far_they_are_used_and_how_messages_fared(
     process = Process(store, clock, receiver.url)
     keys = budget(Scope.KEY, "k-1", amount=10, alerts=())
     process.alerting._allowances = lambda: [BUDGET, keys]  # what a reload of the budgets does
-    registry = CollectorRegistry()
-    registry.register(AlertCollector(process.alerting))
+    metrics = Metrics()
+    metrics.registry.register(AlertCollector(process.alerting))
+    process.alerting.on_result = metrics.observe_webhook
     use(store, BUDGET, NOW, 250, 250)
     use(store, keys, NOW, 10)
     process.round()
-    shown = generate_latest(registry).decode()
+    shown = generate_latest(metrics.registry).decode()
     assert 'amaru_budget_used_ratio{period="total",scope="tenant",subject="acme"} 0.5' in shown
     assert "k-1" not in shown
     assert 'amaru_webhooks_total{result="delivered"} 1.0' in shown

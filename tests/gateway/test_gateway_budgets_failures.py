@@ -205,6 +205,8 @@ async def test_a_journal_that_cannot_be_written_refuses_what_is_bound_and_serves
         monkeypatch.setattr(world.till.till, "gone", "and the store is away")
         assert (await world.chat(headers=other)).status_code == 200
         assert world.till.lost == 1
+        shown, _ = world.mesh.metrics.render()
+        assert b"amaru_accounts_charges_lost_total 1.0" in shown
         monkeypatch.undo()
         assert (await world.chat()).status_code == 200
         await world.till.aclose()

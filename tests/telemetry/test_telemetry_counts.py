@@ -22,6 +22,9 @@ def observe(metrics: Metrics, number: int) -> None:
     metrics.observe_recommendation("team", "chat", 2**-17)
     metrics.observe_rescue("continued")
     metrics.observe_refusal("chat", 401)
+    metrics.observe_charge_lost()
+    metrics.observe_webhook("failed" if number % 2 else "delivered")
+    metrics.observe_bill_above_estimate("a")
 
 
 def test_what_workers_counted_adds_up_to_what_one_would_have() -> None:

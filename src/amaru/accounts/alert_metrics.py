@@ -1,10 +1,10 @@
-"""What Prometheus sees of budgets and of the webhook."""
+"""What Prometheus sees of budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from amaru.accounts.alerting import Alerting
@@ -16,7 +16,8 @@ _SHOWN = frozenset((Scope.TENANT, Scope.PROVIDER))
 
 
 class AlertCollector(Collector):
-    """The families of one process. Budgets of tenants and providers alone: of keys and teams there may be many."""
+    """How far budgets are used, by whichever process; of tenants and providers alone: of keys and teams there may be
+    many."""
 
     def __init__(self, alerting: Alerting) -> None:
         self._alerting = alerting
@@ -26,7 +27,7 @@ class AlertCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Every family."""
+        """The family."""
         # In the order of their periods: of two the later one stays.
         newest = {fill.allowance.id: fill for fill in self._alerting.fills if fill.allowance.scope in _SHOWN}
         used = GaugeMetricFamily(
@@ -38,11 +39,3 @@ class AlertCollector(Collector):
             allowance = fill.allowance
             used.add_metric((str(allowance.scope), allowance.subject, str(allowance.period)), fill.ratio)
         yield used
-        sent = CounterMetricFamily(
-            "amaru_webhooks",
-            "Tries to send an alert: delivered, failed and to be tried again, or given_up.",
-            labels=("result",),
-        )
-        for result, count in self._alerting.results.items():
-            sent.add_metric((result,), count)
-        yield sent

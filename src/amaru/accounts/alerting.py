@@ -47,6 +47,8 @@ class Alerting:
     ----------
     results
         How messages fared that this process sent: ``delivered``, ``failed`` and tried again, ``given_up``.
+    on_result
+        Called with each of these words, on the thread that sends.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Alerting:
         outbox: Outbox | None = None,
     ) -> None:
         self.results = dict.fromkeys(RESULTS, 0)
+        self.on_result: Callable[[str], None] = lambda _result: None
         self._allowances = allowances
         self._clock = clock
         self._every_s = every_s
@@ -102,16 +105,20 @@ class Alerting:
             hook.send(message.webhook_id, message.body.encode(), self._clock())
         except PostError as error:
             goes_on = self._outbox.failed(message, error)
-            self.results["failed" if goes_on else "given_up"] += 1
+            self._count("failed" if goes_on else "given_up")
             if goes_on:
                 log.warning("alert_not_sent", alert=message.id, tries=message.tries, of=TRIES, reason=str(error))
             else:
                 remedy = f"mend the webhook, then: amaru budgets alerts --retry {message.id}"
                 log.error("alert_given_up", alert=message.id, tries=message.tries, reason=str(error), remedy=remedy)
             return False
-        self.results["delivered"] += 1
+        self._count("delivered")
         self._outbox.delivered(message)
         return True
+
+    def _count(self, result: str) -> None:
+        self.results[result] += 1
+        self.on_result(result)
 
     def _run(self) -> None:
         while not self._ending.wait(self._every_s):

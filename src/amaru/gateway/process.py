@@ -88,6 +88,7 @@ async def run(
         alerting.start()
         metrics = Metrics()
         metrics.registry.register(AlertCollector(alerting))
+        alerting.on_result = metrics.observe_webhook
         metrics.registry.register(TrustCollector(accounts.trust))
         metrics.watch(log_lines_dropped=lambda: log_writer.dropped)
         if ledger is not None:

@@ -56,14 +56,15 @@ class MeshTill:
         What offers billed beyond what was reserved.
     on_excess
         Called with an offer's id, each time that it did.
-    lost
-        Charges that could be kept nowhere: the journal cannot be written, and the store is gone.
+    lost, on_lost
+        Charges that could be kept nowhere: the journal cannot be written, and the store is gone; called with each.
     """
 
     def __init__(self, accounts: MeshAccounts, config: Config, root: Path, bank: Bank) -> None:
         self.bindings = Bindings()
         self.is_known = False
         self.lost = 0
+        self.on_lost: Callable[[], None] = lambda: None
         self.excesses = Excesses(self._tell_excess)
         self.on_excess: Callable[[str], None] = lambda _offer: None
         self._accounts = accounts
@@ -146,6 +147,7 @@ class MeshTill:
     def lose(self) -> None:
         """A charge could be kept nowhere."""
         self.lost += 1
+        self.on_lost()
         log.error("charge_lost", lost=self.lost, remedy="make room on the disk of the journal, or mend the store")
 
     def _tell_excess(self, offer: str, nusd: int) -> None:

@@ -99,7 +99,7 @@ class Mesh:
         self.store, self.metrics = store, metrics
         self.ledger, self.till = ledger, till
         if till is not None:
-            till.on_excess = metrics.observe_bill_above_estimate
+            till.on_excess, till.on_lost = metrics.observe_bill_above_estimate, metrics.observe_charge_lost
         self.clock = clock
         self.wall = wall
         self.rng = rng if rng is not None else random.Random()  # noqa: S311 - lots and ids, not secrets

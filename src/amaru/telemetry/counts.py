@@ -72,6 +72,8 @@ class Counts:
         self.recommendations: dict[tuple[str, str], int] = {}
         self.retries: dict[str, int] = {}
         self.bills_above_estimate: dict[str, int] = {}
+        self.charges_lost = 0
+        self.webhooks = dict.fromkeys(("delivered", "failed", "given_up"), 0)
         self.failovers = 0
         self.rescues: dict[str, int] = {}
         self.conversations: dict[str, int] = {}
@@ -105,6 +107,8 @@ class Counts:
         _add_counts(self.recommendations, tally.recommendations)
         _add_counts(self.retries, tally.retries.items())
         _add_counts(self.bills_above_estimate, tally.bills_above_estimate.items())
+        self.charges_lost += tally.charges_lost
+        _add_counts(self.webhooks, tally.webhooks.items())
         _add_counts(self.rescues, tally.rescues.items())
         _add_counts(self.conversations, tally.conversations.items())
         self.failovers += tally.failovers
@@ -153,6 +157,8 @@ class Tally(msgspec.Struct, frozen=True):
     recommendations: list[tuple[tuple[str, str], int]]
     retries: dict[str, int]
     bills_above_estimate: dict[str, int]
+    charges_lost: int
+    webhooks: dict[str, int]
     failovers: int
     rescues: dict[str, int]
     conversations: dict[str, int]
@@ -176,6 +182,8 @@ def tally_of(counts: Counts) -> Tally:
         recommendations=list(counts.recommendations.items()),
         retries=counts.retries,
         bills_above_estimate=counts.bills_above_estimate,
+        charges_lost=counts.charges_lost,
+        webhooks=counts.webhooks,
         failovers=counts.failovers,
         rescues=counts.rescues,
         conversations=counts.conversations,

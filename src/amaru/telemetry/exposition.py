@@ -139,6 +139,18 @@ class MetricsCollector(Collector):
             ("offer",),
             {(offer,): count for offer, count in list(m.bills_above_estimate.items())},
         )
+        yield _counter(
+            "amaru_accounts_charges_lost",
+            "Calls whose charge could be kept nowhere: the journal cannot be written, and the store is gone.",
+            (),
+            {(): m.charges_lost},
+        )
+        yield _counter(
+            "amaru_webhooks",
+            "Tries to send an alert: delivered, failed and to be tried again, or given_up.",
+            ("result",),
+            {(result,): count for result, count in list(m.webhooks.items())},
+        )
         failed: dict[tuple[str, ...], float] = {}
         for (offer, outcome), cell in list(m.attempts.items()):
             if outcome not in DELIVERED:

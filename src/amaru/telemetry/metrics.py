@@ -180,6 +180,14 @@ class Metrics(Counts):
         offer = self._offers.admit(offer)
         self.bills_above_estimate[offer] = self.bills_above_estimate.get(offer, 0) + 1
 
+    def observe_charge_lost(self) -> None:
+        """A charge could be kept nowhere."""
+        self.charges_lost += 1
+
+    def observe_webhook(self, result: str) -> None:
+        """One try to send an alert; may be called from a thread of its own, by one at a time."""
+        self.webhooks[result] = self.webhooks.get(result, 0) + 1
+
     def observe_decision(self, duration_s: float) -> None:
         """One ranking was made."""
         self.decisions.observe(duration_s)
