@@ -26,7 +26,8 @@ from amaru.accounts.estimate_media import MAX_IMAGE_TOKENS
 from amaru.accounts.excess import Excesses
 from amaru.accounts.money import nusd_half_even
 from amaru.domain import Kind, LimitField, Offer, Price, ServiceTier, Usage, UsageDetails
-from amaru.protocols.openai import OpenAIRequest, encode_request, parse_request
+from amaru.protocols.openai import OpenAIRequest, parse_request
+from amaru.protocols.openai_body import encode_request
 from amaru.protocols.surcharges import SURCHARGES
 
 GEMINI_TOKENS_PER_S = 32

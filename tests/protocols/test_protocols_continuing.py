@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from amaru.domain import Kind, PrefillStyle
 from amaru.protocols.continuing import continuation_of, may_be_continued
-from amaru.protocols.openai import OpenAIRequest, encode_request, parse_request
+from amaru.protocols.openai import OpenAIRequest, parse_request
+from amaru.protocols.openai_body import encode_request
 
 QUESTION = {"role": "user", "content": "Where is Paris?"}
 

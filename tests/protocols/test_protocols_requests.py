@@ -15,11 +15,11 @@ from amaru.protocols.openai import (
     TOKENS_PER_MEDIUM,
     Hold,
     OpenAIRequest,
-    encode_request,
     error_body,
     error_event,
     parse_request,
 )
+from amaru.protocols.openai_body import encode_request
 
 USER = {"role": "user", "content": "Where is Paris?"}
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}

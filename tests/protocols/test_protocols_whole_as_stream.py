@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amaru.domain import Kind, Usage
-from amaru.protocols.openai import encode_request, parse_request
+from amaru.protocols.openai import parse_request
+from amaru.protocols.openai_body import encode_request
 from amaru.protocols.stream import StreamParser
 from amaru.protocols.whole_as_stream import PIECE_CHARS, as_whole, chunks_of, sent_by
 

@@ -53,7 +53,7 @@ _READS_MORE = frozenset(
 _LIMITS_TOO = frozenset(("n_predict", "max_new_tokens", "max_output_tokens", "max_length", "num_predict"))
 """Fields that some server heeds as a limit, before the limit of OpenAI's API (llama.cpp: ``n_predict``)."""
 _TOLD = SURCHARGE_FIELDS | _READS_MORE | _LIMITS_TOO
-_TOLD |= frozenset(("functions", "prediction", "modalities", "audio", "best_of", "echo"))
+_TOLD |= frozenset(("functions", "response_format", "prediction", "modalities", "audio", "best_of", "echo"))
 """Every field by which a request costs other than its text and its limit say."""
 _CACHE_MARKS = (b"cache_control", b"\\u00")
 """By which a request asks for cache writes; the second may be a letter of the first, written as an escape."""
@@ -120,13 +120,14 @@ def _add_told(bounds: Bounds, fields: dict[str, Raw]) -> None:
         if "echo" in fields:  # it may bill the prompt as output
             bounds.more_output_tokens = request.n * bounds.text_tokens
     elif request.kind is Kind.CHAT:
-        for name in ("tools", "functions"):
+        for name in ("tools", "functions", "response_format"):
             if name in fields:
-                bounds.text_tokens += TOOLS_TOKENS + _laid_out(bytes(fields[name]))
+                more = 0 if name == "response_format" else TOOLS_TOKENS
+                bounds.text_tokens += more + _laid_out(bytes(fields[name]))
         if "prediction" in fields:
             bounds.more_output_tokens = bounds.choices * len(memoryview(fields["prediction"]))
         bounds.may_speak = "modalities" in fields or "audio" in fields
-        bounds.reads_more = bounds.reads_more or ("tools" in fields and runs_tools(fields["tools"]))
+        bounds.reads_more = bounds.reads_more or runs_tools(bounds.surcharges)
 
 
 def _add_best_of(bounds: Bounds, best_of: Raw) -> None:
@@ -142,9 +143,9 @@ def _add_best_of(bounds: Bounds, best_of: Raw) -> None:
             bounds.output_tokens = bounds.output_tokens // n * made
 
 
-def _laid_out(tools: bytes) -> int:
+def _laid_out(schema: bytes) -> int:
     """Tokens that chat templates may add to JSON by a line and an indent for each of its values."""
-    return 2 * tools.count(b",") + 4 * (tools.count(b"{") + tools.count(b"["))
+    return 2 * schema.count(b",") + 4 * (schema.count(b"{") + schema.count(b"["))
 
 
 def unpriced(bounds: Bounds, offer: Offer) -> str | None:

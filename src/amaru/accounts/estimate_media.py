@@ -8,7 +8,7 @@ import binascii
 import msgspec
 from msgspec import Raw, Struct
 
-from amaru.protocols.openai import REFERENCES, TEXT_PARTS, refers
+from amaru.protocols.openai import TEXT_PARTS, Referring
 
 MAX_IMAGE_TOKENS = 48_169
 """Of one image, where the offer does not say: gpt-4o-mini's eight tiles of 5,667 and 2,833 once (OpenAI, "Images and
@@ -20,7 +20,6 @@ at 3 kbit/s."""
 _IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
 _HEAD_CHARS = 16
 """Of base64, by which a sound's format is told: twelve bytes."""
-_ABSENT = Raw()
 
 
 class Media(Struct, gc=False):
@@ -34,16 +33,8 @@ class Media(Struct, gc=False):
     """Something of it is read from elsewhere, or is of no known kind: nothing in the request says its size."""
 
 
-class _Said(Struct, gc=False):
+class _Said(Referring, gc=False):
     content: str | list[Raw] | None = None
-    audio: Raw = _ABSENT
-    images: Raw = _ABSENT
-    attachments: Raw = _ABSENT
-    files: Raw = _ABSENT
-    file_ids: Raw = _ABSENT
-
-
-assert set(REFERENCES) < set(_Said.__struct_fields__)
 
 
 class _Part(Struct, gc=False):
@@ -67,7 +58,8 @@ def media_of(messages: Raw) -> Media:
     """All that ``messages``, of a request that was checked, hold besides text."""
     media = Media()
     for said in _read_messages(messages):
-        media.reads_more = media.reads_more or refers(said)
+        if said.refers:
+            media.reads_more = True
         for part in said.content if isinstance(said.content, list) else ():
             kind, size = _read_part(part).type, len(memoryview(part))
             if kind in TEXT_PARTS:

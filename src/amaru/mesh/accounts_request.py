@@ -155,7 +155,7 @@ class RequestAccount:
         """
         needs, purse = self._needs(attempt), self._purse()
         nusd = needs[0][1] if needs else 0
-        if needs or not self._home.is_known:
+        if needs or (purse is not None and not self._home.is_known):
             field = unpriced(self._bounds_of(attempt.ask.request), attempt.offer)
             if field is not None:
                 return unpriced_refusal(attempt.offer, field)

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from amaru.domain import Capability, Kind, LimitField
+from amaru.domain import Capability, Kind
 from amaru.errors import RequestError
 from amaru.protocols.mistakes import bad, explain
 
@@ -71,15 +71,34 @@ class _Part(Struct, gc=False):
     file: Raw = _ABSENT
 
 
-class _Message(Struct, gc=False):
-    role: str
-    content: str | Annotated[list[_Part], Meta(max_length=MAX_ITEMS)] | None = None
-    tool_calls: Annotated[list[_Object], Meta(max_length=MAX_ITEMS)] | None = None
+class Referring(Struct, gc=False):
+    """What a message holds beside its content: an earlier answer's sound or images, files that the provider has."""
+
     audio: Raw = _ABSENT
     images: Raw = _ABSENT
     attachments: Raw = _ABSENT
     files: Raw = _ABSENT
     file_ids: Raw = _ABSENT
+
+    @property
+    def refers(self) -> bool:
+        """Whether it holds any."""
+        if (  # written out: it is asked of every message
+            self.audio is _ABSENT
+            and self.images is _ABSENT
+            and self.attachments is _ABSENT
+            and self.files is _ABSENT
+            and self.file_ids is _ABSENT
+        ):
+            return False
+        held = (self.audio, self.images, self.attachments, self.files, self.file_ids)
+        return any(bytes(raw) not in _NOTHING for raw in held)
+
+
+class _Message(Referring, gc=False, kw_only=True):
+    role: str
+    content: str | Annotated[list[_Part], Meta(max_length=MAX_ITEMS)] | None = None
+    tool_calls: Annotated[list[_Object], Meta(max_length=MAX_ITEMS)] | None = None
 
 
 _Tools = Annotated[list[_Object], Meta(max_length=MAX_TOOLS)]
@@ -130,7 +149,7 @@ class OpenAIRequest(Struct, gc=False):
     asked for. ``choices`` is how many an answer holds: ``n`` for each prompt. ``max_output_tokens`` is the caller's
     limit over all choices; ``None``: it set none. ``input_tokens_estimate`` is an estimate by size, see above. ``hold``
     is what of its stream is held back. ``only_text``: no part of a message is an image, a sound, a file or unknown, and
-    none refers to any (``REFERENCES``).
+    none ``refers`` to any.
     """
 
     kind: Kind
@@ -163,16 +182,10 @@ _STREAM, _TOOLS, _VISION, _JSON_SCHEMA, _PREFILL = (
 )  # fmt: skip
 _NEEDS = [Capability(bits) for bits in range(32)]
 _NO_NEEDS = Capability.NONE
-_INCLUDE_USAGE = Raw(b'{"include_usage":true}')
-_NULL = Raw(b"null")
 _NOTHING = frozenset((b"", b"null", b"[]"))
-_OLDER_LIMIT, _NEWER_LIMIT = LimitField.MAX_TOKENS.value, LimitField.MAX_COMPLETION_TOKENS.value
 _JSON_FORMATS = frozenset(("json_schema", "json_object"))
 _IMAGE_PARTS = frozenset(("image_url", "input_image"))
 TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal"))
-REFERENCES = ("audio", "images", "attachments", "files", "file_ids")
-"""Fields of a message, beside its content, by which it holds more than text: an earlier answer's sound (OpenAI), or its
-images (OpenRouter), and files that the provider has."""
 
 
 def parse_request(kind: Kind, body: bytes) -> OpenAIRequest:
@@ -213,14 +226,8 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
     only_text = True
     for message in messages:
         content = message.content
-        if (  # written out: it is asked of every message
-            message.audio is not _ABSENT
-            or message.images is not _ABSENT
-            or message.attachments is not _ABSENT
-            or message.files is not _ABSENT
-            or message.file_ids is not _ABSENT
-        ):
-            only_text = only_text and not refers(message)
+        if message.refers:
+            only_text = False
         if type(content) is list:
             for part in content:
                 if part.type not in TEXT_PARTS:
@@ -266,11 +273,6 @@ def _chat(request: _Chat, fields: dict[str, Raw]) -> OpenAIRequest:
     )
 
 
-def refers(message: object) -> bool:
-    """Whether a message says anything in its ``REFERENCES``, which it has as attributes."""
-    return any(bytes(getattr(message, name)) not in _NOTHING for name in REFERENCES)
-
-
 def _completion(request: _Completion, fields: dict[str, Raw]) -> OpenAIRequest:
     prompts, tokens = _inputs("prompt", request.prompt, fields)
     stream = request.stream is True
@@ -296,35 +298,6 @@ def _embedding(request: _Embedding, fields: dict[str, Raw]) -> OpenAIRequest:
     inputs, tokens = _inputs("input", request.input, fields)
     model = _checked_model(request.model)
     return OpenAIRequest(_EMBEDDING, model, False, False, 1, inputs, None, _NO_NEEDS, tokens, Hold.CALLS, fields)
-
-
-def encode_request(request: OpenAIRequest, model: str, limit_field: LimitField = LimitField.BOTH) -> bytes:
-    """The body for a provider whose own name for the model is ``model``.
-
-    A chat's limit on its answer stands in the field that the provider heeds, and in no other. A stream also asks for
-    its usage, beside the caller's other stream options. All else is the caller's, byte for byte.
-    """
-    fields: dict[str, object] = request.fields.copy()  # type: ignore[assignment]  # a copy may hold more types
-    fields["model"] = model
-    if request.max_output_tokens is not None and request.kind is _CHAT:
-        _put_limit(fields, limit_field)
-    if request.stream and not request.include_usage:
-        options = request.fields.get("stream_options")
-        given = None if options is None else msgspec.json.decode(options, type=dict[str, Raw] | None)
-        fields["stream_options"] = {**given, "include_usage": True} if given else _INCLUDE_USAGE
-    return _write(fields)
-
-
-def _put_limit(fields: dict[str, object], limit_field: LimitField) -> None:
-    """Of two that the caller set the newer one holds, as for OpenAI, which refuses both together."""
-    newer, older = fields.get(_NEWER_LIMIT, _NULL), fields.get(_OLDER_LIMIT, _NULL)
-    if newer != _NULL:
-        fields.pop(_OLDER_LIMIT, None)
-        if limit_field is LimitField.MAX_TOKENS:
-            fields[_OLDER_LIMIT] = fields.pop(_NEWER_LIMIT)
-    elif limit_field is LimitField.MAX_COMPLETION_TOKENS:
-        del fields[_OLDER_LIMIT]
-        fields[_NEWER_LIMIT] = older
 
 
 def error_body(error: RequestError) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 import msgspec
@@ -27,6 +27,7 @@ SurchargeName = Literal[
 SURCHARGES: tuple[SurchargeName, ...] = get_args(SurchargeName)
 """All of them. Stored decisions name them by their place: new ones go to the end."""
 SURCHARGE_FIELDS = frozenset(SURCHARGES)
+_OTHERS = SURCHARGE_FIELDS - {"tools"}
 _OFF = frozenset((b"null", b"false", b"[]", b'""', b'"standard"', b'"global"'))
 _USUAL_TIERS = frozenset(("auto", "default", "standard", "standard_only", "on_demand"))
 """What providers call the tier of their usual price, or whichever an account has by itself."""
@@ -49,25 +50,31 @@ class Surcharge(Struct, frozen=True, gc=False):
     """Which one is asked for; ``None`` of other fields."""
 
 
+_RUN_TOOLS = Surcharge("tools")
+
+
 def surcharges_of(fields: Mapping[str, Raw]) -> tuple[Surcharge, ...]:
-    """Those that a request sets, in the order of ``SURCHARGES``; some ten nanoseconds a field where there are none."""
-    if SURCHARGE_FIELDS.isdisjoint(fields):
-        return ()
-    found = []
+    """Those that a request sets; some ten nanoseconds a field where there are none."""
+    runs = (_RUN_TOOLS,) if "tools" in fields and _runs_tools(fields["tools"]) else ()
+    if _OTHERS.isdisjoint(fields):
+        return runs
+    found = [*runs]
     for field in SURCHARGES:
         raw = fields.get(field)
-        if raw is None or bytes(raw) in _OFF:
+        if raw is None or field == "tools" or bytes(raw) in _OFF:
             continue
-        if field == "service_tier":
-            tier = _service_tier(raw)
-            if tier not in _USUAL_TIERS:
-                found.append(Surcharge(field, tier))
-        elif field != "tools" or runs_tools(raw):
-            found.append(Surcharge(field))
+        tier = _service_tier(raw) if field == "service_tier" else None
+        if tier not in _USUAL_TIERS:
+            found.append(Surcharge(field, tier))
     return tuple(found)
 
 
-def runs_tools(tools: Raw) -> bool:
+def runs_tools(surcharges: Collection[Surcharge]) -> bool:
+    """Whether the provider itself runs tools."""
+    return _RUN_TOOLS in surcharges
+
+
+def _runs_tools(tools: Raw) -> bool:
     """Whether any is run by the provider itself, which bills what it finds as a part of the prompt, and often a fee."""
     try:
         return any(tool.type not in _CALLERS_TOOLS for tool in _read_tools(tools) or ())

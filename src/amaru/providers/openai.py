@@ -17,7 +17,8 @@ from amaru.domain import FailureKind, Kind, Offer
 from amaru.errors import Failure
 from amaru.protocols.adapting import Adaptation, Adapted, Adapter, Blanks, with_usage
 from amaru.protocols.answers import parse_answer
-from amaru.protocols.openai import OpenAIRequest, encode_request
+from amaru.protocols.openai import OpenAIRequest
+from amaru.protocols.openai_body import encode_request
 from amaru.protocols.prompts import prompt_of
 from amaru.protocols.whole_as_stream import as_whole
 from amaru.protocols.wire_errors import WireError
