@@ -112,7 +112,7 @@ async def run(
             await gateway.start(server.port)
         else:
             await seat.join(company)
-            await gateway.join(seat.sockets(), seat.relay_socket())
+            await gateway.join(seat.sockets(), seat.relay_socket(), seat.admin_sockets())
         watcher = ConfigWatcher(
             config, _applier(mesh, artifacts, accounts, till, alerting), _on_refused, env=environment
         )

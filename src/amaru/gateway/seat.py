@@ -26,6 +26,8 @@ class Seat(msgspec.Struct, frozen=True):
         Its number, and how many there are.
     listening
         Sockets for callers.
+    admin
+        The owner's for administrators, where the admin API has a port of its own.
     memory
         What the workers share.
     bus, relay
@@ -45,11 +47,12 @@ class Seat(msgspec.Struct, frozen=True):
     ready: int
     lifeline: int
     folder: str
+    admin: tuple[int, ...] = ()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that are to be inherited."""
-        return (*self.listening, self.memory, self.bus, self.relay, self.ready, self.lifeline)
+        return (*self.listening, *self.admin, self.memory, self.bus, self.relay, self.ready, self.lifeline)
 
     @property
     def owns(self) -> bool:
@@ -65,6 +68,10 @@ class Seat(msgspec.Struct, frozen=True):
     def sockets(self) -> list[socket.socket]:
         """The sockets for callers."""
         return [socket.socket(fileno=number) for number in self.listening]
+
+    def admin_sockets(self) -> list[socket.socket]:
+        """The sockets for administrators."""
+        return [socket.socket(fileno=number) for number in self.admin]
 
     def relay_socket(self) -> socket.socket | None:
         """The socket for what other workers hand on; the owner's."""

@@ -111,14 +111,20 @@ class Gateway:
             raise
         self._begin()
 
-    async def join(self, sockets: Sequence[socket.socket], relay: socket.socket | None) -> None:
+    async def join(
+        self, sockets: Sequence[socket.socket], relay: socket.socket | None, admin: Sequence[socket.socket]
+    ) -> None:
         """Serve beside the other workers, from sockets that all listen on; the owner also what they hand on to it.
 
-        Raises ``ListenError`` where the admin API's address cannot be bound.
+        ``admin`` are those of the admin API, if it has its own: the supervisor holds them, so that it keeps its port
+        whoever owns it. Raises ``ListenError`` where there are none and its address cannot be bound.
         """
         company = self._company
         assert company is not None
-        await self._start_admin()
+        if self._admin_server is not None and admin:
+            self._admin_server.share(admin, may_take=lambda _: True)
+        else:  # it was configured after the supervisor had started
+            await self._start_admin()
         self._server.share(sockets, may_take=company.may_take)
         if self._relayed is not None:
             await self._relayed.start(sock=relay)

@@ -1,8 +1,9 @@
 """``amaru serve --workers N``: starts the workers of one machine, restarts those that die, and ends them all.
 
-The supervisor serves nothing. It holds what must outlive a worker: the listening sockets, so that callers who connect
-wait for one instead of being refused; the memory that workers share; and the sockets at which the owner is reached.
-Workers are interpreters of their own. Where the supervisor dies, a pipe tells them, and they drain and end.
+The supervisor serves nothing. It holds what must outlive a worker: the listening sockets, so that callers and
+administrators who connect wait for one instead of being refused; the memory that workers share; and the sockets at
+which the owner is reached. Workers are interpreters of their own. Where the supervisor dies, a pipe tells them, and
+they drain and end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from amaru.config import Config
 from amaru.gateway.seat import Seat
 from amaru.http1 import ServerSettings, listen
 from amaru.mesh.company import BUS, RELAY
-from amaru.routing.shared import Memory
+from amaru.routing.shared import OWNER, Memory
 from amaru.telemetry.logs import get_logger
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 15.0
@@ -71,6 +72,7 @@ class Supervisor:
         self._workers = [Worker(number) for number in range(workers)]
         self._stopping = asyncio.Event()
         self._listening: list[socket.socket] = []
+        self._admin: list[socket.socket] = []
         self._folder = Path(tempfile.mkdtemp(prefix="amaru-"))
         self._memory = Memory.create(workers)
         self._bus, self._relay = (_unix_socket(self._folder / name) for name in (BUS, RELAY))
@@ -84,13 +86,15 @@ class Supervisor:
         ListenError
             The address cannot be bound.
         """
-        server = self._config.server
+        server, accounts = self._config.server, self._config.accounts
         try:
             self._listening = await listen(server.host, server.port, backlog=ServerSettings().backlog)
+            if accounts.admin_port is not None:
+                self._admin = await listen(accounts.admin_host, accounts.admin_port, backlog=BACKLOG)
             with self._signals():
                 return await self._run()
         finally:
-            for held in (*self._listening, self._bus, self._relay):
+            for held in (*self._listening, *self._admin, self._bus, self._relay):
                 held.close()
             os.close(self._life)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -161,6 +165,7 @@ class Supervisor:
             ready=tells,
             lifeline=self._lifeline,
             folder=str(self._folder),
+            admin=tuple(one.fileno() for one in self._admin) if worker.number == OWNER else (),
         )
         arguments = ["serve", "--config", str(self._config.path), "--seat", msgspec.json.encode(seat).decode()]
         # In a session of its own: what a terminal sends to its foreground is ours to pass on.
@@ -204,7 +209,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Have all workers drain; the second time, end at once."""
         self._stopping.set()
-        for listening in self._listening:
+        for listening in (*self._listening, *self._admin):
             listening.close()  # with the workers' own, so that who connects now is refused
         for worker in self._workers:
             self._send(worker, signal.SIGTERM)
