@@ -53,7 +53,7 @@ REQUEST_HEADERS: list[Json] = [
         "name": "x-amaru-session",
         "in": "header",
         "schema": _LABEL,
-        "description": "Names a conversation.",
+        "description": "Names a conversation: its turns prefer the offer that has its prompt in its cache.",
         "example": "conversation-7",
     },
     {

@@ -17,7 +17,7 @@ from amaru.routing.board import KIND_BITS, Board
 from amaru.routing.explanation import explain, explain_packed, why_none
 from amaru.routing.policies import Policy
 from amaru.routing.ranking import Figures, Ranking, pack, unpack
-from amaru.routing.warmth import Warmth, shares_of
+from amaru.routing.warmth import Warmth, put_in
 
 __all__ = ["Figures", "Ranking", "Router", "explain_packed", "model_not_found", "pack", "unpack", "why_none"]
 
@@ -95,7 +95,7 @@ class Router:
             excluded,
         )
         if warmth is not None:
-            ranking.table[:, k.SAVES_PRICE : k.SAVES_TIME + 1] = shares_of(rows, warmth)
+            put_in(ranking.table, rows, warmth)
         feasible, tied, transient = self.policy.rank(ranking, order)
         ranking.order = order[:feasible].tolist()
         ranking.tied = tied

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from amaru.domain import Workload
 from amaru.routing import kernels as k
@@ -46,10 +45,12 @@ class WarmthSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An offer that failed the conversation within so many seconds is not preferred for it."""
 
 
-def shares_of(rows: k.Ints, warmth: Warmth) -> k.Floats:
-    """float64 [rows, 2]: ``SAVES_PRICE`` and ``SAVES_TIME`` of each."""
-    cold = Saved(0.0, 0.0)
-    return np.array([warmth.get(row, cold) for row in rows.tolist()]).reshape(len(rows), 2)
+def put_in(table: k.Floats, rows: k.Ints, warmth: Warmth) -> None:
+    """Write ``SAVES_PRICE`` and ``SAVES_TIME`` of the offers ``rows``: few are warm, often one."""
+    columns = table[:, k.SAVES_PRICE : k.SAVES_TIME + 1]
+    columns[:] = 0.0
+    for row, saved in warmth.items():
+        columns[rows == row] = saved
 
 
 class ConversationWarmth:
