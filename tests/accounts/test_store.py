@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event, inspect, update
 
 from amaru.accounts import migrations
+from amaru.accounts import store as store_module
 from amaru.accounts.schema import SCHEMA_VERSION, VERSION_TABLE, meta, metadata, version_table, versions
 from amaru.accounts.store import CONNECTIONS, Store
 from amaru.errors import StorageError
@@ -233,6 +235,22 @@ def test_a_lock_that_another_holds_is_waited_for_a_while_and_said(store: Store, 
         with pytest.raises(StorageError, match=r"Another process holds (its|a) lock.* Try again"):
             change_too()
     change_too()
+    other.close()
+
+
+def test_who_opens_a_store_waits_until_another_has_made_the_tables(postgresql_store_url: str) -> None:
+    store, other = Store(postgresql_store_url, busy_timeout_s=0.05), Store(postgresql_store_url, busy_timeout_s=60.0)
+    with ThreadPoolExecutor() as pool, other.reading() as connection:
+        ours = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({store_module._LOCK})")
+        opening = pool.submit(store.open)
+        waits = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {ours} = ANY(pg_blocking_pids(pid))"
+        while not connection.exec_driver_sql(waits).scalar_one():
+            assert not opening.done()
+        assert wait([opening], timeout=0.2).not_done, "longer than a lock that is busy is waited for"
+        connection.rollback()
+        opening.result(60)
+    store.close()
     other.close()
 
 

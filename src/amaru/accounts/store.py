@@ -19,6 +19,8 @@ from amaru.files.whole import make_folder
 from amaru.storage.engine import BEGIN, Place, postgresql_engine, set_orphans_aside, sqlite_engine, storage_error
 
 BUSY_TIMEOUT_S = 5.0
+UPGRADE_TIMEOUT_S = 120
+"""For as long, in PostgreSQL, tables may be changed, and others wait until they are: a start must not fail of it."""
 CONNECTIONS = 4
 """Kept open; twice as many at most."""
 _PRAGMAS = (
@@ -90,6 +92,8 @@ class Store:
         if found != SCHEMA_VERSION:
             with self.writing() as connection:
                 if self.on_postgresql:
+                    for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
+                        connection.exec_driver_sql(f"SET LOCAL {limit} = '{UPGRADE_TIMEOUT_S}s'")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
                 if self._version(connection) != SCHEMA_VERSION:  # else another process was faster
                     from amaru.accounts.migrations import upgrade
