@@ -35,9 +35,9 @@ from amaru.readiness.fault_matrix_reading import Result, Shape
 from amaru.simulation.faults import EDITS, POINTS
 
 LANES = 48
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 MOST_ATTEMPTS = 6
-MOST_SECONDS = 20.0
+MOST_SECONDS = 60.0
 BREAKS_NOTHING = ("price", "capacity", *EDITS)
 KINDS = [kind for kind in POINTS if kind not in BREAKS_NOTHING]
 
@@ -160,7 +160,7 @@ async def run_through_amaru(make_world: MakeWorld, wanted: Sequence[Cell], setup
     names = tuple(f"{place}{lane}" for lane in range(LANES) for place in ("first", "second"))
     profiles = {name: profile(name, keys=(PROVIDER_KEY,), prefill=setup.prefill) for name in names}  # type: ignore[arg-type]
     waits = any(case.waits for cell in wanted for case in (cell.case, cell.beside or cell.case))
-    limit_ms = 1000 if waits else 8000
+    limit_ms = 3000 if waits else 20_000
     routing = {
         "first_token_ms": limit_ms,
         "answer_ms": 2 * limit_ms,

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_samples import DIGEST, SAMPLES, T0, FakeLog, at
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
 from amaru.errors import LedgerBusy, LedgerError
 from amaru.ledger import index as index_module
@@ -41,7 +41,7 @@ def postgresql_problem() -> str:
         return "psycopg is not installed"
     try:
         engine = create_engine(
-            POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 2}
+            POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 30}
         )
         with engine.connect():
             return ""
@@ -212,6 +212,45 @@ def test_killed_between_batches_it_goes_on_where_it_was(
     assert again.catch_up() == 344
     assert log.reads[0] == (256, 512)
     assert leaves(again.find(parse_query("component:c", T0), 1000)) == list(range(599, -1, -1))
+
+
+def indexes_in(index: Index) -> set[str]:
+    there = inspect(index._engine)
+    names = (index._tables.receipts.name, index._tables.digests.name)
+    return {str(one["name"]) for name in names for one in there.get_indexes(name)}
+
+
+def test_many_rows_are_taken_in_without_indexes_which_are_made_after_them(
+    url: str, open_index: OpenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "MANY_ROWS", 4)
+    monkeypatch.setattr(index_module, "BATCH_ROWS", 4)
+    monkeypatch.setattr(index_module, "READ_ENTRIES", 4)
+    log = FakeLog.of()
+    index = open_index(url, log)
+    whole = {str(one.name) for one in index._tables.indexes}
+    seen: list[set[str]] = []
+
+    def killed(done: int, _: int) -> None:
+        seen.append(indexes_in(index))
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.catch_up(killed)
+    assert seen == [set(), set()]
+    assert ask(index, "ref:d-0001 ai-mesh") == [2], "slower, and right all the same"
+    assert index.catch_up() == 4
+    assert indexes_in(index) == whole
+    log.kept += log.kept[:3]
+    seen.clear()
+    index.catch_up(lambda _done, _size: seen.append(indexes_in(index)))
+    assert set(map(frozenset, seen)) == {frozenset(whole)}, "few more are taken in beside them"
+    log.kept += log.kept * 2
+    seen.clear()
+    index.catch_up(lambda _done, _size: seen.append(indexes_in(index)))
+    assert (seen[0], seen[-1]) == (set(), whole), "and many more without"
+    assert len(ask(index, "ref:d-0001")) == 6
 
 
 def test_two_at_once_take_each_entry_in_once(url: str, open_index: OpenIndex) -> None:
