@@ -25,7 +25,7 @@ from amaru.ledger.search import Search, terms_of
 from amaru.ledger.view import Pruned
 from amaru.storage.engine import BEGIN
 
-BATCH_ROWS = 4_096
+BATCH_ROWS = 16_384
 """Rows of one transaction."""
 BATCH_WORDS = 500_000
 """Words of one transaction; whichever comes first. At most some 50 MB."""
@@ -179,6 +179,10 @@ class Index:
         self._prepare()
         done = 0
         at = self._reading(self._next)
+        if self._source.size - at > max(at, MANY_ROWS):
+            with self._writing() as connection:
+                self._tables.filling(connection)
+                self._set(connection, "indexed", "")
         while at < self._source.size:
             progress(at, self._source.size)
             known = self._source.pruned.until
@@ -195,6 +199,8 @@ class Index:
                     self._set(connection, "root", root)
                     done += len(rows)
             at = now
+        if not self._reading(lambda connection: self._get(connection, "indexed")):
+            self._make_indexes()
         if done >= MANY_ROWS:
             with self._writing() as connection:
                 self._tables.settled(connection)
@@ -216,6 +222,14 @@ class Index:
             return False
         with self._engine.connect() as connection:
             return self._tables.meta.name in inspect(connection).get_table_names()
+
+    def _make_indexes(self) -> None:
+        """Each in a transaction of its own, so that others need not wait for all; after a kill, the next goes on."""
+        for index in self._tables.indexes:
+            with self._writing() as connection:
+                self._tables.filled(connection, index)
+        with self._writing() as connection:
+            self._set(connection, "indexed", "1")
 
     def _rows(self, start: int) -> list[Row]:
         rows: list[Row] = []

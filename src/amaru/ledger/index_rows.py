@@ -17,7 +17,8 @@ MAX_COLUMN = 200
 """Characters of a name; PostgreSQL cannot index a value of some thousand."""
 DEEPEST = 32
 
-_DIGEST = re.compile(r"(?:hmac-)?sha256:([0-9a-f]{64})")
+_DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9a-f]{64}")
+_DIGEST_LENGTHS = (71, 76)
 _UNSAID = frozenset(("envelope", "v", "at"))
 """Fields whose texts nobody looks for by words; digests in them are found all the same."""
 _COLUMNS = ("component", "version", "ref", "by")
@@ -52,27 +53,29 @@ def row_of(leaf: int, entry: bytes) -> Row:
     if not isinstance(said, dict):
         return Row(leaf, leaf_hash(entry))
     kind = _column(said, "type")
-    columns = {name: _column(said, name) for name in _COLUMNS}
+    columns = component, version, ref, by = [_column(said, name) for name in _COLUMNS]
     # First, so that no length of the rest leaves them out: ``search.terms_of`` counts on them.
-    texts = [PLURALS.get(kind, kind), kind, _ALSO.get(kind, ""), *columns.values()]
+    texts = [PLURALS.get(kind, kind), kind, _ALSO.get(kind, ""), *columns]
     routing = kind == "decision" and bool(said.get("resource"))
     if routing:
         texts.append("routing")
     unsaid: list[str] = []
     for name, value in said.items():
-        if name not in columns or value != columns[name]:
+        if name not in _COLUMNS or value not in columns:
             _gather(value, unsaid if name in _UNSAID else texts, DEEPEST)
+    named = [text for text in (*texts, *unsaid) if len(text) in _DIGEST_LENGTHS and _DIGEST.fullmatch(text)]
     return Row(
         leaf=leaf,
         hash=leaf_hash(entry),
         type=kind,
         at=_instant(said.get("at")),
-        **columns,
+        component=component,
+        version=version,
+        ref=ref,
+        by=by,
         traffic=routing or kind == "outcome",
         words=tuple(words_of("\n".join(texts))[:MAX_WORDS]),
-        digests=frozenset(
-            bytes.fromhex(found[1]) for text in (*texts, *unsaid) if ":" in text and (found := _DIGEST.fullmatch(text))
-        ),
+        digests=frozenset([bytes.fromhex(text[-64:]) for text in named]),
     )
 
 
@@ -82,17 +85,20 @@ def pruned_row(leaf: int, hash: bytes) -> Row:
 
 
 def _gather(value: object, texts: list[str], depth: int) -> None:
-    if isinstance(value, str):
+    if type(value) is str:
         texts.append(value)
-    elif depth and isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            _gather(one, texts, depth - 1)
+    elif depth:
+        for one in value.values() if type(value) is dict else value if type(value) is list else ():
+            if type(one) is str:  # as most are: a call for each would take longer than all the rest
+                texts.append(one)
+            else:
+                _gather(one, texts, depth - 1)
 
 
 def _column(said: dict[str, object], name: str) -> str:
-    value = said.get(name)
+    value = said.get(name, "")
     # PostgreSQL has no NUL in texts.
-    return value[:MAX_COLUMN].replace("\0", "\ufffd") if isinstance(value, str) else ""
+    return value[:MAX_COLUMN].replace("\0", "\ufffd") if isinstance(value, str) and value else ""
 
 
 def _instant(at: object) -> float:

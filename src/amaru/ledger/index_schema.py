@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Select,
@@ -35,7 +36,9 @@ from amaru.ledger.search import Search, Term, match_fts5, match_tsquery, tsvecto
 
 _Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])  # Any: whatever columns it asks for
 
-SCHEMA_VERSION = "3"
+Leaf = BigInteger().with_variant(Integer(), "sqlite")
+"""SQLite's own row number, if it is called INTEGER (https://sqlite.org/lang_createtable.html#rowid)."""
+SCHEMA_VERSION = "4"
 """An index of another version is built anew."""
 
 
@@ -47,6 +50,8 @@ class Tables:
     meta: Table
     receipts: Table
     digests: Table
+    indexes: tuple[Index, ...]
+    """Beside the primary keys: made after the first filling, sorted, not grown in no order with each row."""
     words: str | None
     """Name of the FTS5 table; ``None``: the words are a column of ``receipts``."""
 
@@ -62,6 +67,15 @@ class Tables:
             connection.exec_driver_sql(
                 f"CREATE VIRTUAL TABLE IF NOT EXISTS {self.words} USING fts5(text, tokenize='ascii', columnsize=0)"
             )
+
+    def filled(self, connection: Connection, index: Index) -> None:
+        """Make an index, where it is missing."""
+        index.create(connection, checkfirst=True)
+
+    def filling(self, connection: Connection) -> None:
+        """Before many more rows than there are: go without the indexes meanwhile. What is asked is still answered."""
+        for index in self.indexes:
+            index.drop(connection, checkfirst=True)
 
     def drop(self, connection: Connection) -> None:
         """Remove all."""
@@ -196,7 +210,7 @@ def tables_of(dialect: str, prefix: str) -> Tables:
     receipts = Table(
         f"{prefix}receipts",
         metadata,
-        Column("leaf", BigInteger, primary_key=True, autoincrement=False),
+        Column("leaf", Leaf, primary_key=True, autoincrement=False),
         Column("hash", LargeBinary, nullable=False),
         Column("type", Text, nullable=False),
         Column("at", Float(53), nullable=False),
@@ -207,22 +221,26 @@ def tables_of(dialect: str, prefix: str) -> Tables:
         Column("traffic", Boolean, nullable=False),
         *((Column("words", TSVECTOR, nullable=False),) if postgresql else ()),
     )
-    for name in ("hash", "ref", "at"):
-        Index(f"{prefix}receipts_{name}", receipts.c[name])
-    for name in ("type", "component"):
-        Index(f"{prefix}receipts_{name}", receipts.c[name], receipts.c.leaf)
-    if postgresql:
-        # Where new words wait in a list beside the index, the planner takes reading every row for cheaper.
-        Index(
-            f"{prefix}receipts_words",
-            receipts.c.words,
-            postgresql_using="gin",
-            postgresql_with={"fastupdate": "off"},
-        )
     digests = Table(
         f"{prefix}digests",
         metadata,
-        Column("digest", LargeBinary, primary_key=True),
-        Column("leaf", BigInteger, primary_key=True, autoincrement=False),
+        Column("digest", LargeBinary, nullable=False),
+        Column("leaf", Leaf, nullable=False),
     )
-    return Tables(metadata, meta, receipts, digests, None if postgresql else f"{prefix}words")
+    own = MetaData()  # so that the tables come without them
+    alike = receipts.to_metadata(own).c
+    indexes = [Index(f"{prefix}receipts_{name}", alike[name]) for name in ("hash", "ref", "at")]
+    indexes += [Index(f"{prefix}receipts_{name}", alike[name], alike.leaf) for name in ("type", "component")]
+    named = digests.to_metadata(own).c
+    indexes.append(Index(f"{prefix}digests_digest", named.digest, named.leaf))
+    if postgresql:
+        # Where new words wait in a list beside the index, the planner takes reading every row for cheaper.
+        indexes.append(
+            Index(
+                f"{prefix}receipts_words",
+                alike.words,
+                postgresql_using="gin",
+                postgresql_with={"fastupdate": "off"},
+            )
+        )
+    return Tables(metadata, meta, receipts, digests, tuple(indexes), None if postgresql else f"{prefix}words")

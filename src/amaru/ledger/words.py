@@ -16,17 +16,21 @@ MAX_WORDS = 2_048
 """Of one receipt that are indexed: its first. The longest note has no more."""
 
 _WORD = re.compile(r"[^\W_]+")
+_ASCII = bytes(ord(chr(code).lower() if chr(code).isalnum() else " ") for code in range(128)).ljust(256)
+"""Of plain text: letters become small ones, digits stay, all else parts words. Many times as fast as the pattern."""
 
 
 def words_of(text: str, *, stems: bool = True) -> list[str]:
     """The words of ``text`` in their order; ``stems=False`` leaves plurals as they are."""
     if text.isascii():
-        folded = text.lower()
+        words = text.encode().translate(_ASCII).decode().split()
     else:
         folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
         folded = "".join(char for char in folded if not unicodedata.combining(char))
-    words = [word[:MAX_WORD] for word in _WORD.findall(folded)]
-    return [_singular(word) for word in words] if stems else words
+        words = _WORD.findall(folded)
+    if not stems:
+        return [word[:MAX_WORD] for word in words]
+    return [word if word[-1] != "s" and len(word) <= MAX_WORD else _singular(word[:MAX_WORD]) for word in words]
 
 
 def _singular(word: str) -> str:
