@@ -8,6 +8,7 @@ from typing import Any
 from amaru.mesh import WorkersCollector
 from amaru.mesh.ledger_metrics import LedgerCollector
 from amaru.mesh.sensing_metrics import SensingCollector
+from amaru.mesh.sharing_metrics import SharingCollector
 from amaru.stability.field_settings import FieldReading
 from amaru.stability.guardian import Guardian
 from amaru.telemetry.exposition import MetricsCollector
@@ -36,6 +37,7 @@ def page() -> str:
         LedgerCollector(_ledger()),
         SensingCollector(_sensing()),
         WorkersCollector(_owner()),
+        SharingCollector(_sharing()),
     )
     for family in (family for collector in collectors for family in collector.collect()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -46,6 +48,11 @@ def page() -> str:
 
 def _owner() -> Any:  # Any: as much of an Owner as the collector asks
     return SimpleNamespace(live=lambda: 2, dropped=dict)
+
+
+def _sharing() -> Any:  # Any: as much of a Sharing as the collector asks
+    counts = dict.fromkeys(("up", "machines", "said", "heard", "junk_total", "lost"), 0)
+    return SimpleNamespace(learning=SimpleNamespace(origins=1), hearsay=SimpleNamespace(doubted=0), **counts)
 
 
 def _ledger() -> Any:  # Any: as much of a MeshLedger as the collector asks

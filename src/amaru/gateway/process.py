@@ -24,6 +24,7 @@ from amaru.mesh import ArtifactSource, LedgerCollector, Mesh, MeshLedger, Owner,
 from amaru.mesh.accounts import MeshAccounts
 from amaru.mesh.accounts_metrics import TrustCollector
 from amaru.mesh.accounts_till import MeshTill
+from amaru.mesh.sharing import sharing_of
 from amaru.storage import DecisionStore, StoreSettings
 from amaru.telemetry.logs import LineWriter, get_logger
 from amaru.telemetry.metrics import Metrics
@@ -98,6 +99,7 @@ async def run(
         origin = None if artifacts is None else await artifacts.find(config)
         mesh = Mesh(config, store, metrics, origin=origin, ledger=ledger, till=till, company=company)
         mesh.artifacts = artifacts
+        sharing = sharing_of(mesh) if owns else None  # what the others know, the owner tells them
         await mesh.conversations.start()
         mesh.plan.warm()
         settings = ServerSettings(
@@ -113,6 +115,8 @@ async def run(
         else:
             await seat.join(company)
             await gateway.join(seat.sockets(), seat.relay_socket(), seat.admin_sockets())
+        if sharing is not None:
+            sharing.start()
         watcher = ConfigWatcher(
             config, _applier(mesh, artifacts, accounts, till, alerting), _on_refused, env=environment
         )
@@ -140,6 +144,8 @@ async def run(
             if isinstance(company, Owner):
                 await company.wait_alone(drain_s, hurry)
             await asyncio.gather(watching, return_exceptions=True)  # asyncio logs an error where nobody takes note
+            if sharing is not None:
+                await sharing.aclose()
             await mesh.aclose()
             if company is not None:
                 await company.aclose()
