@@ -70,6 +70,11 @@ class SharedLearning:
         policy = self._mesh.learner.policy
         return 1 + len(policy.others) if isinstance(policy, BeliefPolicy) else 0
 
+    @property
+    def told(self) -> bool:
+        """Whether others can have what was learned here."""
+        return self._told is not None
+
     def follow(self) -> None:
         """Offers changed: what others learned of new ones is wanted too."""
         self._known.clear()
