@@ -42,7 +42,10 @@ class RedisLeases:
     def __call__(self, keys: Collection[Key]) -> Mapping[Key, int] | None:
         """By counter; ``None``: Redis does not answer. Of a Redis that was restarted nothing is believed."""
         try:
-            epoch, server = self._redis.pipeline(transaction=False).get(f"{self._prefix}epoch").info("server").execute()
+            asking = self._redis.pipeline(transaction=False)
+            asking.get(f"{self._prefix}epoch")
+            asking.info("server")
+            epoch, server = asking.execute()
             if epoch is None or not epoch.startswith(server["run_id"].encode()):
                 return {}
             reading = self._redis.pipeline(transaction=False)

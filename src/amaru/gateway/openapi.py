@@ -7,7 +7,8 @@ import functools
 from amaru import __version__
 from amaru.domain import Rescue
 from amaru.gateway.agent_api import MAX_BATCH
-from amaru.gateway.openapi_admin import ADMIN, admin_paths, admin_schemas
+from amaru.gateway.openapi_admin import admin_paths, admin_schemas
+from amaru.gateway.openapi_admin_parts import ADMIN
 from amaru.gateway.openapi_health import health_paths
 from amaru.gateway.openapi_ledger import ledger_paths
 from amaru.gateway.openapi_schemas import ID, INTEGER, STRING, Json, component_schemas, ref
