@@ -11,7 +11,8 @@ index. What must be replaced, the checkpoint and the journal's base, is replaced
 there, where the store can: on S3, with ``If-Match``.
 
 What this relies upon: that the store creates an object once (``If-None-Match: *`` on S3, ``ifGenerationMatch=0`` on
-GCS), and lists what was created. On stores other than S3 a writer that stood still between asking for its lease and
+GCS), and lists what was created. GCS could replace like S3, by ``ifGenerationMatch``, but gcsfs (2026.10) has a way to
+say that for new objects only. On stores other than S3 a writer that stood still between asking for its lease and
 writing a checkpoint or a base is held off by the lease alone: its request must arrive, and clocks must agree, within
 the two thirds that were left, 40 s.
 """
