@@ -174,7 +174,8 @@ def test_messages_that_could_refer_to_more_and_do_not_are_text(nothing: object) 
 
 @pytest.mark.parametrize("field", ["n_predict", "max_new_tokens"])
 def test_a_limit_does_not_hold_where_some_servers_heed_another_before_it(field: str) -> None:
-    assert tokens(asked(max_tokens=5, **{field: 900}), PER_OUTPUT, served(max_output_tokens=1000)) == 1000
+    fields: dict[str, Any] = {"max_tokens": 5, field: 900}
+    assert tokens(asked(**fields), PER_OUTPUT, served(max_output_tokens=1000)) == 1000
 
 
 PRIORITY = Price(1.0, tiers=(PriceTier(Price(2.0), service_tier=ServiceTier.PRIORITY),))

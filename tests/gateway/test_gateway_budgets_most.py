@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from gateway_world import OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World
 from test_gateway_budgets import BODY, PRICE, allow, charged, most, sent, state
 
 from amaru.accounts.allowances import Allowance
-from amaru.accounts.estimate import bounds_of
+from amaru.accounts.estimate import bounds_of, upper_nusd
 from amaru.accounts.money import nusd_half_even
 from amaru.accounts.usage import Usage
-from amaru.domain import Kind, Price
+from amaru.domain import Kind, Price, PriceTier, ServiceTier
 from amaru.protocols.openai import parse_request
 from amaru.simulation import ProviderProfile
+from amaru.simulation.gateway_config import gateway_config
 
 LONGEST = 400
+BOTH = ("max_tokens", "max_completion_tokens")
 OLDER_ONLY = ProviderProfile(
     name="alpha",
     keys=(PROVIDER_KEY,),
@@ -33,7 +37,8 @@ OLDER_ONLY = ProviderProfile(
 """Passes ``max_completion_tokens`` over, as it does whatever it does not know."""
 HEEDLESS = msgspec.structs.replace(OLDER_ONLY, limit_fields=())
 AS_OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
-NEWER = {"max_tokens": None, "max_completion_tokens": 5}
+THOUGHTFUL = msgspec.structs.replace(OLDER_ONLY, reasoning_tokens=100, limits_reasoning=False)
+NEWER: dict[str, Any] = {"max_tokens": None, "max_completion_tokens": 5}
 
 
 def offers(**fields: Any) -> dict[str, dict[str, Any]]:
@@ -74,7 +79,7 @@ async def test_a_limit_is_sent_in_the_field_that_the_provider_heeds(
         assert limits == (sent or as_written)
 
 
-SEARCH = {"web_search_options": {}}
+SEARCH: dict[str, Any] = {"web_search_options": {}}
 
 
 async def test_what_no_price_tells_goes_to_the_offer_whose_price_covers_it(make_world: MakeWorld) -> None:
@@ -141,9 +146,12 @@ async def test_a_newer_limit_bounds_the_bill_of_a_provider_that_knows_only_the_o
         assert "amaru_bills_above_estimate_total{" not in (await world.client.get("/metrics", headers=AS_OPERATOR)).text
 
 
-async def test_an_offer_that_is_said_to_heed_no_limit_reserves_its_longest_answer(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("profile", [HEEDLESS, THOUGHTFUL], ids=["heedless", "thoughtful"])
+async def test_an_offer_that_is_said_to_bill_beyond_a_limit_reserves_its_longest_answer(
+    make_world: MakeWorld, profile: ProviderProfile
+) -> None:
     said = offers(bills_beyond_limit=True)
-    async with make_world(("alpha",), profiles={"alpha": HEEDLESS}, offers=said, with_accounts=True) as world:
+    async with make_world(("alpha",), profiles={"alpha": profile}, offers=said, with_accounts=True) as world:
         need = most(world, max_tokens=5)
         assert need >= LONGEST * PRICE["output_usd_per_mtok"] * 1000
         budget = await allow(world, need)
@@ -175,3 +183,72 @@ async def test_a_bill_above_its_estimate_is_told_and_the_next_reservation_learns
         assert 'amaru_bills_above_estimate_total{offer="alpha/sim"} 1.0' in shown, "the second was within its estimate"
         await allow(world, used + upper)
         assert (await world.chat(max_tokens=5)).status_code == 429
+
+
+HABITS: list[dict[str, Any]] = [
+    {"limit_fields": ("max_tokens",)},
+    {"limit_fields": ("max_completion_tokens",)},
+    {"limit_fields": ()},
+    {"limits_reasoning": False, "reasoning_tokens": 60.0},
+    {"caches_prompts": True, "cache_writes": True, "reasoning_tokens": 20.0},
+]
+USUAL = Price(
+    input_usd_per_mtok=3.0,
+    cached_input_usd_per_mtok=0.3,
+    cache_write_usd_per_mtok=3.75,
+    cache_write_1h_usd_per_mtok=6.0,
+    image_input_usd_per_mtok=4.0,
+    output_usd_per_mtok=15.0,
+    reasoning_usd_per_mtok=20.0,
+)
+LONG = msgspec.structs.replace(USUAL, input_usd_per_mtok=6.0, output_usd_per_mtok=22.5)
+PRIORITY = msgspec.structs.replace(USUAL, input_usd_per_mtok=9.0, output_usd_per_mtok=45.0)
+EVERY_PRICE = msgspec.structs.replace(
+    USUAL,
+    tiers=(PriceTier(LONG, above_input_tokens=500), PriceTier(PRIORITY, service_tier=ServiceTier.PRIORITY)),
+)
+
+
+def drawn(rng: random.Random) -> dict[str, Any]:
+    """A request of any shape that a simulated provider serves."""
+    part: dict[str, Any] = {"type": "text", "text": "tell me " * rng.randrange(1, 300)}
+    if rng.random() < 0.3:
+        part["cache_control"] = {"type": "ephemeral", "ttl": rng.choice(["5m", "1h"])}
+    parts = [part]
+    if rng.random() < 0.3:
+        parts.append({"type": "image_url", "image_url": {"url": "https://example.org/i.png", "detail": "high"}})
+    body: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": parts}], "n": rng.randrange(1, 4)}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if rng.random() < 0.5:
+            body[name] = rng.randrange(1, 60)
+    if rng.random() < 0.3:
+        body["service_tier"] = rng.choice(["auto", "default", "priority"])
+    if rng.random() < 0.3:
+        body["tools"] = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    if rng.random() < 0.4:
+        body.update(stream=True, stream_options={"include_usage": True})
+    return body
+
+
+@pytest.mark.parametrize("habits", HABITS, ids=["older", "newer", "heedless", "thoughtful", "caching"])
+async def test_no_provider_that_does_what_its_offer_says_bills_above_an_estimate(
+    make_world: MakeWorld, habits: dict[str, Any]
+) -> None:
+    profile = msgspec.structs.replace(OLDER_ONLY, price=EVERY_PRICE, **{"limit_fields": BOTH, **habits})
+    text = gateway_config([(profile, "http://127.0.0.1:9/v1")])
+    said = next(offer for offer in yaml.safe_load(text)["offers"] if "chat" in offer["kinds"])
+    said = {name: value for name, value in said.items() if name not in ("provider", "resource", "model", "id")}
+    rng = random.Random(7)
+    async with make_world(("alpha",), profiles={"alpha": profile}, offers={"alpha": said}, with_accounts=True) as world:
+        await allow(world, 10**15)
+        offer, estimates = world.mesh.plan.board.offers[0], []
+        for _ in range(40):
+            body = drawn(rng)
+            estimates.append(upper_nusd(offer.price, bounds_of(parse_request(Kind.CHAT, sent(body))), offer))
+            answer = await world.client.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+        rows = await charged(world, 40)
+        assert sum(row.cost_pusd for row in rows) == world.providers["alpha"].bill.total.pico_usd
+        assert all(nusd_half_even(row.cost_pusd) <= most for row, most in zip(rows, estimates, strict=True))
+        shown = (await world.client.get("/metrics", headers=AS_OPERATOR)).text
+        assert "amaru_bills_above_estimate_total{" not in shown

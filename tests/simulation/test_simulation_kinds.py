@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from amaru.config.load import parse
-from amaru.domain import Price, PriceTier, ServiceTier
+from amaru.domain import LimitField, Price, PriceTier, ServiceTier
 from amaru.simulation import Fault, ProviderProfile, SimulatedProvider
 from amaru.simulation.gateway_config import gateway_config
 from amaru.simulation.text import count_tokens
@@ -109,6 +109,50 @@ def test_the_gateways_configuration_has_all_that_is_billed() -> None:
     assert chat.price == long
     assert (chat.max_output_tokens, chat.max_image_tokens) == (77, 85)
     assert embedding.price.output_usd_per_mtok == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit_field", "beyond"),
+    [
+        ({}, LimitField.MAX_TOKENS, False),
+        ({"limit_fields": ("max_tokens",)}, LimitField.MAX_TOKENS, False),
+        ({"limit_fields": ("max_completion_tokens",)}, LimitField.MAX_COMPLETION_TOKENS, False),
+        ({"limit_fields": ()}, LimitField.MAX_COMPLETION_TOKENS, True),
+        ({"limits_reasoning": False}, LimitField.MAX_TOKENS, True),
+    ],
+)
+def test_the_gateways_configuration_has_which_limits_are_heeded(
+    fields: dict[str, Any], limit_field: LimitField, beyond: bool
+) -> None:
+    offer = parse(gateway_config([(ProviderProfile(**fields), "http://127.0.0.1:9/v1")]), env={}).offers()[0]
+    assert (offer.limit_field, offer.bills_beyond_limit) == (limit_field, beyond)
+
+
+@pytest.mark.parametrize(
+    ("heeded", "sent", "written"),
+    [
+        (("max_tokens",), {"max_tokens": 4}, 4),
+        (("max_tokens",), {"max_completion_tokens": 4}, 50),
+        (("max_tokens",), {"max_tokens": 6, "max_completion_tokens": 4}, 6),
+        (("max_completion_tokens",), {"max_tokens": 4}, 50),
+        ((), {"max_tokens": 4, "max_completion_tokens": 4}, 50),
+    ],
+)
+async def test_a_limit_holds_in_the_fields_that_are_heeded(
+    heeded: tuple[str, ...], sent: dict[str, int], written: int
+) -> None:
+    profile = ProviderProfile(limit_fields=heeded, answer_tokens=50, answer_sigma=0.0)
+    async with SimulatedProvider(profile) as provider:
+        assert (await asked(provider, **sent))["usage"]["completion_tokens"] == written
+
+
+async def test_thoughts_may_count_against_no_limit() -> None:
+    profile = ProviderProfile(reasoning_tokens=30, limits_reasoning=False, answer_tokens=50, answer_sigma=0.0)
+    async with SimulatedProvider(profile) as provider:
+        assert (await asked(provider, max_tokens=4))["usage"]["completion_tokens"] == 34
+        shorter = msgspec.structs.replace(profile, max_output_tokens=20)
+    async with SimulatedProvider(shorter) as provider:
+        assert (await asked(provider, max_tokens=4))["usage"]["completion_tokens"] <= 20
 
 
 def test_a_profile_that_thinks_less_than_nothing_is_refused() -> None:

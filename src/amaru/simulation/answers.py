@@ -53,8 +53,9 @@ def choices_for(ask: Ask, profile: ProviderProfile) -> list[Choice]:
     limit = room if ask.limit is None else min(ask.limit, room)
     choices, entries = [], 0
     for index in range(ask.n):
-        reasoning = _reasoning_tokens(ask, profile, index, limit)
-        choice = _choice(ask, profile, index, limit - reasoning)
+        reasoning = _reasoning_tokens(ask, profile, index, limit if profile.limits_reasoning else room)
+        left = (limit if profile.limits_reasoning else room) - reasoning
+        choice = _choice(ask, profile, index, min(limit, left))
         choices.append(msgspec.structs.replace(choice, reasoning_tokens=reasoning))
         entries += len(choices[-1].tokens) * (1 if ask.logprobs is None else 2 + ask.logprobs)
         if entries > MAX_ENTRIES:

@@ -86,8 +86,8 @@ def _offers(profile: ProviderProfile) -> list[dict[str, object]]:
             common[limit] = getattr(profile, limit)
     can = ["stream", "tools", "vision", "json_schema", *(["prefill"] if profile.prefill == "continue" else [])]
     heeds: dict[str, object] = {} if "max_tokens" in profile.limit_fields else {"limit_field": "max_completion_tokens"}
-    if not profile.limit_fields:
-        heeds = {"bills_beyond_limit": True}
+    if not (profile.limit_fields and profile.limits_reasoning):
+        heeds["bills_beyond_limit"] = True
     offers: list[dict[str, object]] = [
         {
             "provider": profile.name,

@@ -79,7 +79,9 @@ class ProviderProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     cache_writes: bool = False
     """Bills what it takes up into its cache as cache writes, where a request asks for that by ``cache_control``."""
     reasoning_tokens: float = 0.0
-    """Median length of what it thinks before each answer: never shown, and a part of the answer's tokens and limit."""
+    """Median length of what it thinks before each answer: never shown, and a part of the answer's tokens."""
+    limits_reasoning: bool = True
+    """The caller's limit holds for what it thinks, too; else for its answer alone."""
     answer_tokens: float = 32.0
     """Median length of an answer that nothing limits."""
     answer_sigma: float = 0.5
