@@ -200,7 +200,7 @@ async def test_500_calls_that_end_in_every_way_leave_nothing_behind(kind, peer, 
         assert isinstance(transport, H1Transport)
         assert transport.connections == 0
     gc.collect()
-    for _ in range(100):  # the library closes its sockets on a thread of its own
+    for _ in range(6000):  # the library closes its sockets on a thread of its own
         if process.num_fds() <= before and len(asyncio.all_tasks()) <= tasks:
             break
         await asyncio.sleep(0.01)
