@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.engine import Connection
 
 from amaru.accounts.allowances import Allowance, Metric
 from amaru.accounts.books_sql import KEYS_PER_STATEMENT, ignoring, read_now
 from amaru.accounts.money import PICO_PER_NANO, usd_text
 from amaru.accounts.periods import span
-from amaru.accounts.schema import counters, leases, outbox
+from amaru.accounts.schema import counters, outbox
 from amaru.accounts.store import Store
+from amaru.accounts.usage import standing
 
 THRESHOLD = "budget.threshold"
 """A share of a budget is used that somebody asked to be told of."""
@@ -31,11 +32,6 @@ EXCEEDED = "budget.exceeded"
 LATE_S = 86_400.0
 """A period is looked at for so long after its end: usage may arrive late."""
 
-_LEASED = (
-    select(func.coalesce(func.sum(leases.c.amount), 0))
-    .where(leases.c.allowance == counters.c.allowance, leases.c.period_start == counters.c.period_start)
-    .scalar_subquery()
-)
 _KEY = (counters.c.allowance, counters.c.period_start)
 
 
@@ -121,9 +117,9 @@ def fills(store: Store, allowances: Iterable[Allowance], clock: float) -> list[F
         wanted = sorted(found)
         for first in range(0, len(wanted), KEYS_PER_STATEMENT):
             these = wanted[first : first + KEYS_PER_STATEMENT]
-            query = select(*_KEY, counters.c.settled, counters.c.leased - _LEASED).where(tuple_(*_KEY).in_(these))
-            for id, start, settled, standing in connection.execute(query):
-                figures = {"settled": settled, "standing": max(int(standing), 0)}
+            query = select(*_KEY, counters.c.settled, standing()).where(tuple_(*_KEY).in_(these))
+            for id, start, settled, stands in connection.execute(query):
+                figures = {"settled": settled, "standing": max(int(stands), 0)}
                 found[id, start] = msgspec.structs.replace(found[id, start], **figures)
     return [found[key] for key in wanted]
 

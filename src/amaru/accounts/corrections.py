@@ -114,7 +114,7 @@ class _Correcting:
         """Those that the findings are of, and what they have counted."""
         ids = [one.charge for one in findings if one.charge]
         with self._store.reading() as connection:
-            for row in connection.execute(select(*CHARGE, charges.c.reserved).where(charges.c.id.in_(ids))):
+            for row in connection.execute(select(*CHARGE).add_columns(charges.c.reserved).where(charges.c.id.in_(ids))):
                 yield charge_of(row), counted_of(row.reserved)
 
     def _settle(self, charge: Charge, theirs: Side, ref: str | None) -> None:

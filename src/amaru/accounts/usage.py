@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 
 from amaru.accounts.allowances import Allowance
 from amaru.accounts.bank import Key
 from amaru.accounts.periods import span
-from amaru.accounts.schema import counters
+from amaru.accounts.schema import counters, leases
 from amaru.accounts.store import Store
 
 _COUNTERS_PER_STATEMENT = 400
@@ -65,3 +65,30 @@ def usage(store: Store, allowances: Sequence[Allowance], at: float, leases: Leas
         held = None if beside is None else here + beside.get(key, 0)
         made.append(Usage(allowance=allowance, renews_at=end, used=used, held=held))
     return made
+
+
+def spent(store: Store, keys: Sequence[Key]) -> dict[Key, int]:
+    """What of each counter is settled, or stands for calls whose usage is not known; not what is merely leased.
+
+    Raises StorageError.
+    """
+    place = counters.c.allowance, counters.c.period_start
+    found = dict.fromkeys(keys, 0)
+    with store.reading() as connection:
+        for first in range(0, len(keys), _COUNTERS_PER_STATEMENT):
+            query = select(*place, counters.c.settled, standing()).where(
+                tuple_(*place).in_(keys[first : first + _COUNTERS_PER_STATEMENT])
+            )
+            for id, start, settled, stands in connection.execute(query):
+                found[id, start] = settled + max(int(stands), 0)
+    return found
+
+
+def standing() -> ColumnElement[int]:
+    """Of a counter: what is set aside beside all leases."""
+    leased = (
+        select(func.coalesce(func.sum(leases.c.amount), 0))
+        .where(leases.c.allowance == counters.c.allowance, leases.c.period_start == counters.c.period_start)
+        .scalar_subquery()
+    )
+    return counters.c.leased - leased

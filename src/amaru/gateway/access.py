@@ -69,25 +69,25 @@ class Access:
     # ---- callers ------------------------------------------------------------------------------------------------
 
     def serve(
-        self, request: Request, answer: Callable[[Request, Tenant], Coroutine[Any, Any, None] | None]
+        self, request: Request, answer: Callable[[Request, Caller], Coroutine[Any, Any, None] | None]
     ) -> Coroutine[Any, Any, None] | None:
-        """Have ``answer`` answer a tenant; whoever is none is told so here."""
+        """Have ``answer`` answer a caller; who is none is told so here."""
         try:
             caller = self.known(request)
         except RequestError as error:
             respond_error(request, error)
             return None
-        return self._serve_later(request, answer) if caller is None else answer(request, caller.tenant)
+        return self._serve_later(request, answer) if caller is None else answer(request, caller)
 
     async def _serve_later(
-        self, request: Request, answer: Callable[[Request, Tenant], Coroutine[Any, Any, None] | None]
+        self, request: Request, answer: Callable[[Request, Caller], Coroutine[Any, Any, None] | None]
     ) -> None:
         try:
             caller = await self.caller(request)
         except RequestError as error:
             respond_error(request, error)
             return
-        answering = answer(request, caller.tenant)
+        answering = answer(request, caller)
         if answering is not None:
             await answering
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -35,6 +35,8 @@ from amaru.gateway.access import Access
 from amaru.gateway.answers import Header, respond_error, respond_json, store_unavailable
 from amaru.http1 import Request
 from amaru.mesh import Mesh
+from amaru.mesh.accounts import Caller
+from amaru.mesh.accounts_outlook import Outlook, Prospects
 
 MAX_BATCH = 1000
 YIELD_EVERY = 16
@@ -42,6 +44,7 @@ LEAST_WEIGHT = 1e-9
 """Weights that are smaller in sum cannot be brought to 1: the division would overflow."""
 
 _T = TypeVar("_T")
+_Answer = Callable[[Request, Caller, Outlook | None], None]
 _FIELD = re.compile(r"- at `\$\.([^`]+)`")
 
 NonNegative = Annotated[float, Meta(ge=0.0, le=1e12)]
@@ -159,19 +162,21 @@ class AgentApi:
         """``POST /agent/route``."""
         return self._access.serve(request, self._route)
 
-    def _route(self, request: Request, tenant: Tenant) -> None:
-        try:
-            asked = decode(_workload_decoder, request.body)
-            decision, receipt = self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
-            respond_json(request, 200, decision, _named(receipt))
-        except RequestError as error:
-            respond_error(request, error)
+    def _route(self, request: Request, caller: Caller) -> Coroutine[Any, Any, None] | None:
+        return self._answered(request, caller, self._ranked)
+
+    def _ranked(self, request: Request, caller: Caller, outlook: Outlook | None) -> None:
+        asked = decode(_workload_decoder, request.body)
+        workload = workload_of(asked, caller.tenant)
+        decision, receipt = self._mesh.recommend(caller.tenant, workload, words=asked.explain, outlook=outlook)
+        respond_json(request, 200, decision, _named(receipt))
 
     async def batch(self, request: Request) -> None:
         """``POST /agent/route/batch``."""
         try:
-            tenant = (await self._access.caller(request)).tenant
+            caller = await self._access.caller(request)
             batch = decode(_batch_decoder, request.body)
+            outlook = await prospects.of(caller, self._mesh.plan) if (prospects := self._bound()) else None
         except RequestError as error:
             respond_error(request, error)
             return
@@ -180,7 +185,8 @@ class AgentApi:
             if place % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)  # others' turn: a whole batch takes a tenth of a second
             try:
-                decision, receipt = self._mesh.recommend(tenant, workload_of(asked, tenant), words=asked.explain)
+                workload = workload_of(asked, caller.tenant)
+                decision, receipt = self._mesh.recommend(caller.tenant, workload, words=asked.explain, outlook=outlook)
                 item = BatchItemOut(decision=decision, receipt=receipt.decode())
             except RequestError as error:
                 item = BatchItemOut(error=ErrorOut(error.message, error.type, error.param, error.code))
@@ -191,13 +197,34 @@ class AgentApi:
         """``POST /route``."""
         return self._access.serve(request, self._best)
 
-    def _best(self, request: Request, tenant: Tenant) -> None:
+    def _best(self, request: Request, caller: Caller) -> Coroutine[Any, Any, None] | None:
+        return self._answered(request, caller, self._first)
+
+    def _first(self, request: Request, caller: Caller, outlook: Outlook | None) -> None:
+        workload = workload_of(decode(_workload_decoder, request.body), caller.tenant)
+        decision, receipt = self._mesh.recommend(caller.tenant, workload, must_be_feasible=True, outlook=outlook)
+        respond_json(request, 200, BestOut(decision.id, decision.ranked[0], decision.refused), _named(receipt))
+
+    def _bound(self) -> Prospects | None:
+        """What tells of budgets, where there are any."""
+        prospects = self._mesh.prospects
+        return prospects if prospects is not None and prospects.is_bound else None
+
+    def _answered(self, request: Request, caller: Caller, answer: _Answer) -> Coroutine[Any, Any, None] | None:
+        """Have ``answer`` answer: at once, unless what budgets have left must be asked for first."""
+        prospects = self._bound()
+        if prospects is not None:
+            return self._answered_within(prospects, request, caller, answer)
+        _answer(request, caller, answer, None)
+        return None
+
+    async def _answered_within(self, prospects: Prospects, request: Request, caller: Caller, answer: _Answer) -> None:
         try:
-            workload = workload_of(decode(_workload_decoder, request.body), tenant)
-            decision, receipt = self._mesh.recommend(tenant, workload, must_be_feasible=True)
-            respond_json(request, 200, BestOut(decision.id, decision.ranked[0], decision.refused), _named(receipt))
+            outlook = await prospects.of(caller, self._mesh.plan)
         except RequestError as error:
             respond_error(request, error)
+        else:
+            _answer(request, caller, answer, outlook)
 
     async def feedback(self, request: Request) -> None:
         """``POST /agent/feedback``."""
@@ -210,6 +237,13 @@ class AgentApi:
             respond_error(request, error)
         except StorageError as error:
             respond_error(request, store_unavailable(error))
+
+
+def _answer(request: Request, caller: Caller, answer: _Answer, outlook: Outlook | None) -> None:
+    try:
+        answer(request, caller, outlook)
+    except RequestError as error:
+        respond_error(request, error)
 
 
 def _named(receipt: bytes) -> list[Header]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from amaru.domain import Kind, Rescue, Tenant
+from amaru.domain import Kind, Rescue
 from amaru.errors import RequestError
 from amaru.gateway.access import Access
 from amaru.gateway.answers import Header, headers_of_left, respond_error, respond_json
@@ -101,8 +101,8 @@ class OpenAIApi:
         """``GET /v1/models``: every resource and alias that the caller's tenant may use."""
         return self._access.serve(request, self._models)
 
-    def _models(self, request: Request, tenant: Tenant) -> None:
-        respond_json(request, 200, self._views.models(tenant))
+    def _models(self, request: Request, caller: Caller) -> None:
+        respond_json(request, 200, self._views.models(caller.tenant))
 
 
 def _call(kind: Kind, request: Request, caller: Caller) -> Call:

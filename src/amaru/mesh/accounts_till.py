@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amaru.accounts.allowances import Allowance, Metric, format_amount
@@ -17,6 +17,7 @@ from amaru.accounts.changes import Changes
 from amaru.accounts.excess import Excesses
 from amaru.accounts.price_rows import keep_prices
 from amaru.accounts.till import Till
+from amaru.accounts.usage import spent
 from amaru.config import Config
 from amaru.errors import StorageError
 from amaru.mesh.accounts import MeshAccounts
@@ -143,6 +144,10 @@ class MeshTill:
             except StorageError:  # the next look says so
                 self._is_stale = True
             self.bindings.take([*directory.from_file.allowances, *self._stored])
+
+    async def spent(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """What of each counter is settled or stands, by the store. Raises StorageError."""
+        return await self._accounts.run(spent, self._accounts.directory.store, keys)
 
     def lose(self) -> None:
         """A charge could be kept nowhere."""

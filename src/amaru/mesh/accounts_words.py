@@ -81,20 +81,12 @@ def refusal(error: AmaruError, at: float) -> RequestError:
 
 
 def _exceeded(error: AllowanceExceeded, at: float) -> RequestError:
-    scope, subject, metric, period = names_of(error.allowance)
+    scope, subject, metric, _ = names_of(error.allowance)
     whose, left = f"{scope} {subject}", max(error.left, 0)
     never = error.needed > error.amount
     if metric is Metric.USD:
-        renews = "" if error.period_end is None else f" It renews at {instant(error.period_end)}."
-        return RequestError(
-            429,
-            f"The budget of {whose}, {format_usd(error.amount)}{_A_PERIOD[period]}, has {format_usd(left)} left, and "
-            f"this request may cost up to {format_usd(error.needed)}.{renews} A lower max_tokens lowers what a request "
-            "may cost.",
-            type=_MONEY,
-            code=_MONEY,
-            should_retry=False,
-        )
+        said = _short(error, "this request may cost up to")
+        return _of_money(f"{said} A lower max_tokens lowers what a request may cost.")
     if metric is Metric.CONCURRENCY:
         said, wait_s = f"The limit of {whose}, {error.amount:,} requests at once, is reached.", RETRY_S
     else:
@@ -113,6 +105,24 @@ def _exceeded(error: AllowanceExceeded, at: float) -> RequestError:
         retry_after_s=None if never else wait_s,
         should_retry=not never,
     )
+
+
+def work_refusal(error: AllowanceExceeded) -> RequestError:
+    """What a caller is told of a budget that does not cover work which it would place itself."""
+    return _of_money(_short(error, "this work is expected to cost"))
+
+
+def _short(error: AllowanceExceeded, costs: str) -> str:
+    scope, subject, _, period = names_of(error.allowance)
+    renews = "" if error.period_end is None else f" It renews at {instant(error.period_end)}."
+    return (
+        f"The budget of {scope} {subject}, {format_usd(error.amount)}{_A_PERIOD[period]}, has "
+        f"{format_usd(max(error.left, 0))} left, and {costs} {format_usd(error.needed)}.{renews}"
+    )
+
+
+def _of_money(said: str) -> RequestError:
+    return RequestError(429, said, type=_MONEY, code=_MONEY, should_retry=False)
 
 
 def instant(at: float) -> str:

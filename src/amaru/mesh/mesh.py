@@ -16,6 +16,7 @@ from amaru.accounts.keys import KeyRing
 from amaru.config import Config
 from amaru.domain import Decision, FailureKind, Kind, Outcome, Tenant, Workload
 from amaru.errors import Failure, RequestError
+from amaru.mesh.accounts_outlook import Outlook, Prospects, told, why_not
 from amaru.mesh.accounts_till import MeshTill
 from amaru.mesh.call import Call
 from amaru.mesh.company import Company
@@ -33,7 +34,6 @@ from amaru.mesh.reports import no_such_decision, offer_meant
 from amaru.mesh.sensing import Sensing
 from amaru.routing.board import OfferHealth
 from amaru.routing.experience import REPORT_BOUND
-from amaru.routing.explanation import why_none
 from amaru.routing.ranking import Figures, Ranking, unpack
 from amaru.routing.reactions import Health, reaction_to
 from amaru.routing.router import model_not_found
@@ -98,6 +98,7 @@ class Mesh:
     ) -> None:
         self.store, self.metrics = store, metrics
         self.ledger, self.till = ledger, till
+        self.prospects = None if till is None else Prospects(till)
         if till is not None:
             till.on_excess, till.on_lost = metrics.observe_bill_above_estimate, metrics.observe_charge_lost
         self.clock = clock
@@ -225,12 +226,19 @@ class Mesh:
     # ---- recommending -------------------------------------------------------------------------------------------
 
     def recommend(
-        self, tenant: Tenant, workload: Workload, *, must_be_feasible: bool = False, words: bool = True
+        self,
+        tenant: Tenant,
+        workload: Workload,
+        *,
+        must_be_feasible: bool = False,
+        words: bool = True,
+        outlook: Outlook | None = None,
     ) -> tuple[Decision, bytes]:
         """Rank every offer for a workload that somebody else will place; stored, so that feedback can refer to it.
 
-        Gives the decision and its receipt, a leaf's hash in hexadecimal, empty where none was taken. Without ``words``
-        the reasons of the ranks stay empty; ``/decisions/{id}`` has them all the same.
+        ``outlook`` refuses offers that budgets do not cover. Gives the decision and its receipt, a leaf's hash in
+        hexadecimal, empty where none was taken. Without ``words`` the reasons of the ranks stay empty;
+        ``/decisions/{id}`` has them all the same.
 
         Raises
         ------
@@ -241,11 +249,12 @@ class Mesh:
         self._check_allowed(plan, tenant, workload.resource)
         started = self.clock()
         ranking = plan.router.decide(workload, started)
+        refused = {} if outlook is None else outlook.rule_out(ranking)
         if must_be_feasible and not ranking.order:
-            raise why_none(ranking)
+            raise why_not(ranking, refused)
         at = self.wall()
         decision_id = self._id_at(at)
-        decision = plan.router.explain(ranking, decision_id, at, words=words)
+        decision = told(plan.router.explain(ranking, decision_id, at, words=words), refused)
         self._record_later(Recommendation(ranking, decision_id, at, self.clock() - started))
         return decision, b"" if self.ledger is None else self.ledger.recommended(ranking, decision_id)
 
