@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -25,11 +26,11 @@ from amaru.domain import Kind, Price
 from amaru.errors import StorageError
 from amaru.http1 import ServerSettings
 from amaru.protocols.openai import parse_request
-from amaru.simulation import Latency, ProviderProfile
+from amaru.simulation import Latency, ProviderProfile, serving
 
 PRICE = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 30.0}
 OFFERS = {"alpha": {"price": PRICE, "max_output_tokens": 400}}
-SLOW = Latency(ttft_ms=1500, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=0, itl_sigma=0, load_weight=0)
+SOME = Latency(ttft_ms=1, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=0, itl_sigma=0, load_weight=0)
 BODY: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 12}
 
 
@@ -37,6 +38,18 @@ def profile(**fields: Any) -> ProviderProfile:
     return ProviderProfile(
         name="alpha", keys=(PROVIDER_KEY,), price=Price(**PRICE), caches_prompts=False, max_output_tokens=400, **fields
     )
+
+
+@pytest.fixture
+def told_to_answer(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Simulated providers whose latency is not zero answer when it is set, and not after a time."""
+    told = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await told.wait()
+
+    monkeypatch.setattr(serving, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+    return told
 
 
 @pytest.fixture
@@ -110,10 +123,12 @@ async def charged(world: World, count: int) -> list[Any]:
     return rows
 
 
-async def test_500_at_once_against_a_budget_of_100_upper_estimates(make_world: MakeWorld) -> None:
+async def test_500_at_once_against_a_budget_of_100_upper_estimates(
+    make_world: MakeWorld, told_to_answer: asyncio.Event
+) -> None:
     server = ServerSettings(max_connections=1000)
     routing = {"first_token_ms": 60_000, "answer_ms": 60_000}
-    slow = {"alpha": profile(latency=SLOW)}
+    slow = {"alpha": profile(latency=SOME)}
     async with make_world(
         ("alpha",), profiles=slow, offers=OFFERS, with_accounts=True, server=server, routing=routing
     ) as world:
@@ -122,6 +137,7 @@ async def test_500_at_once_against_a_budget_of_100_upper_estimates(make_world: M
         calls = [asyncio.create_task(ask(world)) for _ in range(500)]
         await until(lambda: sum(call.done() for call in calls) >= 400, 60.0)
         full = await state(world, budget)
+        told_to_answer.set()
         answers = await asyncio.gather(*calls)
         assert full.held + full.used == amount
         assert Counter(answer.status_code for answer in answers) == {200: 100, 429: 400}
@@ -239,9 +255,9 @@ async def test_tokens_a_minute_are_reserved_at_their_most_and_settled_at_what_wa
     assert "It is more than the whole limit" in refused.json()["error"]["message"]
 
 
-async def test_concurrency(make_world: MakeWorld) -> None:
+async def test_concurrency(make_world: MakeWorld, told_to_answer: asyncio.Event) -> None:
     async with make_world(
-        ("alpha",), profiles={"alpha": profile(latency=SLOW)}, offers=OFFERS, with_accounts=True
+        ("alpha",), profiles={"alpha": profile(latency=SOME)}, offers=OFFERS, with_accounts=True
     ) as world:
         await allow(world, 1, metric=Metric.CONCURRENCY, period=Period.NONE)
         under_way = asyncio.create_task(world.chat())
@@ -249,6 +265,7 @@ async def test_concurrency(make_world: MakeWorld) -> None:
         refused = await world.chat()
         assert refused.status_code == 429
         assert "1 requests at once" in refused.json()["error"]["message"]
+        told_to_answer.set()
         assert (await under_way).status_code == 200
         assert (await world.chat()).status_code == 200
 

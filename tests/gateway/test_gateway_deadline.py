@@ -14,7 +14,7 @@ async def test_deadline_in_mid_stream_ends_it_with_an_error_event_and_spares_the
         name="alpha", keys=(PROVIDER_KEY,), latency=Latency(ttft_ms=1, prefill_ms_per_ktok=0, itl_ms=40)
     )
     async with make_world(("alpha",), profiles={"alpha": slow}) as world:
-        response, lines = await world.stream(max_tokens=400, headers={"x-amaru-deadline-ms": "1500"})
+        response, lines = await world.stream(max_tokens=400, ignore_eos=True, headers={"x-amaru-deadline-ms": "1500"})
         assert response.status_code == 200
         assert "data: [DONE]" not in lines
         assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "stream_stalled"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +138,7 @@ async def serve(folder: Path, settings: dict[str, Any]) -> Served:
 
 
 async def test_a_killed_gateway_knows_again_what_it_had_learned(tmp_path: Path) -> None:
-    """kill -9 under traffic: all but the last second of outcomes is there again, under the same configuration."""
+    """kill -9 under traffic: all outcomes that were kept are there again, under the same configuration."""
     async with SimulatedProvider(ProviderProfile(name="quick", latency=QUICK), seed=1) as provider:
         settings = {
             "server": {"operator_keys": [{"sha256": digest(OPERATOR_KEY)}]},
@@ -150,24 +152,28 @@ async def test_a_killed_gateway_knows_again_what_it_had_learned(tmp_path: Path) 
         }  # fmt: skip
         served = await serve(tmp_path, settings)
         body = {"model": "sim", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
-        answered: list[float] = []
-        loop = asyncio.get_running_loop()
+        answered = 0
 
         async def traffic() -> None:
+            nonlocal answered
             while True:
                 try:
                     response = await served.client.post("/v1/chat/completions", json=body)
                 except httpx.HTTPError:
                     return
                 assert response.status_code == 200, response.text
-                answered.append(loop.time())
+                answered += 1
+
+        def kept() -> int:
+            with closing(sqlite3.connect(tmp_path / "amaru-data" / "amaru.db")) as file:
+                return int(file.execute("SELECT coalesce(max(outcomes), 0) FROM policy_states").fetchone()[0])
 
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
                 group.create_task(traffic())
-            while len(answered) < 100 or loop.time() - answered[0] < 2.5:  # noqa: ASYNC110 - traffic for a while
-                await asyncio.sleep(0.05)
-            killed_at = loop.time()
+            async with asyncio.timeout(60.0):
+                while (before := kept()) < 100:  # noqa: ASYNC110 - another process sets no event here
+                    await asyncio.sleep(0.05)
             await served.stop(signal.SIGKILL)
         settings_before = yaml.safe_load(served.config.read_text())
         again = await serve(tmp_path, settings_before)
@@ -175,16 +181,11 @@ async def test_a_killed_gateway_knows_again_what_it_had_learned(tmp_path: Path) 
             page = await policy_page(again.client)
         finally:
             await again.stop()
-        sure = sum(at < killed_at - 1.0 for at in answered)
-        assert sure >= 20
-        assert sure <= page["outcomes"] <= len(answered) + 4
+        assert before <= page["outcomes"] <= answered + 4
         assert page["policy"] == "thompson"
 
 
 async def test_a_damaged_state_is_told_and_does_not_keep_the_gateway_from_serving(tmp_path: Path) -> None:
-    import sqlite3
-    from contextlib import closing
-
     settings = {
         "server": {"operator_keys": [{"sha256": digest(OPERATOR_KEY)}]},
         "providers": {"quick": {"base_url": "http://127.0.0.1:9/v1"}},
