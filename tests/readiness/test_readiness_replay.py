@@ -71,7 +71,7 @@ async def test_a_trace_is_played_and_measured(trace: Callable[..., Path]) -> Non
     assert billed.cached_input_tokens > 15 * 300  # all share a block
     assert sum(sample.cached_input_tokens or 0 for sample in run.samples) == billed.cached_input_tokens
     assert (run.client["stream"], run.client["max_retries"], run.client["seed"]) == (True, 0, 3)
-    assert 0.19 <= run.duration_s < 5
+    assert 0.19 <= run.duration_s < 60
 
 
 async def test_failures_are_the_result(trace: Callable[..., Path]) -> None:
