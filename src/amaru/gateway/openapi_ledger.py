@@ -16,33 +16,39 @@ CHECKPOINT_EXAMPLE = (
     "— gateway/ledger-5f3a91c2 Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE"
     "+xeMcTOAYQ8=\n"
 )
-TILE: Json = {
-    "name": "tile",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^(entries|[0-9]{1,2})/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?$"},
-    "description": "Level and number as https://c2sp.org/tlog-tiles has them, slashes included: `0/x001/234`, "
-    "`entries/000.p/7`.",
-    "example": "0/000",
-}
-KEPT: Json = {
-    "name": "path",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^(x[0-9]{3}/){0,2}([0-9]{3}(\.p/([1-9][0-9]{0,2})?)?)?$"},
-    "description": "A file, 256 checkpoints each, numbered and divided as tiles are: `000`, `001.p/44`; or a folder, "
-    "with a slash at its end.",
-    "example": "000.p/1",
-}
-PROOF: Json = {
-    "name": "path",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": r"^(checkpoints|artifacts)/([0-9a-f]{1,64}/){0,2}[-0-9a-z.]{0,40}$"},
-    "description": "`checkpoints/MILLIONS/SIZE/` lists what was got for the checkpoint of that size: the `checkpoint` "
-    "itself, GPG signatures (`….asc`, with the key as `….key`) and RFC 3161 time-stamps (`….tsr`).",
-    "example": "checkpoints/",
-}
+
+
+def _in_path(name: str, pattern: str, description: str, example: str) -> Json:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": pattern},
+        "description": description,
+        "example": example,
+    }
+
+
+TILE = _in_path(
+    "tile",
+    r"^(entries|[0-9]{1,2})/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?$",
+    "Level and number as https://c2sp.org/tlog-tiles has them, slashes included: `0/x001/234`, `entries/000.p/7`.",
+    "0/000",
+)
+KEPT = _in_path(
+    "path",
+    r"^(x[0-9]{3}/){0,2}([0-9]{3}(\.p/([1-9][0-9]{0,2})?)?)?$",
+    "A file, 256 checkpoints each, numbered and divided as tiles are: `000`, `001.p/44`; or a folder, with a slash at "
+    "its end.",
+    "000.p/1",
+)
+PROOF = _in_path(
+    "path",
+    r"^(checkpoints|artifacts)/([0-9a-f]{1,64}/){0,2}[-0-9a-z.]{0,40}$",
+    "`checkpoints/MILLIONS/SIZE/` lists what was got for the checkpoint of that size: the `checkpoint` itself, GPG "
+    "signatures (`….asc`, with the key as `….key`) and RFC 3161 time-stamps (`….tsr`).",
+    "checkpoints/",
+)
 
 
 def ledger_paths(errors: Any, operator: Any) -> Json:  # Any: what `openapi` makes errors of, and the security
