@@ -25,7 +25,7 @@ from amaru.ledger.search import Search, terms_of
 from amaru.ledger.view import Pruned
 from amaru.storage.engine import BEGIN
 
-BATCH_ROWS = 16_384
+BATCH_ROWS = 4_096
 """Rows of one transaction."""
 BATCH_WORDS = 500_000
 """Words of one transaction; whichever comes first. At most some 50 MB."""
