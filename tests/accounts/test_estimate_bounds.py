@@ -47,6 +47,11 @@ json_values = st.recursive(
 )
 
 
+def up_to(most: int) -> st.SearchStrategy[int]:
+    """Any number up to a bound; half the time the bound itself, where estimates are put to the test."""
+    return st.just(most) | st.integers(0, most)
+
+
 class Most:
     """The most that each kind of token of one request may be billed as, by the provider's own account."""
 
@@ -180,30 +185,30 @@ def bills(draw: st.DrawFn) -> tuple[OpenAIRequest, Offer, Usage]:
     images = most.images * (offer.max_image_tokens or MAX_IMAGE_TOKENS)
     read = most.text + images + most.audio if most.sees_all else MAX_WINDOW_TOKENS
     prompts = choices if kind is Kind.COMPLETION else 1
-    read = draw(st.integers(0, read if window is None else min(read, window * prompts)))
-    cached = draw(st.integers(0, read))
-    writes = draw(st.integers(0, read - cached)) if most.writes_cache else 0
+    read = draw(up_to(read if window is None else min(read, window * prompts)))
+    cached = draw(up_to(read))
+    writes = draw(up_to(read - cached)) if most.writes_cache else 0
     left = read - cached - writes
-    heard = draw(st.integers(0, min(left, most.audio if most.sees_all else left)))
-    shown = draw(st.integers(0, min(left - heard, images if most.sees_all else left)))
+    heard = draw(up_to(min(left, most.audio if most.sees_all else left)))
+    shown = draw(up_to(min(left - heard, images if most.sees_all else left)))
 
     longest = offer.max_output_tokens or window or MAX_OUTPUT_TOKENS
     heeded = json.loads(encode_request(request, "m", offer.limit_field))
     sent = heeded.get("max_completion_tokens") or heeded.get("max_tokens")
     assert sent == limit, "the limit is sent"
     each = longest if limit is None or offer.bills_beyond_limit else min(limit, longest)
-    answered = draw(st.integers(0, each * choices + most.more_output))
-    thought = draw(st.integers(0, answered))
-    spoken = draw(st.integers(0, answered - thought)) if most.speaks else 0
+    answered = draw(up_to(each * choices + most.more_output))
+    thought = draw(up_to(answered))
+    spoken = draw(up_to(answered - thought)) if most.speaks else 0
     tier = draw(st.none() | st.sampled_from(ServiceTier))
     details = UsageDetails(
         cache_write_tokens=writes,
-        cache_write_1h_tokens=draw(st.integers(0, writes)),
+        cache_write_1h_tokens=draw(up_to(writes)),
         audio_input_tokens=heard,
         image_input_tokens=shown,
         reasoning_tokens=thought,
         audio_output_tokens=spoken,
-        image_output_tokens=draw(st.integers(0, answered - thought - spoken)),
+        image_output_tokens=draw(up_to(answered - thought - spoken)),
         service_tier=tier,
     )
     return request, offer, Usage(read, answered, cached, details=details)
