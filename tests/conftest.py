@@ -1,17 +1,22 @@
-"""For all tests: a busy machine fails none, and root is for once refused what others are."""
+"""For all tests: a busy machine fails none, clients cost little, and root is for once refused what others are."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Iterator
 
 import pytest
+from httpx._transports import default as httpx_transports
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 if "CI" not in os.environ:  # there Hypothesis' own profile is as patient
     settings.load_profile("patient")
+
+# Else each of thousands of clients loads the system's certificates anew, which takes longer than many a test.
+httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
 
 _VERSION_3 = 0x20080522
 _OVERRIDES = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: reading and writing whatever the modes say
