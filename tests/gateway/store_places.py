@@ -23,7 +23,7 @@ def postgresql_place() -> Iterator[str]:
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed")
     engine = create_engine(
-        POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 2}
+        POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 30}
     )
     schema = f"amaru_test_{uuid.uuid4().hex[:12]}"
     try:

@@ -60,7 +60,7 @@ async def test_each_endpoint_opens_to_the_roles_that_the_guide_names(world: Worl
     assert set(steps) == set(roles)
     assert {place for place in roles if place[0] != "GET"} == set(told), "the guide's table has each that changes"
     changes = accounts_of(world).directory.log
-    async with httpx.AsyncClient(base_url=world.base_url, timeout=20.0) as client:
+    async with httpx.AsyncClient(base_url=world.base_url, timeout=60.0) as client:
         for place, step in steps.items():
             may = told.get(place, dict.fromkeys(Role, True))
             needed = next(role for role in Role if may[role])

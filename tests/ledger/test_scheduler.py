@@ -100,7 +100,7 @@ async def serving(world: World) -> AsyncIterator[Callable[..., Any]]:
             f"http://127.0.0.1:{server.port}{path}", method=method, headers={"accept": accept}
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.headers["content-type"], answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.headers["content-type"], error.read().decode()
