@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from gateway_world import KEY, OTHER_KEY, PROVIDER_KEY, MakeWorld, World, digest, until
+from gateway_world import KEY, OPERATOR_KEY, OTHER_KEY, PROVIDER_KEY, MakeWorld, World, digest, until
 from test_gateway_process import settings_for
 from test_gateway_workers import QUICK, serving
 
@@ -144,7 +144,7 @@ async def test_a_conversation_leaves_who_fails_it_and_does_not_come_back_at_once
         world.break_(first, "status", status=500, times=2)  # also when it is asked again
         assert await turn(world.client, "s") == other
         assert [await turn(world.client, "s") for _ in range(4)] == [other] * 4
-        found = world.mesh.conversations.find("team", "s")
+        found = await world.mesh.conversations.look_up("team", "s")
         assert found is not None
         assert (found.turns, found.offer) == (6, mark_of(f"{other}/sim"))
         assert [one.offer for one in found.failed] == [mark_of(f"{first}/sim")]
@@ -170,7 +170,7 @@ async def test_the_caches_lifetime_and_the_weight_bound_it(make_world: MakeWorld
     ) as world:
 
         async def is_warm() -> bool:
-            plan, found = world.mesh.plan, world.mesh.conversations.find("team", "s")
+            plan, found = world.mesh.plan, await world.mesh.conversations.look_up("team", "s")
             world.mesh.record_ended()  # tells the time
             from amaru.domain import Kind, Workload
 
@@ -188,9 +188,9 @@ async def test_the_caches_lifetime_and_the_weight_bound_it(make_world: MakeWorld
         assert not await is_warm()
         world.reload(offers=[offer | {"cache_s": 500} for offer in world.settings["offers"]])
         assert await is_warm()
-        assert world.mesh.conversations.find("team", "s") is not None
+        assert await world.mesh.conversations.look_up("team", "s") is not None
         now[0] += 3600.0
-        assert world.mesh.conversations.find("team", "s") is None  # forgotten
+        assert await world.mesh.conversations.look_up("team", "s") is None  # forgotten
 
 
 async def test_tenants_do_not_share_a_conversation(make_world: MakeWorld) -> None:
@@ -198,7 +198,7 @@ async def test_tenants_do_not_share_a_conversation(make_world: MakeWorld) -> Non
         await turn(world.client, "s")
         await turn(world.client, "s", OTHER_KEY)
         assert counted(world) == {"new": 2}
-        mine, theirs = (world.mesh.conversations.find(tenant, "s") for tenant in ("team", "other"))
+        mine, theirs = [await world.mesh.conversations.look_up(tenant, "s") for tenant in ("team", "other")]
         assert mine is not None
         assert theirs is not None
         assert (mine.turns, theirs.turns) == (1, 1)
@@ -207,7 +207,7 @@ async def test_tenants_do_not_share_a_conversation(make_world: MakeWorld) -> Non
 async def test_what_is_remembered_is_figures(make_world: MakeWorld) -> None:
     async with equals(make_world) as world:
         answers = [await asked(world.client, "a-name-of-a-conversation") for _ in range(2)]
-        found = world.mesh.conversations.find("team", "a-name-of-a-conversation")
+        found = await world.mesh.conversations.look_up("team", "a-name-of-a-conversation")
         assert found is not None
         usage = answers[-1].json()["usage"]
         assert found.prompt_tokens == usage["prompt_tokens"]
@@ -223,7 +223,34 @@ async def test_a_caller_who_leaves_before_any_answer_leaves_no_turn(make_world: 
             world.break_(name, "status", status=400)
         headers = {"x-amaru-session": "s"}
         assert (await world.chat(headers=headers)).status_code == 400
-        assert world.mesh.conversations.find("team", "s") is None
+        assert await world.mesh.conversations.look_up("team", "s") is None
+
+
+async def test_operators_and_tenants_read_what_is_remembered(make_world: MakeWorld) -> None:
+    async with equals(make_world) as world:
+        name = "a/name of its own"
+        first = await turn(world.client, name)
+        world.break_(first, "status", status=500, times=2)
+        await turn(world.client, name)
+        mine = await world.client.get("/conversations", params={"session": name})
+        assert mine.status_code == 200
+        told = mine.json()
+        other = {"alpha": "beta", "beta": "alpha"}[first]
+        assert (told["tenant"], told["offer"], told["turns"]) == ("team", f"{other}/sim", 2)
+        assert [(one["offer"], one["failure"]) for one in told["failed"]] == [(f"{first}/sim", "server_error")]
+        operator = {"authorization": f"Bearer {OPERATOR_KEY}"}
+        seen = await world.client.get("/conversations", params={"session": name, "tenant": "team"}, headers=operator)
+        assert seen.json() == told
+        for params, headers, status in (
+            ({"session": name}, {"authorization": f"Bearer {OTHER_KEY}"}, 404),
+            ({"session": name, "tenant": "team"}, {"authorization": f"Bearer {OTHER_KEY}"}, 404),
+            ({"session": "another"}, {}, 404),
+            ({}, {}, 400),
+            ({"session": name}, operator, 400),
+            ({"session": name}, {"authorization": "Bearer no-key"}, 401),
+        ):
+            answer = await world.client.get("/conversations", params=params, headers=headers)
+            assert answer.status_code == status, (params, answer.text)
 
 
 # ---- the workers of a machine ---------------------------------------------------------------------------------------
@@ -232,7 +259,7 @@ async def test_a_caller_who_leaves_before_any_answer_leaves_no_turn(make_world: 
 @pytest.mark.slow
 async def test_workers_remember_together(tmp_path: Path) -> None:
     async with SimulatedProvider(QUICK) as alpha, SimulatedProvider(QUICK) as beta:
-        settings = settings_for(alpha)
+        settings = settings_for(alpha.base_url)
         settings["server"]["port"] = 0
         settings["providers"] = {"alpha": {"base_url": alpha.base_url}, "beta": {"base_url": beta.base_url}}
         settings["offers"] = [
@@ -297,7 +324,7 @@ async def test_machines_remember_together(make_world: MakeWorld, tmp_path: Path,
         await turn(one.client, "s-0")
         await settled(one)
         assert await turn(two.client, "s-0") == await turn(one.client, "s-0")
-        found = one.mesh.conversations.find("team", "s-0")
+        found = await one.mesh.conversations.look_up("team", "s-0")
         assert found is not None
         assert found.turns >= 4
 

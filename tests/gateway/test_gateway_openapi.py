@@ -27,6 +27,7 @@ from starlette.routing import Route
 from amaru.domain import Offer, Price
 from amaru.gateway.access import Access
 from amaru.gateway.admin_api import AdminApi
+from amaru.gateway.conversations_api import ConversationsApi
 from amaru.gateway.health_api import HealthApi
 from amaru.gateway.ledger_api import LedgerApi
 from amaru.gateway.openapi import openapi_document
@@ -240,6 +241,7 @@ async def test_every_path_served_is_described_and_the_other_way_round(shown: Wor
     admin = AdminApi(shown.mesh, views, access, shown.accounts)
     further = [
         *HealthApi(shown.mesh, access).routes(), *LedgerApi(shown.mesh, views, access).routes(), *admin.routes(),
+        *ConversationsApi(shown.mesh, access).routes(),
     ]  # fmt: skip
     operator = OperatorApi(views, access, further=further, ready=lambda: True)
     routes = {
@@ -339,6 +341,7 @@ async def test_what_people_read_is_as_described_after_all_that_can_happen(shown:
                 ("/ledger/checkpoints", 308),
                 ("/ledger/pruned", 404),
                 ("/v1/models", 401),
+                ("/conversations", 400),  # which one?
             ]
         elif path != "/metrics" and not path.startswith("/ledger/"):
             assert errors_in(response.json(), described["content"]["application/json"]["schema"]) == []

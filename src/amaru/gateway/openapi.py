@@ -7,6 +7,7 @@ import functools
 from amaru import __version__
 from amaru.domain import Rescue
 from amaru.gateway.agent_api import MAX_BATCH
+from amaru.gateway.conversations_api import conversation_paths
 from amaru.gateway.openapi_admin import admin_paths, admin_schemas
 from amaru.gateway.openapi_admin_parts import ADMIN
 from amaru.gateway.openapi_health import health_paths
@@ -213,14 +214,10 @@ def openapi_document() -> Json:
         },
         "/decisions/{id}": {
             "get": _get(
-                "One decision and its outcome",
-                "getDecision",
-                "DecisionDetail",
-                401,
-                404,
-                parameters=[_path(ID_EXAMPLE)],
+                "A decision and its outcome", "getDecision", "DecisionDetail", 401, 404, parameters=[_path(ID_EXAMPLE)]
             )
         },
+        **conversation_paths(_get),
         "/health/live": {"get": _get("The process answers", "live", "Alive", security=[])},
         "/health/ready": {"get": _get("The server takes traffic", "ready", "Alive", security=[], not_now=True)},
         "/health": {

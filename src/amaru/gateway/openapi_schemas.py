@@ -13,6 +13,7 @@ import msgspec
 
 from amaru.domain import Attempt, Decision, Offer, Outcome
 from amaru.gateway.agent_api import LEAST_WEIGHT, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut, Need, WorkloadIn
+from amaru.gateway.conversations_api import CONVERSATION_TYPES
 from amaru.gateway.openapi_health import HEALTH_TYPES
 from amaru.gateway.openapi_ledger import LEDGER_TYPES
 from amaru.routing.board import OfferHealth
@@ -23,6 +24,7 @@ Json = dict[str, Any]  # Any: a JSON document
 TYPES = (
     WorkloadIn, Decision, BatchIn, BatchOut, BestOut, FeedbackIn, FeedbackOut,
     Attempt, DecisionRecord, Offer, OfferHealth, Outcome, StoreStatus, *HEALTH_TYPES, *LEDGER_TYPES,
+    *CONVERSATION_TYPES,
 )  # fmt: skip
 
 STRING: Json = {"type": "string"}

@@ -13,6 +13,7 @@ from amaru.gateway.access import Access
 from amaru.gateway.admin_api import AdminApi
 from amaru.gateway.agent_api import AgentApi
 from amaru.gateway.answers import respond_error
+from amaru.gateway.conversations_api import ConversationsApi
 from amaru.gateway.health_api import HealthApi
 from amaru.gateway.ledger_api import LedgerApi
 from amaru.gateway.openai_api import OpenAIApi
@@ -84,6 +85,7 @@ class Gateway:
             self._other = _divided(asgi_handler(operator.app()), relay)
             return
         further = [*HealthApi(mesh, access, accounts).routes(), *LedgerApi(mesh, views, access).routes()]
+        further += ConversationsApi(mesh, access).routes()
         admin = []
         if accounts is not None:
             self._admin = AdminApi(mesh, views, access, accounts)

@@ -88,30 +88,31 @@ class Conversations:
             return call
         key, found = key_of(self.salt, call.tenant.id, call.session), None
         try:
-            found = await self._recall(key)
+            found, how = await self._recall(key)
+            self._count(how)
         except Exception as error:  # whatever is the matter, the request goes on
             log.error("conversation_not_recalled", error=type(error).__name__, exc_info=error)
         return msgspec.structs.replace(call, conversation_key=key, conversation=found)
 
-    async def _recall(self, key: bytes) -> Conversation | None:
-        local, told = self._valid(self._table.get(key)), ""
-        remote = self.remote
-        if remote is not None and not remote.up:
-            told = "alone"
-        elif remote is not None:
+    async def look_up(self, tenant: str, session: str) -> Conversation | None:
+        """What is remembered of a tenant's conversation of that name, for people."""
+        found, _ = await self._recall(key_of(self.salt, tenant, session))
+        return found
+
+    async def _recall(self, key: bytes) -> tuple[Conversation | None, str]:
+        """What is remembered, and how that went; see ``count``."""
+        found, remote = self._valid(self._table.get(key)), self.remote
+        if remote is not None:
+            if not remote.up:
+                return found, "alone"
             try:
                 async with asyncio.timeout(self.settings.redis_ms / 1e3):
-                    local = later(local, self._valid(await remote.get(key)))
+                    found = later(found, self._valid(await remote.get(key)))
             except TimeoutError:
-                told = "late"
+                return found, "late"
             except ConnectionError:
-                told = "alone"
-        self._count(told or ("new" if local is None else "known"))
-        return local
-
-    def find(self, tenant: str, session: str) -> Conversation | None:
-        """What this machine remembers of a tenant's conversation of that name."""
-        return self._valid(self._table.get(key_of(self.salt, tenant, session)))
+                return found, "alone"
+        return found, "new" if found is None else "known"
 
     def _valid(self, conversation: Conversation | None) -> Conversation | None:
         if conversation is None or conversation.touched_at + self.settings.ttl_s < self._wall():
