@@ -143,6 +143,39 @@ def test_budgets_show_what_is_used_held_and_left() -> None:
     assert "model:chat:usd:day" not in done("budgets", "list")
 
 
+COPIES = (
+    (
+        "INSERT INTO accounts_tenants SELECT ?1, name, settings, created_at, archived_at"
+        " FROM accounts_tenants WHERE id = 't0000'"
+    ),
+    "INSERT INTO accounts_teams SELECT tenant, ?1, name, created_at, archived_at FROM accounts_teams WHERE id = 'web'",
+    (
+        "INSERT INTO accounts_allowances SELECT 'tenant:' || ?1 || ':usd:month', scope, ?1, metric, period, amount, hard,"
+        " alerts, created_at, archived_at FROM accounts_allowances WHERE subject = 't0000'"
+    ),
+    (
+        "INSERT INTO accounts_keys SELECT 'k-' || ?1, lineage, randomblob(32), name, last4, tenant, team, role, created_at,"
+        " created_by, expires_at, revoked_at, last_used_at FROM accounts_keys LIMIT 1"
+    ),
+)
+"""More of each, like the first."""
+
+
+def test_lists_are_whole_however_many_pages_they_have() -> None:
+    done("tenants", "create", "t0000")
+    done("tenants", "teams", "create", "t0000/web")
+    done("keys", "create", "t0000")
+    done("budgets", "set", "tenant", "t0000", "5")
+    names = [f"t{number:04}" for number in range(1, 1_101)]
+    with sqlite3.connect("amaru-data/accounts.db") as connection:
+        for statement in COPIES:
+            connection.executemany(statement, [(name,) for name in names])
+    assert [one["id"] for one in document("tenants", "list")] == ["filed", "t0000", *names]
+    assert {one["id"] for one in document("tenants", "teams", "list", "t0000")} == {"web", *names}
+    assert {one["subject"] for one in document("budgets", "list")} == {"filed", "t0000", *names}
+    assert len({one["id"] for one in document("keys", "list")}) == 1_101
+
+
 def test_what_is_held_is_shown_as_unknown_where_redis_keeps_it_and_does_not_answer() -> None:
     pytest.importorskip("redis")
     Path("amaru.yaml").write_text(f"{CONFIG}accounts: {{redis_url: 'redis://127.0.0.1:1/0'}}\n")

@@ -120,8 +120,10 @@ async def test_a_store_that_hangs_is_silent_too(make_world: MakeWorld, monkeypat
 
         monkeypatch.setattr(accounts._keys, "refresh", hang)
         later(monkeypatch, world, 400)
-        await until_status(world, keys["team"], 503)
-        hanging.set()
+        try:
+            await until_status(world, keys["team"], 503)
+        finally:
+            hanging.set()
         await until_status(world, keys["team"], 200)
 
 
