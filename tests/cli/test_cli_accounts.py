@@ -150,12 +150,12 @@ COPIES = (
     ),
     "INSERT INTO accounts_teams SELECT tenant, ?1, name, created_at, archived_at FROM accounts_teams WHERE id = 'web'",
     (
-        "INSERT INTO accounts_allowances SELECT 'tenant:' || ?1 || ':usd:month', scope, ?1, metric, period, amount, hard,"
-        " alerts, created_at, archived_at FROM accounts_allowances WHERE subject = 't0000'"
+        "INSERT INTO accounts_allowances SELECT 'tenant:' || ?1 || ':usd:month', scope, ?1, metric, period, amount,"
+        " hard, alerts, created_at, archived_at FROM accounts_allowances WHERE subject = 't0000'"
     ),
     (
-        "INSERT INTO accounts_keys SELECT 'k-' || ?1, lineage, randomblob(32), name, last4, tenant, team, role, created_at,"
-        " created_by, expires_at, revoked_at, last_used_at FROM accounts_keys LIMIT 1"
+        "INSERT INTO accounts_keys SELECT 'k-' || ?1, lineage, randomblob(32), name, last4, tenant, team, role,"
+        " created_at, created_by, expires_at, revoked_at, last_used_at FROM accounts_keys LIMIT 1"
     ),
 )
 """More of each, like the first."""
