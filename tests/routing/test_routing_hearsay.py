@@ -152,6 +152,17 @@ def test_a_machine_that_cannot_reach_what_others_can_goes_by_its_own_failures() 
     assert state(one) is State.OPEN
 
 
+def test_that_it_was_well_before_it_fell_says_nothing() -> None:
+    one, hears = make()
+    fail(one, 100.0)
+    hears.news(100.0)
+    assert not hears.hear("two", Word(hears.names[0], "well"), 50.0, 101.0)
+    assert state(one) is State.OPEN
+    assert hears.hear("two", Word(hears.names[0], "well"), 0.5, 101.0)
+    assert hears.hear("two", Word(hears.names[0], "open", 20.0), 5.0, 110.0)
+    assert not hears.hear("two", Word(hears.names[0], "well"), 7.0, 111.0)
+
+
 def test_its_own_probe_under_way_is_left_to_tell() -> None:
     one, hears = make()
     fail(one, 100.0)

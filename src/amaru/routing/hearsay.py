@@ -67,11 +67,12 @@ class Average(msgspec.Struct, frozen=True, array_like=True):
 class _Seen:
     """What was last known of an offer's breaker and pause here."""
 
-    __slots__ = ("paused_until", "recoveries", "state", "until")
+    __slots__ = ("opened_at", "paused_until", "recoveries", "state", "until")
 
     def __init__(self) -> None:
         self.state = State.CLOSED
         self.until = -math.inf
+        self.opened_at = -math.inf
         self.recoveries = 0
         self.paused_until = -math.inf
 
@@ -167,6 +168,7 @@ class Hearsay:
 
     def _opened(self, name: str, now_s: float) -> None:
         """Its own requests failed: whoever said that it is well was wrong."""
+        self._seen[name].opened_at = now_s
         self._told.pop(name, None)
         told = self._told_well.pop(name, None)
         if told is not None and now_s < told.until:
@@ -215,7 +217,7 @@ class Hearsay:
             case "probed":
                 changed = self._keep_open(word.offer, row, left_s, now_s)
             case "well":
-                changed = self._hear_well(origin, word.offer, row, now_s)
+                changed = self._hear_well(origin, word.offer, row, age_s, now_s)
             case "paused":
                 changed = self._hear_pause(row, left_s, now_s)
         if changed:
@@ -235,6 +237,7 @@ class Hearsay:
         if not breaker.told_open(min(now_s + left_s, until), broken=word.broken):
             return False
         self._told[word.offer] = _Told(origin, now_s, until)
+        self._seen[word.offer].opened_at = now_s - age_s
         state.breaker_moved()
         return True
 
@@ -252,8 +255,10 @@ class Hearsay:
         state.breaker_moved()
         return True
 
-    def _hear_well(self, origin: str, name: str, row: int, now_s: float) -> bool:
+    def _hear_well(self, origin: str, name: str, row: int, age_s: float, now_s: float) -> bool:
         state = self.board.states[row]
+        if now_s - age_s < self._seen[name].opened_at:  # it fell since that was said
+            return False
         if not state.breaker.told_well(now_s):
             return False
         state.found_well(now_s)
