@@ -11,6 +11,7 @@ import pytest
 from http1_client import echo
 
 from amaru.http1 import HttpServer, ListenError, listen
+from amaru.http1.listening import Acceptor
 
 
 @pytest.fixture
@@ -77,6 +78,25 @@ async def test_who_drains_takes_no_more_and_the_other_goes_on(share: Callable[..
     for writer in writers:
         writer.close()
     sockets[0].close()
+
+
+async def test_a_connection_that_was_just_accepted_does_not_come_up_after_a_drain(
+    share: Callable[..., HttpServer],
+) -> None:
+    (listening,) = await listen("127.0.0.1", 0, backlog=16)
+    server = share([listening], lambda _: True)
+    caller = socket.create_connection(listening.getsockname())  # it waits in the backlog: the loop has had no turn
+    acceptor = server._listener
+    assert isinstance(acceptor, Acceptor)
+    acceptor._accept(acceptor.sockets[0])
+    await server.drain(0)
+    came_up = server.connection_count
+    for _ in range(10):
+        await asyncio.sleep(0)
+        came_up = max(came_up, server.connection_count)
+    assert came_up == 0
+    caller.close()
+    listening.close()
 
 
 @pytest.mark.parametrize(

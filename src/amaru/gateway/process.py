@@ -82,6 +82,7 @@ async def run(
     accounts = MeshAccounts.of(config)
     till = MeshTill.of(config, accounts)
     alerting = Alerting(accounts.directory.store, lambda: till.allowances)
+    gateway: Gateway | None = None
     try:
         await accounts.start()
         await till.start()
@@ -151,6 +152,8 @@ async def run(
                 await company.aclose()
             await store.close()  # still under the signal handlers: a third signal must not lose records
     finally:
+        if gateway is not None:
+            await gateway.drain(0.0)  # where it failed: nobody is served while what accounts for it is closed
         await asyncio.to_thread(alerting.close)
         await till.aclose()
         await accounts.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -85,8 +86,9 @@ class Seat(msgspec.Struct, frozen=True):
         return await company.join(JOIN_S)
 
     def tell_ready(self) -> None:
-        """Let the supervisor know that the worker serves."""
-        os.write(self.ready, b"1")
+        """Let the supervisor know that the worker serves; one that is gone meanwhile is noticed by ``follow``."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.ready, b"1")
         os.close(self.ready)
 
     def follow(self, stop: Callable[[], None]) -> None:

@@ -108,6 +108,11 @@ class Acceptor:
             listening.close()
         self.sockets = []
 
+    async def wait_taken(self) -> None:
+        """Until every connection that was accepted has its protocol."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
 
 def explain(error: OSError) -> str:
     """Why an address cannot be listened on, and what to do."""

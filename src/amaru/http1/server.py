@@ -144,9 +144,11 @@ class HttpServer:
         Returns how many connections were cut with an answer unfinished. Calling it again is harmless.
         """
         self.draining = True
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        if isinstance(listener, Acceptor):
+            await listener.wait_taken()  # else they would come up when all else is gone
         for connection in list(self._connections):
             connection.close_if_idle()
         await self._wait_settled(timeout_s)
