@@ -1,4 +1,4 @@
-"""Budgets of gateways that are processes: two over one store, and one that is killed under load."""
+"""Budgets of gateways that are processes: several that share one, and one that is killed under load."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from gateway_world import KEY
 from sqlalchemy import create_engine, select
 from test_gateway_ledger_kill import serve
 from test_gateway_process import Served, settings_for
@@ -31,13 +32,14 @@ from amaru.accounts.store import Store
 from amaru.domain import Kind, Offer, Price
 from amaru.protocols.openai import parse_request
 from amaru.simulation import Latency, ProviderProfile, SimulatedProvider
+from amaru.simulation.serving import Job
 
 BODY: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
 OFFER = Offer("slow/sim", "slow", "sim", "sim-model", price=Price(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0))
 MOST_NUSD = upper_nusd(
     OFFER.price, bounds_of(parse_request(Kind.CHAT, json.dumps(BODY, separators=(",", ":")).encode())), OFFER
 )
-SERVED, ASKED = 40, 160
+SERVED, ASKED = 100, 500
 KILLS = 3
 POSTGRESQL = os.environ.get("AMARU_TEST_POSTGRESQL", "postgresql://127.0.0.1:5432/test")
 
@@ -107,38 +109,81 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "redis"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Where two gateways keep their accounts."""
-    if request.param == "postgresql":
-        return {"url": str(request.getfixturevalue("postgresql_url"))}
+async def ask(address: str) -> httpx.Response:
+    """A chat over a connection of its own; asked again, as clients do, where nobody can say now what is left."""
+    body = json.dumps(BODY, separators=(",", ":")).encode()
+    host, port = address.removeprefix("http://").split(":")
+    while True:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        lines, _, content = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        answer = httpx.Response(int(lines.split()[1]), content=content)
+        if answer.status_code != 503:
+            return answer
+        assert answer.json()["error"]["code"] in ("accounts_unavailable", "accounts_busy"), answer.text
+        await asyncio.sleep(0.1)
+
+
+def hold_answers(provider: SimulatedProvider) -> asyncio.Event:
+    """Have a provider begin no answer before this is set: so long nothing is settled, and all that is asked stands."""
+    gate = asyncio.Event()
+    begin = provider.inference._first_token
+
+    async def begin_then(job: Job) -> None:
+        await gate.wait()
+        await begin(job)
+
+    provider.inference._first_token = begin_then  # type: ignore[method-assign]
+    return gate
+
+
+@pytest.mark.parametrize(
+    ("kept_in", "gateways", "workers"),
+    [
+        pytest.param("sqlite", 2, 1, id="two processes, SQLite"),
+        pytest.param("sqlite", 1, 4, id="four workers, SQLite", marks=pytest.mark.slow),
+        pytest.param("postgresql", 1, 4, id="four workers, PostgreSQL", marks=pytest.mark.slow),
+        pytest.param("postgresql", 2, 2, id="two machines, PostgreSQL", marks=pytest.mark.slow),
+        pytest.param("redis", 2, 2, id="two machines, Redis", marks=pytest.mark.slow),
+    ],
+)
+async def test_500_at_once_against_a_budget_for_100(
+    tmp_path: Path, request: pytest.FixtureRequest, kept_in: str, gateways: int, workers: int
+) -> None:
     url = str(tmp_path / "shared" / "accounts.db")
-    return {"url": url} | ({"redis_url": request.getfixturevalue("redis_url")} if request.param == "redis" else {})
-
-
-async def test_two_gateways_over_one_store_spend_one_budget(tmp_path: Path, shared: dict[str, str]) -> None:
-    async with SimulatedProvider(slow(3000.0)) as provider:
+    shared = {"url": str(request.getfixturevalue("postgresql_url")) if kept_in == "postgresql" else url}
+    if kept_in == "redis":
+        shared["redis_url"] = str(request.getfixturevalue("redis_url"))
+    async with SimulatedProvider(slow(1.0)) as provider:
+        gate = hold_answers(provider)
         settings = budgeted(provider.base_url, SERVED * MOST_NUSD, **shared, pepper_file=str(tmp_path / "p"))
-        gateways: list[Served] = []
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-            gateways.append(await serve(tmp_path / name, settings))
+        settings["routing"] = {"first_token_ms": 300_000, "answer_ms": 300_000, "deadline_ms": 300_000}
+        served: list[Served] = []
+        for number in range(gateways):
+            (tmp_path / str(number)).mkdir()
+            served.append(await serve(tmp_path / str(number), settings, "--workers", str(workers)))
         try:
-            answers = await asyncio.gather(
-                *(
-                    gateways[number % 2].client.post("/v1/chat/completions", json=BODY, timeout=60.0)
-                    for number in range(ASKED)
-                )
-            )
+            calls = [
+                asyncio.create_task(ask(str(served[number % gateways].client.base_url))) for number in range(ASKED)
+            ]
+            async with asyncio.timeout(300.0):
+                while sum(call.done() for call in calls) < ASKED - SERVED:  # noqa: ASYNC110 - told by no event
+                    await asyncio.sleep(0.05)
+            gate.set()
+            answers = await asyncio.gather(*calls)
         finally:
-            stopped = [await gateway.stop() for gateway in gateways]
-        assert stopped == [0, 0]
+            gate.set()
+            stopped = await asyncio.gather(*(gateway.stop() for gateway in served))
+        assert stopped == [0] * gateways
         assert Counter(answer.status_code for answer in answers) == {200: SERVED, 429: ASKED - SERVED}
         assert provider.bill.total.requests == SERVED
         rows, counter, leased = rows_of(shared["url"])
         assert {row.status for row in rows} == {"settled"}
         assert sum(row.cost_pusd for row in rows) == provider.bill.total.pico_usd
         assert (counter.settled, counter.leased) == (sum(nusd_half_even(row.cost_pusd) for row in rows), 0)
+        assert counter.overrun == 0
         assert leased == []
 
 

@@ -24,11 +24,15 @@ CALLERS = 8
 REQUEST: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 
 
-async def serve(folder: Path, settings: dict[str, Any]) -> Served:
-    process = await start(folder, settings)
+async def serve(folder: Path, settings: dict[str, Any], *options: str) -> Served:
+    process = await start(folder, settings, *options)
     assert process.stdout is not None
-    async with asyncio.timeout(60.0):
-        words = (await process.stdout.readline()).decode()
+    try:
+        async with asyncio.timeout(300.0):  # several interpreters may have to start, and few cores for them
+            words = (await process.stdout.readline()).decode()
+    except TimeoutError:
+        process.kill()
+        raise
     return Served(process, words.split("serves at ")[1].split("/v1")[0], folder / "amaru.yaml", settings)
 
 

@@ -58,7 +58,7 @@ class Served:
         return await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(300.0):
             code = await self.process.wait()
             await self._reading
         await self.client.aclose()
