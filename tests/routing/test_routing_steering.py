@@ -250,7 +250,7 @@ def test_the_breaker_takes_the_steering_and_gives_it_back() -> None:
     assert free_in_s is not None
     assert 40.0 <= free_in_s <= 48.0
     on.steer(0, UNSTEERED)
-    assert on._states[0].breaker.settings == configured
+    assert on.states[0].breaker.settings == configured
 
 
 def test_a_probe_that_finds_the_offer_well_is_told_to_whoever_foresaw_its_fall() -> None:
@@ -308,11 +308,11 @@ def test_a_reload_carries_the_steering_on_under_the_new_configuration() -> None:
     new = Board([*old.offers, offer("c")], {}, carry=old, breaker=changed, rng=random.Random(1))
     assert new.steering(0) == steering
     assert providers(decide(new))[0] != "a"
-    assert new._states[0].breaker.settings.consecutive_failures == 2
-    assert new._states[0].breaker.settings.cool_down_s == 7.0
+    assert new.states[0].breaker.settings.consecutive_failures == 2
+    assert new.states[0].breaker.settings.cool_down_s == 7.0
     new.steer(0, UNSTEERED)
     assert old.steering(0) == UNSTEERED
-    assert new._states[0].breaker.settings == changed
+    assert new.states[0].breaker.settings == changed
     assert "a" in providers(decide(new))
 
 
@@ -320,7 +320,7 @@ def test_a_reload_carries_the_steering_on_under_the_new_configuration() -> None:
 @given(st.lists(steerings, min_size=1, max_size=4))
 def test_whatever_the_steerings_taking_them_away_leaves_the_initial_board(many: list[Steering]) -> None:
     on = board(offer("a", capacity=4.0), offer("b"))
-    values, breaker = on.live.copy(), on._states[0].breaker.settings
+    values, breaker = on.live.copy(), on.states[0].breaker.settings
     before = decide(on)
     last = UNSTEERED
     for steering in many:
@@ -330,7 +330,7 @@ def test_whatever_the_steerings_taking_them_away_leaves_the_initial_board(many: 
         assert decide(on).order != []
     on.steer(0, UNSTEERED)
     np.testing.assert_array_equal(on.live, values)
-    assert on._states[0].breaker.settings == breaker
+    assert on.states[0].breaker.settings == breaker
     np.testing.assert_array_equal(decide(on).table, before.table)
 
 
