@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from price_samples import prices
+from price_samples import prices, usd_per_mtok
 
 from amaru.accounts.cost import cost_pusd
 from amaru.accounts.estimate import (
@@ -37,6 +37,8 @@ TEMPLATE_TOKENS = 8
 """Of a message, beside its text: its role and the marks around it. Its JSON has more bytes than that."""
 
 Json = dict[str, Any]  # Any: JSON
+of_answers = st.builds(Price, output_usd_per_mtok=usd_per_mtok, audio_output_usd_per_mtok=st.none() | usd_per_mtok)
+"""Of nothing else, so that what the prompt is bounded too high by hides nothing of an answer."""
 texts = st.text(max_size=80)
 limits = st.none() | st.integers(1, 3000)
 sizes = st.none() | st.integers(1, 200_000)
@@ -160,7 +162,7 @@ def completions(draw: st.DrawFn, most: Most) -> tuple[Json, int, int | None]:
 @st.composite
 def bills(draw: st.DrawFn) -> tuple[OpenAIRequest, Offer, Usage]:
     """A request, an offer, and what that may bill for it where it keeps to what its settings say."""
-    price = draw(prices)
+    price = draw(prices | of_answers)
     offer = Offer(
         id="a/m",
         provider="a",
