@@ -150,7 +150,8 @@ class LoggedDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def figures(self, row_of: Mapping[str, int]) -> Figures:
         """What the decision was made from: what every policy can score. ``row_of`` gives the row of each offer.
 
-        Availability is as it was before a policy weighed it with recent successes, and no healing weighs an offer.
+        Availability is as it was before a policy weighed it with recent successes; no healing weighs an offer, and no
+        prompt cache is warm.
         """
         rows = np.array([row_of[offer] for offer in self.offers], dtype=np.int64)
         codes = np.array([0 if place is not None else REFUSED for place in self.rank], dtype=np.int64)
