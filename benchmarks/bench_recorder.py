@@ -219,7 +219,7 @@ def beside_a_greedy_thread(directory: Path, seconds: float) -> None:
 
         def write(name: str = name, database: Database = database, done: list[int] = done) -> None:
             with database.writing() as connection:
-                statements = RowsInsert(decisions, connection.dialect)
+                statements = RowsInsert.into(decisions, connection.dialect)
             while not stop.is_set():  # noqa: B023 - the loop waits for this thread before it goes on
                 rows = [values_of(make_record(done[0] + i)) for i in range(256)]
                 with database.writing() as connection:

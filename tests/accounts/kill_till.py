@@ -42,7 +42,7 @@ from amaru.errors import AllowanceExceeded
 
 KEY, TENANT = counter("key:k:usd:total", 10**9), counter("tenant:acme:usd:total", 3_000)
 Note = Callable[[str], None]
-CALLS = ("write", "open", "replace", "ftruncate", "close")
+CALLS = ("open", "replace", "close", "take_blocks", "put")
 
 
 async def spend_for_ever(bank: Bank, root: Path, note: Note, choose: random.Random, *, rounds: int = 10**9) -> None:
@@ -203,29 +203,32 @@ def kill_at_random(folder: Path, url: str, kills: int, seed: int, redis: str = "
 
 
 def kill_at_call(number: int, half: bool) -> None:
-    """Have this process killed at its call of this number, where ``half`` halfway through what it writes."""
+    """Have this process killed at the journal's call of this number, where ``half`` halfway through what it writes."""
     calls = itertools.count(1)
+
+    def counted(name: str, system: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: Any, **more: object) -> object:  # Any: whatever is called
+            if next(calls) == number:
+                if half and name == "put":
+                    memory, at, content = arguments
+                    system(memory, at, content[: len(content) // 2])
+                elif half:
+                    system(*arguments, **more)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return system(*arguments, **more)
+
+        return call
 
     class Counted:
         """``os`` as the journal sees it."""
 
         def __getattr__(self, name: str) -> object:
             system = getattr(os, name)
-            if name not in CALLS:
-                return system
-
-            def call(*arguments: object, **more: object) -> object:
-                if next(calls) == number:
-                    if half and name == "write":
-                        system(arguments[0], arguments[1][: len(arguments[1]) // 2])  # type: ignore[index]
-                    elif half:
-                        system(*arguments, **more)
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return system(*arguments, **more)
-
-            return call
+            return counted(name, system) if name in CALLS else system
 
     journal_module.os = Counted()  # type: ignore[assignment]
+    for name in ("take_blocks", "put"):
+        setattr(journal_module, name, counted(name, getattr(journal_module, name)))
 
 
 def kill_at_every_call(folder: Path, url: str, step: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -73,30 +72,37 @@ def test_damage_costs_only_what_it_struck(tmp_path_factory: pytest.TempPathFacto
         assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_a_disk_that_takes_a_part_leaves_nothing_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_has_no_more_room_leaves_nothing_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(path, "h1", boot="b")
     journal.append(dispatched("a"))
+    filler = dispatched("x" * 50_000)
 
-    class Full:
-        room = 10
+    def full(file: int, size_bytes: int) -> None:
+        raise OSError(28, "No space left on device")
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(os, name)
-
-        def write(self, file: int, content: bytes) -> int:
-            taken, Full.room = content[: Full.room], max(0, Full.room - len(content))
-            if not taken:
-                raise OSError(28, "No space left on device")
-            return os.write(file, taken)
-
-    monkeypatch.setattr(module, "os", Full())
-    with pytest.raises(JournalError, match=r"No space left.*make room there.*Nothing is dispatched"):
-        journal.append(dispatched("b"))
-    monkeypatch.setattr(module, "os", os)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "take_blocks", full)
+        while journal.size_bytes + len(filler) <= module.STEP_BYTES:
+            journal.append(filler)
+        with pytest.raises(JournalError, match=r"No space left.*make room there.*Nothing is dispatched"):
+            journal.append(filler)
     journal.append(dispatched("c"))
+    journal.append(filler)
     left = read(path, boot="b")
     assert left.whole
-    assert list(left.open) == ["a", "c"]
+    assert set(left.open) == {"a", "c", "x" * 50_000}
+
+
+def test_it_grows_step_by_step(path: Path) -> None:
+    journal = Journal(path, "h1", boot="b")
+    names = [f"{number:06}" * 3_000 for number in range(200)]
+    for name in names:
+        journal.append(dispatched(name))
+    assert journal.size_bytes > 3 * module.STEP_BYTES
+    assert path.stat().st_size % module.STEP_BYTES == 0
+    left = read(path, boot="b")
+    assert left.whole
+    assert list(left.open) == names
 
 
 def test_a_journal_is_bounded_and_keeps_room_for_what_is_open(path: Path) -> None:

@@ -116,6 +116,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     epoch: str = ""
     """Of the last bank that heard all."""
 
+    @property
+    def taken_over(self) -> bool:
+        """Somebody took the holder for dead at some time: charges of its may have been made in its place."""
+        return self.number >= TAKEOVER_STEP
+
 
 class Recall(NamedTuple):
     """A counter of which everybody gives back what is idle."""

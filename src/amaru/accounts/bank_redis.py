@@ -153,7 +153,7 @@ class RedisBank:
             touched = {part.key for ended in turn.ended for part in ended.parts}
             named = {key: counter for key, counter in turn.counters.items() if key in touched}
             counted = CounterRows(connection, touched, named)
-            through = counted.take_in(turn.ended, position.through, turn.holder)
+            through = counted.take_in(turn.ended, position.through, turn.holder, taken_over=turn.taken_over)
             overruns = counted.overruns()
             counted.write()
             mark_holder(connection, turn.holder, Position(turn.number, through), now)

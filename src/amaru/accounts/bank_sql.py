@@ -142,7 +142,7 @@ class _TurnOfBank:
 
     def take(self, position: Position) -> Answer:
         turn, rows = self._turn, self._counted.rows
-        through = self._counted.take_in(turn.ended, position.through, turn.holder)
+        through = self._counted.take_in(turn.ended, position.through, turn.holder, taken_over=turn.taken_over)
         kept = dict(turn.leases)
         if turn.whole:
             kept = {key: Held(0, 0) for key in self._had} | kept

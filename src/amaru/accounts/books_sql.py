@@ -7,7 +7,6 @@ version of recalls. Whatever else a turn writes belongs to one of these.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 
 import msgspec
 from sqlalchemy import Double, Insert, Table, bindparam, cast, extract, func, select, tuple_
@@ -15,10 +14,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from amaru.accounts.bank import Counter, Ended, Key, Position
-from amaru.accounts.charges import row_of
+from amaru.accounts.charges import Charge, row_of
+from amaru.accounts.charges_insert import insert_charges
 from amaru.accounts.grants import Row, note_overrun
 from amaru.accounts.schema import charges, counters, holders, versions
-from amaru.storage.inserting import RowsInsert
 
 KEYS_PER_STATEMENT = 500
 _LOADED = (counters.c.amount, counters.c.settled, counters.c.leased, counters.c.overrun, counters.c.version)
@@ -28,10 +27,6 @@ _UPDATE_COUNTER = (
     .where(counters.c.allowance == bindparam("allowance_"), counters.c.period_start == bindparam("period_start_"))
     .values({c.name: bindparam(c.name) for c in _LOADED})
 )
-
-_CHARGED = tuple(column.name for column in charges.columns)
-_values_of = itemgetter(*_CHARGED)
-_insert_into_sqlite = RowsInsert(charges, sqlite.dialect())
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -73,14 +68,6 @@ def mark_holder(connection: Connection, name: str, position: Position, now: floa
 def directory_version(connection: Connection) -> int:
     """Of tenants, keys and allowances."""
     return int(connection.execute(select(versions.c.version).where(versions.c.name == "directory")).scalar_one())
-
-
-def _insert_charges(connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
-    """In SQLite many by one statement: SQLAlchemy's takes longer to bind than all else of a turn takes."""
-    if connection.dialect.name == "sqlite":
-        _insert_into_sqlite(connection, [_values_of(row) for row in rows])
-    else:
-        connection.execute(charges.insert(), rows)
 
 
 class MissingCounters(Exception):
@@ -137,17 +124,18 @@ class CounterRows:
                 self.rows[allowance, start] = Row(amount=amount, settled=settled, leased=leased, overrun=overrun)
                 self.versions[allowance, start] = version
 
-    def take_in(self, ended: Sequence[Ended], through: int, holder: str) -> int:
+    def take_in(self, ended: Sequence[Ended], through: int, holder: str, *, taken_over: bool) -> int:
         """Count what ended, and write its charges, but for what was taken in before; gives the new ``through``.
 
         Known by their numbers; those that another process makes stand for a dead holder, which may do so twice, by the
-        ids of their charges.
+        ids of their charges: these are looked for from its first turn on (``taken_over``).
         """
         fresh = [one for one in ended if one.number > through]
-        known = self._known([one.charge.id for one in fresh if one.charge is not None])
-        rows = []
+        known = self._known([one.charge.id for one in fresh if one.charge is not None]) if taken_over else ()
+        made: list[tuple[Charge, str | None]] = []
         for one in fresh:
-            if one.charge is not None and one.charge.id in known:
+            charge = one.charge
+            if charge is not None and charge.id in known:
                 continue
             for part in one.parts:
                 row = self.rows[part.key]
@@ -155,11 +143,14 @@ class CounterRows:
                     row.leased += part.reserved
                 else:
                     row.settled += part.used
-            if one.charge is not None:
-                parts = [(*part.key, part.reserved if part.used is None else part.used) for part in one.parts]
-                rows.append(row_of(one.charge, holder, msgspec.json.encode(parts).decode() if parts else None))
-        if rows:
-            _insert_charges(self._connection, rows)
+            if charge is not None:
+                counted = [(*part.key, part.reserved if part.used is None else part.used) for part in one.parts]
+                made.append((charge, msgspec.json.encode(counted).decode() if counted else None))
+        if made and self._connection.dialect.name == "sqlite":
+            insert_charges(self._connection, made, holder)
+        elif made:
+            rows = [row_of(charge, holder, counted) for charge, counted in made]
+            self._connection.execute(charges.insert(), rows)
         return fresh[-1].number if fresh else through
 
     def _known(self, ids: Sequence[str]) -> set[str]:

@@ -21,7 +21,7 @@ from amaru.errors import AmaruError, TillBusy
 MOST_WAITING = 2_000
 MOST_ASKS = 500
 """In one turn."""
-MOST_ENDED = 500
+MOST_ENDED = 2_000
 """In one turn."""
 AHEAD_TURNS = 8
 """A lease is meant to last so many turns at the pace of the last ones."""
@@ -73,12 +73,10 @@ class Drawer:
             lease = find(counter.key)
             if lease is None or lease.counter is not counter:
                 return None
-            if not counter.hard:
-                parts.append((lease, amount, 0))
-            elif lease.idle < amount or lease.waiting:
+            backed = amount if counter.hard else 0
+            if backed and (lease.idle < backed or lease.waiting):
                 return None
-            else:
-                parts.append((lease, amount, amount))
+            parts.append((lease, amount, backed))
         for lease, _, backed in parts:
             lease.idle -= backed
             lease.reserved += backed
@@ -138,10 +136,10 @@ class Drawer:
         if used is not None and (len(used) != len(reservation.parts) or min(used, default=0) < 0):
             raise ValueError(f"each of {len(reservation.parts)} parts needs what was used of it, at least 0")
         reservation.over = True
-        bears = []
+        parts, bears = [], []
         for at, (lease, amount, backed) in enumerate(reservation.parts):
             spent = amount if used is None else used[at]
-            bear = min(spent, backed)
+            bear = spent if spent < backed else backed
             lease.reserved -= backed
             lease.idle += backed - bear
             if spent > backed > 0:
@@ -150,29 +148,36 @@ class Drawer:
                 bear += more
             lease.ended += bear
             bears.append(bear)
-            self._dirty.add(lease.counter.key)
-            self.due |= lease.waiting > 0
+            parts.append(Part(lease.key, amount, None if used is None else spent))
+            if lease.waiting:
+                self.due = True
+            self._dirty.add(lease.key)
         if not reservation.dispatched and charge is None:
-            self._count(reservation, used, bears)
+            self._count(parts, bears)
             return None
         self._ends += 1
-        parts = tuple(
-            Part(lease.counter.key, amount, None if used is None else used[at])
-            for at, (lease, amount, _) in enumerate(reservation.parts)
-        )
-        ended = Ended(self._ends, reservation.dispatched, charge, parts)
+        ended = Ended(self._ends, reservation.dispatched, charge, tuple(parts))
         self.ended.append((ended, tuple(bears)))
         return ended
 
-    def _count(self, reservation: Reservation, used: Sequence[int] | None, bears: Sequence[int]) -> None:
+    def note(self, charge: Charge) -> Ended:
+        """A charge that no lease bears. Gives what the bank is to hear of it."""
+        self._ends += 1
+        ended = Ended(self._ends, "", charge, ())
+        self.ended.append((ended, ()))
+        return ended
+
+    def _count(self, parts: Sequence[Part], bears: Sequence[int]) -> None:
         """Add up what nobody will ask for one by one: as many as there are, they take the memory of one a counter."""
-        if used is None:
-            raise ValueError("what stands needs a charge, by which it is resolved")
-        for (lease, amount, _), spent, bear in zip(reservation.parts, used, bears, strict=True):
-            if spent:
-                sums = self._plain.setdefault(lease.counter.key, [0, 0, 0])
-                sums[0] += amount
-                sums[1] += spent
+        for (key, reserved, used), bear in zip(parts, bears, strict=True):
+            if used is None:
+                raise ValueError("what stands needs a charge, by which it is resolved")
+            if used:
+                sums = self._plain.get(key)
+                if sums is None:
+                    sums = self._plain[key] = [0, 0, 0]
+                sums[0] += reserved
+                sums[1] += used
                 sums[2] += bear
 
     def _end_plain(self) -> None:
@@ -206,9 +211,10 @@ class Drawer:
         told = list(islice(self.ended, MOST_ENDED))
         uses: dict[Key, int] = {}
         for ended, bears in told:
-            for part, bear in zip(ended.parts, bears, strict=True):
-                if bear:
-                    uses[part.key] = uses.get(part.key, 0) + bear
+            if bears:
+                for part, bear in zip(ended.parts, bears, strict=True):
+                    if bear:
+                        uses[part.key] = uses.get(part.key, 0) + bear
         asks, asking = self._asks()
         named = self.leases.keys() if self._announce else self._dirty | self._unanswered()
         leases, wants, counters = {}, {}, {}

@@ -1,19 +1,21 @@
 """A holder's journal: what it dispatched, and how that ended, until the bank has it.
 
-Written by write(2) alone. What a process wrote outlives its death, so that a kill loses nothing. A loss of power may;
-the journal says during which start of the machine it was begun, and one of an earlier start is not believed to be
-whole: then what its holder leased stands until somebody looks at it.
+The file is in memory: what a process wrote there is the kernel's, and outlives its death, so that a kill loses nothing,
+and no call to the system is waited for. A loss of power may lose it; the journal says during which start of the machine
+it was begun, and one of an earlier start is not believed to be whole: then what its holder leased stands until somebody
+looks at it.
 
 A journal lies in a folder ``holders/<n>``, which the lock in it makes one process's. A process takes the first folder
 that is free and has no journal; a journal in a free folder is a dead process's, for anyone to recover.
 
 A record is a head (marker, length of the payload, CRC-32 of it) and MessagePack. The first names the holder. A record
-that a kill cut short was never acknowledged, and is left out; the search goes on after it.
+that a kill cut short was never acknowledged, and is left out; the search goes on after it. After the last one there are
+zeros, for the file's blocks are taken ahead.
 """
 
 from __future__ import annotations
 
-import contextlib
+import mmap
 import os
 import struct
 import zlib
@@ -26,13 +28,15 @@ from amaru.accounts.bank import Counter, Ended, Key, Part
 from amaru.accounts.charges import Charge
 from amaru.errors import JournalError
 from amaru.files.lock import lock_file
-from amaru.files.whole import make_folder, remedied
+from amaru.files.whole import make_folder, remedied, take_blocks
 
 MOST_BYTES = 64 * 1024 * 1024
 """Of a journal; a till that cannot reach its bank refuses to dispatch beyond that."""
 MAX_RECORD_BYTES = 1024 * 1024
 """With its head."""
 MAX_FOLDERS = 4096
+STEP_BYTES = 1024 * 1024
+"""By so much the file grows at a time."""
 _MARKER = b"\xf5aT\x01"
 _HEAD = struct.Struct(">4sII")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -117,9 +121,11 @@ class Journal:
         self._begun = encode(Begun(holder, boot))
         self._most_bytes = most_bytes
         self._file = -1
+        self._memory: mmap.mmap
         self.size_bytes = 0
-        """Of what is sound; after it there may be a piece of a record that could not be written."""
-        self._torn = False
+        """Of the records."""
+        self._room_bytes = 0
+        """Of the file, whose blocks are taken."""
         self.restart(())
 
     def append(self, record: bytes, *, reserve_bytes: int = 0) -> None:
@@ -127,32 +133,30 @@ class Journal:
 
         Raises JournalError: nothing of it is in the journal then.
         """
-        if len(record) > MAX_RECORD_BYTES:
+        at, end = self.size_bytes, self.size_bytes + len(record)
+        if end + reserve_bytes > self._most_bytes or end > self._room_bytes or len(record) > MAX_RECORD_BYTES:
+            self._make_room(len(record), end, reserve_bytes)
+        put(self._memory, at, record)
+        self.size_bytes = end
+
+    def _make_room(self, record_bytes: int, end: int, reserve_bytes: int) -> None:
+        if record_bytes > MAX_RECORD_BYTES:
             raise JournalError(
-                f"{self._path}: a record of {len(record):,} bytes; at most {MAX_RECORD_BYTES:,} are kept"
+                f"{self._path}: a record of {record_bytes:,} bytes; at most {MAX_RECORD_BYTES:,} are kept"
             )
-        if self.size_bytes + len(record) + reserve_bytes > self._most_bytes:
+        if end + reserve_bytes > self._most_bytes:
             raise JournalError(
                 f"{self._path}: the journal is full ({self._most_bytes >> 20} MiB): the accounts' store takes nothing."
                 " Look why; it is emptied by itself once the store is back."
             )
         try:
-            if self._torn:
-                self._mend()
-            self._torn = True
-            written = os.write(self._file, record)
-            if written < len(record):  # the disk took a part; the next call says why
-                os.write(self._file, record[written:])
-                if os.fstat(self._file).st_size != self.size_bytes + len(record):
-                    raise OSError(28, os.strerror(28))
-            self._torn = False
+            memory = _grown(self._file, end)
         except OSError as error:
-            with contextlib.suppress(OSError):  # else before the next record
-                self._mend()
             raise JournalError(
                 f"{self._path}: {remedied(error)}. Nothing is dispatched that cannot be noted."
             ) from None
-        self.size_bytes += len(record)
+        self._memory.close()
+        self._memory, self._room_bytes = memory, len(memory)
 
     def restart(self, records: Iterable[bytes]) -> None:
         """Have it hold these records alone; in one step, so that a kill leaves the old journal or the new one.
@@ -163,32 +167,41 @@ class Journal:
         draft = self._path.with_name("journal.draft")
         file = -1
         try:
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            if os.write(file, content) != len(content):
-                raise OSError(28, os.strerror(28))
+            file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            memory = _grown(file, len(content))
+            put(memory, 0, content)
             os.replace(draft, self._path)  # noqa: PTH105 - the call that tests of kills know
         except OSError as error:
             if file >= 0:
                 os.close(file)
             raise JournalError(f"{self._path}: {remedied(error)}. The journal before it stays.") from None
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self.size_bytes, self._torn = file, len(content), False
+        self.close()
+        self._file, self._memory = file, memory
+        self.size_bytes, self._room_bytes = len(content), len(memory)
 
     def close(self) -> None:
         """Let go of it; it stays."""
         if self._file >= 0:
+            self._memory.close()
             os.close(self._file)
-            self._file = -1
+            self._file, self._room_bytes = -1, 0
 
     def remove(self) -> None:
         """Let go of it, all of it being in the bank. Raises OSError."""
         self.close()
         self._path.unlink(missing_ok=True)
 
-    def _mend(self) -> None:
-        os.ftruncate(self._file, self.size_bytes)
-        self._torn = False
+
+def put(memory: mmap.mmap, at: int, content: bytes) -> None:
+    """What a kill may cut short at any byte."""
+    memory[at : at + len(content)] = content
+
+
+def _grown(file: int, least_bytes: int) -> mmap.mmap:
+    """The file in memory, with room for ``least_bytes``. Raises OSError."""
+    size_bytes = -(-least_bytes // STEP_BYTES) * STEP_BYTES
+    take_blocks(file, size_bytes)
+    return mmap.mmap(file, size_bytes)
 
 
 class Left(msgspec.Struct, kw_only=True):

@@ -20,6 +20,7 @@ class Lease:
         "ended",
         "free",
         "idle",
+        "key",
         "leaving",
         "pace",
         "recall",
@@ -31,6 +32,7 @@ class Lease:
 
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
+        self.key = counter.key
         self.idle = 0
         self.reserved = 0
         self.ended = 0

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from amaru.accounts.bank import TAKEOVER_STEP, Answer, Bank, Counter, Key, Part
+from amaru.accounts.bank import TAKEOVER_STEP, Answer, Bank, Counter, Ended, Key, Part
 from amaru.accounts.charges import Charge
 from amaru.accounts.drawer import Drawer, Sent
 from amaru.accounts.journal import Dispatched, EndedRecord, Journal, boot_id, claim, encode
@@ -38,6 +38,8 @@ PATIENCE_S = 5.0
 """A bank that has not decided for so long is taken to be gone."""
 RECOVERY_S = 1.0
 """Between two looks for processes of this machine that died."""
+MOST_OWED = 200_000
+"""Ends that wait for a bank that answers, but not in time; what no budget binds is not kept beyond that."""
 ROTATE_BYTES = 1024 * 1024
 """A journal that is larger is written anew, without what the bank has."""
 
@@ -97,6 +99,8 @@ class Till:
         self._open: dict[str, bytes] = {}
         """Records of what is dispatched, by id."""
         self._open_bytes = 0
+        self._untold = False
+        """Ends are not in the journal, and it was said why; until the next turn that the bank takes."""
         self._time: tuple[float, float] | None = None
         """The bank's clock and ours, at the last turn."""
         self._wake = asyncio.Event()
@@ -151,10 +155,17 @@ class Till:
         at_bank, at_timer = self._time
         return at_bank + self._timer() - at_timer
 
+    @property
+    def is_overfull(self) -> bool:
+        """So much waits for the bank that no more may, but for what was noted before it went out."""
+        return len(self._drawer.ended) >= MOST_OWED
+
     def left(self, counter: Counter) -> int | None:
         """What of a counter is neither used nor reserved, as far as this process knows; ``None``: nothing yet."""
         lease = self._drawer.leases.get(counter.key)
-        return None if lease is None else max(lease.free, 0) + lease.idle
+        if lease is None:
+            return None
+        return lease.idle + lease.free if lease.free > 0 else lease.idle
 
     def purse(self, tenant: str, limit_nusd: int) -> Purse:
         """What a tenant may spend while the bank is gone, nano-USD in all; for its policy ``open``."""
@@ -226,9 +237,9 @@ class Till:
         """
         if reservation.over or reservation.dispatched or charge.id in self._open:
             raise ValueError(f"{charge.id}: dispatched before, or its reservation was ended")
-        parts = tuple(Part(lease.counter.key, amount, None) for lease, amount, _ in reservation.parts)
+        parts = tuple([Part(lease.key, amount, None) for lease, amount, _ in reservation.parts])
         bearer = reservation.purse.tenant if reservation.purse else ""
-        counters = tuple(lease.counter for lease, _, _ in reservation.parts) if bearer else ()
+        counters = tuple([lease.counter for lease, _, _ in reservation.parts]) if bearer else ()
         record = encode(Dispatched(charge, parts, bearer, counters))
         try:
             # Room is left for the ends of all that is open: about as long again, and their parts twice.
@@ -248,6 +259,10 @@ class Till:
         """End it without knowing what was used: all that was reserved stands until ``Bank.resolve``."""
         self._end(reservation, None, charge)
 
+    def note(self, charge: Charge) -> None:
+        """Have the bank keep a charge of what nothing was reserved for."""
+        self._keep(self._drawer.note(charge))
+
     def release(self, reservation: Reservation) -> None:
         """End it: nothing was used. Also of what was dispatched, where the call did not go out after all."""
         self._end(reservation, [0] * len(reservation.parts), None)
@@ -257,17 +272,23 @@ class Till:
         if reservation.dispatched:
             assert ended is not None
             self._open_bytes -= len(self._open.pop(reservation.dispatched))
-            try:
-                self._journal.append(encode(EndedRecord(ended)))
-            except JournalError as error:  # the bank hears of it all the same; only a kill before that makes it stand
-                self._on_trouble(f"accounts: {error}")
-                self._wake.set()
+            self._keep(ended)
         if reservation.purse is not None:
             settled_nusd = nusd_half_even(charge.cost_pusd) if charge is not None else 0
             reservation.purse.end(reservation, reservation.purse_nusd if used is None else settled_nusd)
         if self._drawer.due:
             self._drawer.due = False
             self._loop.call_soon(self._serve)
+
+    def _keep(self, ended: Ended) -> None:
+        """Note an end in the journal; where that fails, only a kill before the next turn keeps it from the bank."""
+        try:
+            self._journal.append(encode(EndedRecord(ended)))
+        except JournalError as error:
+            if not self._untold:
+                self._on_trouble(f"accounts: {error}")
+            self._untold = True
+            self._wake.set()
 
     def _serve(self) -> None:
         self._drawer.serve()
@@ -345,6 +366,7 @@ class Till:
             self.gone = ""
             self._on_trouble("accounts: the store is back")
         self._time = answer.now, self._timer()
+        self._untold = False
         self._drawer.apply(sent, answer)
         if not self._drawer.is_owing:
             self._purses.settled()
@@ -364,7 +386,7 @@ class Till:
             self._on_trouble(f"accounts: {getattr(hook, '__qualname__', hook)}: {type(error).__name__}: {error}")
 
     def _rotate(self) -> None:
-        waiting = [encode(EndedRecord(ended)) for ended, _ in self._drawer.ended if ended.id]
+        waiting = [encode(EndedRecord(ended)) for ended, _ in self._drawer.ended if ended.charge or ended.id]
         try:
             self._journal.restart([*self._open.values(), *waiting])
         except JournalError as error:

@@ -39,6 +39,19 @@ def put_whole(path: Path, write: Callable[[Path], None]) -> None:
     _put(path, write, lambda draft: draft.replace(path))
 
 
+def take_blocks(file: int, size_bytes: int) -> None:
+    """Have an open file be so long, with zeros after what it holds, and all its blocks taken. Raises OSError.
+
+    For files in memory: a full disk met later, through the memory, would end the process (SIGBUS).
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size_bytes)
+        return
+    at, zeros = os.fstat(file).st_size, bytes(1 << 16)  # macOS
+    while at < size_bytes:
+        at += os.pwrite(file, zeros[: size_bytes - at], at)
+
+
 def make_folder(path: Path, mode: int = 0o777) -> None:
     """Have a folder there, with those above it, durably; ``mode`` is that of a new one. Raises OSError."""
     try:

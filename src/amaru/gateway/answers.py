@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -46,6 +47,18 @@ def headers_of(error: RequestError) -> list[Header]:
     return headers
 
 
+_RATE_LIMIT_NAMES = {
+    metric: tuple(f"x-ratelimit-{what}-{metric.value}".encode() for what in ("limit", "remaining", "reset"))
+    for metric in Metric
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _renewal(period_end: float) -> bytes:
+    """The end of a period, which is the same for all requests in it."""
+    return instant(period_end).encode()
+
+
 def headers_of_left(left: Iterable[Left], at: float) -> list[Header]:
     """The conventional headers of rate limits, and those of money, at that instant (Unix seconds)."""
     headers: list[Header] = []
@@ -53,13 +66,13 @@ def headers_of_left(left: Iterable[Left], at: float) -> list[Header]:
         if one.metric is Metric.USD:
             headers.append((b"x-amaru-budget-remaining-usd", b"%d.%09d" % divmod(max(one.left, 0), NANO_PER_USD)))
             if one.period_end is not None:
-                headers.append((b"x-amaru-budget-renews", instant(one.period_end).encode()))
+                headers.append((b"x-amaru-budget-renews", _renewal(one.period_end)))
         elif one.period_end is not None:  # what counts requests at once never renews
-            name = one.metric.value.encode()
+            limit, remaining, reset = _RATE_LIMIT_NAMES[one.metric]
             headers += [
-                (b"x-ratelimit-limit-" + name, b"%d" % one.amount),
-                (b"x-ratelimit-remaining-" + name, b"%d" % max(one.left, 0)),
-                (b"x-ratelimit-reset-" + name, b"%ds" % max(0, math.ceil(one.period_end - at))),
+                (limit, b"%d" % one.amount),
+                (remaining, b"%d" % max(one.left, 0)),
+                (reset, b"%ds" % max(0, math.ceil(one.period_end - at))),
             ]
     return headers
 

@@ -35,7 +35,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from amaru.errors import LedgerBusy, LedgerError
-from amaru.ledger.journal import Mark, write_fully
+from amaru.files.whole import take_blocks
+from amaru.ledger.journal import Mark
 from amaru.ledger.merkle import leaf_hash
 from amaru.ledger.tiles import MAX_ENTRY_BYTES
 
@@ -372,11 +373,7 @@ def _mapped(file: int, capacity: int, now_s: float, *, keep: bool = False) -> mm
     if sound:
         os.pwrite(file, bytes(8), 0)  # a kill on the way leaves a file that is to be begun, not a damaged one
     os.ftruncate(file, _HEAD_BYTES + capacity)
-    # Every block is taken now: a full disk met later, through the mapping, would end the process (SIGBUS).
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, _HEAD_BYTES + capacity)
-    else:  # macOS
-        write_fully(file, bytes(_HEAD_BYTES + capacity))
+    take_blocks(file, _HEAD_BYTES + capacity)
     memory = mmap.mmap(file, _HEAD_BYTES + capacity)
     memory[8:] = bytes(len(memory) - 8)
     fields = memoryview(memory)[: 8 * _FIELDS].cast("Q")

@@ -40,12 +40,15 @@ class Bindings:
 
     def __init__(self) -> None:
         self._book = AllowanceBook(())
+        self.empty = True
+        """There is no budget and no limit."""
         self._counters: dict[str, Counter] = {}
         self._found: dict[tuple[str | None, ...], Bound] = {}
 
     def take(self, allowances: Iterable[Allowance]) -> None:
         """From now on there are these."""
         self._book = AllowanceBook(allowances)
+        self.empty = not self._book.all
         ids = {allowance.id for allowance in self._book.all}
         self._counters = {id: counter for id, counter in self._counters.items() if id in ids}
         self._found.clear()
@@ -69,7 +72,7 @@ class Bindings:
         allowances: Callable[..., tuple[Allowance, ...]],
         at: float,
     ) -> Bound:
-        if not self._book.all:
+        if self.empty:
             return UNBOUND
         found = self._found.get(whose)
         if found is None or not found.since <= at < found.until:

@@ -27,6 +27,7 @@ from amaru.accounts.lease import Needs, Purse, Reservation
 from amaru.accounts.money import nusd_half_even
 from amaru.domain import FailureKind, Offer, Provenance, Usage
 from amaru.errors import AllowanceExceeded, AmaruError, BankGone, Failure, JournalError, RequestError
+from amaru.mesh.accounts_binding import UNBOUND
 from amaru.mesh.accounts_words import REFUSALS, Left, is_of_offer, refusal, unpriced_refusal
 from amaru.protocols.openai import OpenAIRequest
 from amaru.telemetry.logs import get_logger
@@ -52,6 +53,8 @@ UNHEARD = frozenset(
 """Failures in which the provider did not say that it refuses: it may have done the work."""
 _TOKENS, _REQUESTS = Metric.TOKENS, Metric.REQUESTS  # a member of an enum is not found for nothing
 NOTHING = Usage(0, 0, source=Provenance.ESTIMATED)
+PLAIN = Reservation([])
+"""Of every attempt that no budget binds: nothing is reserved, and there is nothing to end."""
 
 
 class RequestAccount:
@@ -65,7 +68,8 @@ class RequestAccount:
         self._plan = plan
         self._call = call
         self._decision = decision
-        self.bound = home.bindings.of_caller(call.tenant.id, call.team, call.key, home.till.now())
+        bindings = home.bindings
+        self.bound = UNBOUND if bindings.empty else bindings.of_caller(call.tenant.id, call.team, call.key, self.now())
         """What binds the caller, as of the request's arrival."""
         self._limits: Reservation | None = None
         self._bounds: Bounds | None = None
@@ -108,6 +112,8 @@ class RequestAccount:
 
     def left(self) -> list[Left]:
         """What the caller has left, of each metric what is nearest to its end."""
+        if not self.bound.counters:
+            return []
         nearest: dict[Metric, tuple[int, Counter]] = {}
         left_of = self._till.left
         for metric, counter in self.bound.counters:
@@ -129,12 +135,13 @@ class RequestAccount:
 
         What no budget binds is not noted before it ends, as long as the store answers: nothing could be overspent.
         """
-        if not self._home.is_known:
+        home = self._home
+        if not home.is_known:
             return False
-        needs = self._needs(attempt)
+        needs = () if home.bindings.empty else self._needs(attempt)
         if not needs and not self._till.gone:
             self._calls += 1
-            attempt.reservation = Reservation([])
+            attempt.reservation = PLAIN
             return True
         if unpriced(self._bounds_of(attempt.ask.request), attempt.offer) is not None:
             return False
@@ -172,31 +179,41 @@ class RequestAccount:
             return self._refusal(error)
         return None
 
-    def ended(self, attempt: OpenAttempt, usage: Usage | None, failure: Failure | None, answer_id: str | None) -> None:
-        """An attempt is over. ``usage`` is what its provider will bill for it, as far as one can tell."""
+    def ended(
+        self, attempt: OpenAttempt, usage: Usage | None, pusd: int, failure: Failure | None, answer_id: str | None
+    ) -> None:
+        """An attempt is over. ``usage`` is what its provider will bill for it, as far as one can tell, ``pusd`` that in
+        pico-USD."""
         reservation = attempt.reservation
         if reservation is None:
             return
         attempt.reservation = None
         if failure is not None and failure.unsent:
-            self._till.release(reservation)
+            if reservation is not PLAIN:
+                self._till.release(reservation)
             return
         is_known = usage is not None and usage.source is Provenance.PROVIDER
-        if usage is None and failure is not None and _refused(attempt, failure):
-            usage, is_known = NOTHING, True
-        stands = not is_known and self._plan.config.accounts.unknown_usage == "hold"
+        if usage is None:
+            if failure is not None and _refused(attempt, failure):
+                usage, is_known = NOTHING, True
+            else:
+                usage = _of_prompt(attempt)
+                pusd = cost_pusd(attempt.offer.price, usage)
+        stands = not is_known and self._plan.holds_unknown
         status = ChargeStatus.STANDING if stands else ChargeStatus.SETTLED
         kind = None if failure is None else failure.kind.value
-        charge = self._charge(attempt, usage, status, failure=kind, answer_id=answer_id)
-        self._tokens += charge.input_tokens + charge.output_tokens
-        if attempt.charge is not None and not reservation.dispatched and self._till.gone:  # nor has the journal it
+        charge = self._charge(attempt, usage, pusd, status, kind, answer_id)
+        self._tokens += usage.input_tokens + usage.output_tokens
+        if reservation is PLAIN:
+            self._note(charge)
+        elif attempt.charge is not None and not reservation.dispatched and self._till.gone:  # nor has the journal it
             self._home.lose()
             self._till.release(reservation)
         elif stands:
             self._till.stand(reservation, charge)
         else:
-            nusd = nusd_half_even(charge.cost_pusd)
-            if is_known and usage is not None and reservation.parts and nusd > reservation.parts[0][1]:
+            nusd = nusd_half_even(pusd)
+            if is_known and reservation.parts and nusd > reservation.parts[0][1]:
                 bounds, reserved_nusd = self._bounds_of(attempt.ask.request), reservation.parts[0][1]
                 self._home.excesses.learn(attempt.offer, bounds, usage, billed_nusd=nusd, reserved_nusd=reserved_nusd)
             self._till.settle(reservation, [nusd] * len(reservation.parts), charge)
@@ -204,9 +221,20 @@ class RequestAccount:
     def abandoned(self, attempt: OpenAttempt) -> None:
         """An attempt is given up without an outcome."""
         reservation = attempt.reservation
-        if reservation is not None:
-            attempt.reservation = None
-            self._till.stand(reservation, attempt.charge or self._charge(attempt, None, ChargeStatus.STANDING))
+        if reservation is None:
+            return
+        attempt.reservation = None
+        charge = attempt.charge or self._standing(attempt)
+        if reservation is PLAIN:
+            self._note(charge)
+        else:
+            self._till.stand(reservation, charge)
+
+    def _note(self, charge: Charge) -> None:
+        if self._till.is_overfull:
+            self._home.lose()
+        else:
+            self._till.note(charge)
 
     def _refusal(self, error: AmaruError) -> RequestError:
         if not isinstance(error, AllowanceExceeded):
@@ -215,10 +243,10 @@ class RequestAccount:
 
     def _needs(self, attempt: OpenAttempt) -> Needs:
         offer = attempt.offer
-        counters = self._home.bindings.of_offer(offer.resource, offer.provider, self._till.now()).budgets
+        bindings, call, at = self._home.bindings, self._call, self._till.now()
+        counters = bindings.of_offer(offer.resource, offer.provider, at).budgets
         if self.bound.budgets:
-            call, at = self._call, self._till.now()
-            counters = self._home.bindings.of_caller(call.tenant.id, call.team, call.key, at).budgets + counters
+            counters = bindings.of_caller(call.tenant.id, call.team, call.key, at).budgets + counters
         if not counters:
             return ()
         nusd = self._most(attempt)
@@ -231,7 +259,7 @@ class RequestAccount:
     def _dispatch(self, attempt: OpenAttempt, reservation: Reservation, purse: Purse | None, nusd: int) -> None:
         """Raises JournalError, where money is reserved; then nothing is."""
         self._calls += 1
-        charge = self._charge(attempt, None, ChargeStatus.STANDING)
+        charge = self._standing(attempt)
         try:
             self._till.dispatched(reservation, charge, purse=purse, purse_nusd=nusd)
         except JournalError:
@@ -240,19 +268,22 @@ class RequestAccount:
                 raise
         attempt.reservation, attempt.charge = reservation, charge
 
+    def _standing(self, attempt: OpenAttempt) -> Charge:
+        """The charge of the call that went out last, as long as nothing is known: of its prompt, by our estimate."""
+        usage = _of_prompt(attempt)
+        return self._charge(attempt, usage, cost_pusd(attempt.offer.price, usage), ChargeStatus.STANDING, None, None)
+
     def _charge(
         self,
         attempt: OpenAttempt,
-        usage: Usage | None,
+        usage: Usage,
+        pusd: int,
         status: ChargeStatus,
-        *,
-        failure: str | None = None,
-        answer_id: str | None = None,
+        failure: str | None,
+        answer_id: str | None,
     ) -> Charge:
-        """The charge of the call that went out last; where no ``usage`` is known, of its prompt, by our estimate."""
+        """The charge of the call that went out last."""
         call, offer, noted, number = self._call, attempt.offer, attempt.charge, self._calls - 1
-        if usage is None:
-            usage = Usage(attempt.ask.request.input_tokens_estimate, 0, source=Provenance.ESTIMATED)
         return Charge(
             id=f"{self._decision}-{number}",
             at=self._till.now() if noted is None else noted.at,
@@ -275,7 +306,7 @@ class RequestAccount:
             usage="{}" if usage.details is None else msgspec.json.encode(usage.details).decode(),
             usage_source=usage.source.value,
             price=self._plan.price_ids[offer.id],
-            cost_pusd=cost_pusd(offer.price, usage),
+            cost_pusd=pusd,
         )
 
     def _bounds_of(self, request: OpenAIRequest) -> Bounds:
@@ -290,6 +321,10 @@ class RequestAccount:
         if not (accounts.serves_without_store if serves is None else serves):
             return None
         return self._till.purse(tenant.id, accounts.open_nusd if tenant.open_nusd is None else tenant.open_nusd)
+
+
+def _of_prompt(attempt: OpenAttempt) -> Usage:
+    return Usage(attempt.ask.request.input_tokens_estimate, 0, source=Provenance.ESTIMATED)
 
 
 def _refused(attempt: OpenAttempt, failure: Failure) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from amaru.accounts.charges import Charge
-from amaru.accounts.cost import cost_usd
 from amaru.accounts.lease import Reservation
+from amaru.accounts.money import usd_of
 from amaru.accounts.tokens import count_usage
 from amaru.domain import Attempt, Join, Kind, Offer, Provenance, Usage
 from amaru.errors import Failure
@@ -82,11 +82,12 @@ class OpenAttempt:
         now: float,
         failure: Failure | None,
         usage: Usage | None,
+        pusd: int,
         detail: str,
         *,
         out_of_time: bool,
     ) -> Attempt:
-        """What is kept of it. ``out_of_time``: the request's own deadline ended it."""
+        """What is kept of it; ``pusd`` is its cost. ``out_of_time``: the request's own deadline ended it."""
         reply = self.reply
         received = reply.facts.bytes_received if reply is not None else failure.bytes_received if failure else 0
         return Attempt(
@@ -99,7 +100,7 @@ class OpenAttempt:
             status=failure.status if failure is not None else 200 if reply is not None else None,
             detail=failure.message if failure is not None else detail,
             usage=usage,
-            cost_usd=cost_usd(self.offer.price, usage) if usage is not None else 0.0,
+            cost_usd=usd_of(pusd),
             bytes_received=received,
             joined=Join.DIVERGED if detail == DIVERGED else self.ask.join,
             load=self.load,

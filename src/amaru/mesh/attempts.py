@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from amaru.accounts.cost import cost_pusd
 from amaru.domain import Attempt, FailureKind, Join, Usage
 from amaru.errors import Failure, RequestError
 from amaru.mesh.accounts_request import RequestAccount
@@ -344,9 +345,10 @@ class Attempts:
             return
         now = self.mesh.clock()
         usage = attempt.bill(failure)
+        pusd = 0 if usage is None else cost_pusd(attempt.offer.price, usage)
         facts = attempt.reply.facts if attempt.reply is not None else None
         if self.account is not None:
-            self.account.ended(attempt, usage, failure, None if facts is None else facts.id)
+            self.account.ended(attempt, usage, pusd, failure, None if facts is None else facts.id)
         # A request that ran out of its own time says nothing about the offer.
         impatient = failure is not None and failure.kind in WAITED and now >= self.deadline_at - CLOCK_GRAIN_S
         board = self.plan.board
@@ -366,7 +368,7 @@ class Attempts:
         board.release(attempt.admission)
         attempt.ended = True
         self.open = None
-        kept = attempt.record(self.call.arrived_at, now, failure, usage, detail, out_of_time=impatient)
+        kept = attempt.record(self.call.arrived_at, now, failure, usage, pusd, detail, out_of_time=impatient)
         self.attempts.append(kept)
         self.mesh.learner.attempt_ended(self.ranking, kept, self.at, begun=attempt.begun)
         if not detail and not impatient:

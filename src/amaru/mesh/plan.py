@@ -90,6 +90,8 @@ class Plan:
             offer.id: config.prices.record_at(offer.id, at).id for offer in self.board.offers
         }
         """Of each offer's price, by which its charges name it."""
+        self.holds_unknown = config.accounts.unknown_usage == "hold"
+        """What was reserved for an answer without usage stands until it is reconciled."""
         self.deadline_s = routing.deadline_ms / 1e3
         self.max_attempts = routing.max_attempts
         self.longest_wait_s = routing.longest_wait_ms / 1e3

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
-from amaru.accounts.cost import cost_usd
+from amaru.accounts.cost import cost_pusd, cost_usd
 from amaru.accounts.keys import HOUSE
 from amaru.domain import Attempt, Offer, Usage
 from amaru.errors import Failure, RequestError
@@ -145,9 +145,10 @@ class Probing:
             failure = answer if isinstance(answer, Failure) else None
             attempt.reply = None if isinstance(answer, Failure) else answer
             usage = attempt.bill(failure)
+            pusd = 0 if usage is None else cost_pusd(offer.price, usage)
             if account is not None:
-                account.ended(attempt, usage, failure, None if attempt.reply is None else attempt.reply.facts.id)
-            kept = self._record(attempt, failure, usage)
+                account.ended(attempt, usage, pusd, failure, None if attempt.reply is None else attempt.reply.facts.id)
+            kept = self._record(attempt, failure, usage, pusd)
             plan.board.observe(admission, mesh.clock(), failure, None, kept.latency_ms, False)
             self._intake.ended(kept, request, attempt.reply, probe=True)
             return kept.cost_usd
@@ -161,7 +162,7 @@ class Probing:
     def _account(self, plan: Plan, attempt: OpenAttempt) -> RequestAccount | None:
         """By which a probe is charged to the house; ``None``: it costs nothing, or nobody keeps accounts."""
         till = self._mesh.till
-        if till is None or cost_usd(attempt.offer.price, EXPECTED) == 0.0:
+        if till is None or cost_pusd(attempt.offer.price, EXPECTED) == 0:
             return None
         call = Call(tenant=HOUSE, request=attempt.ask.request, arrived_at=attempt.started_at)
         return RequestAccount(till, plan, call, f"probe-{secrets.token_hex(12)}")
@@ -185,9 +186,9 @@ class Probing:
             log.warning("probe_not_sent", offer=offer.id, reason=refusal.message, remedy=REMEDY)
         return False
 
-    def _record(self, attempt: OpenAttempt, failure: Failure | None, usage: Usage | None) -> Attempt:
+    def _record(self, attempt: OpenAttempt, failure: Failure | None, usage: Usage | None, pusd: int) -> Attempt:
         now = self._mesh.clock()
-        kept = attempt.record(attempt.started_at, now, failure, usage, "", out_of_time=False)
+        kept = attempt.record(attempt.started_at, now, failure, usage, pusd, "", out_of_time=False)
         offer = attempt.offer.id
         self.sent[offer] = self.sent.get(offer, 0) + 1
         self.cost_usd += kept.cost_usd

@@ -244,7 +244,7 @@ class Recorder:
         replaced = self._database.is_open
         self._database.open()
         with self._database.writing() as connection:
-            self._insert = RowsInsert(decisions, connection.dialect)
+            self._insert = RowsInsert.into(decisions, connection.dialect)
         with self._moving:
             self._unwritten_boards = list(self._boards)
         self._written_policies = {}
