@@ -3,7 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 COVERAGE_FLOOR ?= 85
 export PYTHON
 # The tests start amaru hundreds of times: each start would compile its source anew.
@@ -47,7 +47,7 @@ imports: $(DEV) ## Check the import contract: a room imports only rooms below it
 	$(call step,imports,$(BIN)/lint-imports --no-logo)
 
 tests: $(DEV) ## Run all tests with coverage
-	$(call step,tests,$(BIN)/pytest -q -n $(PYTEST_WORKERS) --dist loadfile \
+	$(call step,tests,$(BIN)/pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder \
 	  --cov --cov-report=term --cov-report=html --cov-fail-under=$(COVERAGE_FLOOR))
 
 docs: $(DEV) ## Build the docs into site/

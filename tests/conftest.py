@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,13 @@ if "CI" not in os.environ:  # there Hypothesis' own profile is as patient
 
 # Else each of thousands of clients loads the system's certificates anew, which takes longer than many a test.
 httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with most slow tests come first; quick ones then fill up what is left to each process."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
 
 _VERSION_3 = 0x20080522
 _OVERRIDES = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: reading and writing whatever the modes say

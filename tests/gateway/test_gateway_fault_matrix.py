@@ -34,6 +34,7 @@ from amaru.readiness.fault_matrix_cases import Case, Way, all_cases, failure_kin
 from amaru.readiness.fault_matrix_reading import Result, Shape
 from amaru.simulation.faults import EDITS, POINTS
 
+pytestmark = pytest.mark.slow
 LANES = 48
 PATIENCE_S = 120.0
 MOST_ATTEMPTS = 6

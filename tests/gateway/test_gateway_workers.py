@@ -23,6 +23,7 @@ from test_gateway_process import Served, settings_for, start
 from amaru.simulation import Fault, Latency, ProviderProfile, SimulatedProvider
 from amaru.storage import DecisionStore, StoreSettings
 
+pytestmark = pytest.mark.slow
 QUICK = ProviderProfile(name="quick", latency=Latency(ttft_ms=1, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=0))
 SLOW = ProviderProfile(name="slow", latency=Latency(ttft_ms=5, ttft_sigma=0, prefill_ms_per_ktok=0, itl_ms=40))
 OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import pytest
 from test_gateway_process import refused, settings_for, start, stream_request
 from test_gateway_workers import BODY, OPERATOR, QUICK, SLOW, eventually, provider, serving
 
 from amaru.simulation import SimulatedProvider
 
 __all__ = ["provider"]
+
+pytestmark = pytest.mark.slow
 
 
 async def test_drained_by_a_person_is_drained_in_every_worker(tmp_path: Path, provider: SimulatedProvider) -> None:
