@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from till_samples import MemoryBank, charge
+from till_samples import MemoryBank, charge, counter
 
 from amaru.accounts.bank import Decision, Key, Need, Part, Verdict
 from amaru.accounts.drawer import Drawer
 from amaru.accounts.grants import EVERYBODY, Row, answer_asks, answer_wants
 from amaru.accounts.journal import Dispatched, Left
+from amaru.accounts.lease import Reservation
 from amaru.accounts.recovery import last_turn
-from amaru.errors import StaleTurn
+from amaru.errors import AllowanceExceeded, AmaruError, StaleTurn
 
 A: Key = ("a", 0)
 B: Key = ("b", 0)
@@ -88,3 +89,32 @@ def test_turns_of_a_dead_holder_that_are_still_under_way_change_nothing() -> Non
         except StaleTurn:
             continue
         raise AssertionError("it was taken in")
+
+
+def test_what_goes_back_is_refused_to_nobody_while_the_bank_hears_of_it() -> None:
+    bank, drawer, counted = MemoryBank(), Drawer("h"), counter("tenant:acme:concurrency:none", 1)
+
+    def ask() -> list[Reservation | AmaruError]:
+        """Wait for the one place there is; what is decided comes into the list that this gives."""
+        decided: list[Reservation | AmaruError] = []
+        drawer.wait([(counted, 1)], decided.append)
+        return decided
+
+    def turn() -> None:
+        sent = drawer.compose(bank.now)
+        drawer.apply(sent, bank.turn(sent.turn))
+
+    first = ask()
+    turn()
+    (place,) = first
+    assert isinstance(place, Reservation)
+    refused = ask()
+    turn()
+    turn()
+    assert isinstance(refused[0], AllowanceExceeded)
+    drawer.end(place, [0], None)
+    sent = drawer.compose(bank.now)  # the recall goes on, so the place goes back with this turn
+    second = ask()
+    drawer.apply(sent, bank.turn(sent.turn))
+    turn()
+    assert isinstance(second[0], Reservation)

@@ -226,6 +226,8 @@ class Drawer:
             lease.pace = max(lease.used, lease.pace * 3 // 4)
             lease.used = 0
             if lease.waiting or lease.recall or lease.leaving or ended_period:
+                if lease.idle:  # what goes back is free again: whoever needs it now must ask
+                    lease.refused = None
                 lease.idle = 0
             held = lease.idle + lease.reserved + lease.ended - uses.get(key, 0)
             leases[key] = Held(held, lease.recall or lease.acknowledged)
