@@ -39,10 +39,8 @@ CLOCK_GRAIN_S = 0.005
 REFUSED = (None, 400)
 """What the caller sees of failures that are its own request's."""
 BUSY = frozenset((Code.THROTTLED, Code.RATE_LIMIT, Code.CAPACITY))
-
 REMEDY = "mend its key, quota or model name and reload; a probe looks every minute or so"
 PREFILL_REMEDY = "it is not asked to continue answers again; take `prefill` from its capabilities"
-
 log = get_logger("mesh")
 
 
