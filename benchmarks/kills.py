@@ -28,6 +28,8 @@ from kills_world import (
     CALLERS,
     EARLY_S,
     LATE_S,
+    PAUSE_S,
+    WAIT_S,
     Callers,
     Gateway,
     Place,
@@ -62,6 +64,7 @@ class Run(msgspec.Struct):
     answers: int
     cut: int
     refused: int
+    put_off: int
     startup_s: float
     """Median of what the gateway took to serve."""
     seconds: float
@@ -74,7 +77,7 @@ async def run(place: Place, kills: int, *, seed: int) -> Run:
     Raises
     ------
     TimeoutError, RuntimeError
-        A gateway did not serve within two minutes, or ended by itself.
+        A gateway did not serve within five minutes, or ended by itself.
     """
     began, since = time.monotonic(), time.time() - 60
     choose = random.Random(seed)
@@ -111,7 +114,7 @@ async def run(place: Place, kills: int, *, seed: int) -> Run:
         store.close()
     startup_s = sorted(gateway.startups_s)[len(gateway.startups_s) // 2]
     seconds = time.monotonic() - began
-    return Run(killed, len(callers.answers), callers.cut, callers.refused, startup_s, seconds, books)
+    return Run(killed, len(callers.answers), callers.cut, callers.refused, callers.put_off, startup_s, seconds, books)
 
 
 async def _end_life(
@@ -152,9 +155,14 @@ def _exceeded_now(place: Place) -> list[str]:
 
 async def _use_up(callers: Callers) -> None:
     """Ask until the budget that runs out is used up."""
-    async with asyncio.timeout(120.0), callers.client("tight") as client:
-        while (answer := await callers.ask(client, LAST)) is not None:
-            callers.answers.append(answer)
+    before = callers.refused
+    async with asyncio.timeout(WAIT_S), callers.client("tight") as client:
+        while callers.refused == before:
+            answer = await callers.ask(client, LAST)
+            if answer is None:
+                await asyncio.sleep(PAUSE_S)
+            else:
+                callers.answers.append(answer)
 
 
 def _left_over(store: Store) -> list[str]:
@@ -174,7 +182,7 @@ def table(name: str, one: Run) -> str:
     rows = {
         "kills": f"{sum(one.killed.values())}: {kills}",
         "answers that callers got whole": f"{one.answers:,}",
-        "cut; refused, the budget being used up": f"{one.cut:,}; {one.refused:,}",
+        "cut; refused, the budget being used up; put off": f"{one.cut:,}; {one.refused:,}; {one.put_off:,}",
         "charges": f"{books.charges:,}: {books.settled:,} settled, {stand:,} stand",
         "why these stand": causes or "none does",
         "of these billed; not billed": f"{stand - books.unbilled:,}; {books.unbilled:,}",

@@ -52,7 +52,7 @@ PAUSE_S = 0.1
 """Before a caller tries again who was refused, or found nobody."""
 WIDE_USD = "1000000"
 KEYS = {"wide": "sk-amaru-key-of-those-with-money", "tight": "sk-amaru-key-of-those-with-little"}
-WAIT_S = 120.0
+WAIT_S = 300.0
 """A gateway that does not do within this what is waited for has failed."""
 EARLY_S, LATE_S = 0.4, 0.2
 """Around the moment at which it usually serves: a kill at its start comes so much before that, or after."""
@@ -152,6 +152,8 @@ class Callers:
     """Requests that ended without a whole answer: they were under way when something was killed."""
     refused: int = 0
     """By a budget that was used up."""
+    put_off: int = 0
+    """Told to come again, the store not having answered in time: it has to wait for a core where there are few."""
     other: list[str] = field(default_factory=list)
     """Answers that nobody should get."""
     served: dict[str, int] = field(default_factory=lambda: {"wide": 0, "tight": 0})
@@ -194,6 +196,8 @@ class Callers:
             code = json.loads(content)["error"]["code"]
             if response.status_code == 429 and code == "insufficient_quota":
                 self.refused += 1
+            elif response.status_code == 503 and code in ("accounts_unavailable", "accounts_busy"):
+                self.put_off += 1
             else:
                 self.other.append(f"{response.status_code} {content}")
             return None
