@@ -16,6 +16,7 @@ from sqlalchemy import create_engine
 from amaru.accounts.directory import Directory
 from amaru.accounts.directory_base import FromFile
 from amaru.accounts.store import Store
+from amaru.storage import engine as engine_module
 
 POSTGRESQL = os.environ.get("AMARU_TEST_POSTGRESQL", "postgresql://127.0.0.1:5432/test")
 REDIS = os.environ.get("AMARU_TEST_REDIS", "redis://127.0.0.1:6379/0")
@@ -23,6 +24,12 @@ REDIS = os.environ.get("AMARU_TEST_REDIS", "redis://127.0.0.1:6379/0")
 
 def _engine():
     return create_engine(POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 30})
+
+
+@pytest.fixture(autouse=True)
+def _idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test whose turn does not come for ten seconds would lose its transaction."""
+    monkeypatch.setattr(engine_module, "IDLE_TIMEOUT_S", 300.0)
 
 
 @pytest.fixture(scope="session")
