@@ -39,6 +39,7 @@ async def state_at(client: httpx.AsyncClient) -> str:
     return state
 
 
+@pytest.mark.timeout(600)  # four processes start
 async def test_what_a_worker_finds_out_holds_for_all_workers_of_both_machines(tmp_path: Path, prefix: str) -> None:
     async with SimulatedProvider(QUICK) as provider:
         sharing = {"redis_url": REDIS, "prefix": prefix}

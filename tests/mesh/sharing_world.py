@@ -69,13 +69,13 @@ class Machine(LeversWorld):
         return policy
 
     async def ask_until(self, holds: Callable[[], bool], **request: Any) -> None:
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(120.0):
             while not holds():
                 await self.ask(**request)
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60.0):
+    async with asyncio.timeout(120.0):
         while not holds():  # noqa: ASYNC110 - it is another machine's doing, which has no event to wait for
             await asyncio.sleep(0.005)
 
@@ -159,6 +159,7 @@ async def machine(
     shares: bool = True,
     offers: tuple[dict[str, Any], ...] = (),
     policy_settings: dict[str, Any] | None = None,
+    senses: bool = False,
 ) -> AsyncIterator[Machine]:
     """One that reaches the providers, but for ``dead`` ones, from where it stands."""
     path.mkdir(exist_ok=True)  # noqa: ASYNC240 - a moment, in a test
@@ -190,7 +191,7 @@ async def machine(
                 "deadline_ms": 120_000,
                 "breaker": {"cool_down_s": 500, "max_cool_down_s": 1000, "window_s": 3600},
             },
-            "health": {"enabled": False},
+            "health": {"enabled": senses, "path": str(path / "health")},
             "sharing": {"redis_url": url, "name": path.name, "prefix": prefix},
         }
         store = DecisionStore(StoreSettings(path=path / "test.db", interval_s=0.01))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sharing_world import OwnRedis, machine, own_redis, prefix, provided, redis_url, until
 
+from amaru.health.observation import Observation, Sample
 from amaru.mesh import sharing as module
 from amaru.routing import hearsay
 from amaru.routing.breaker import State
 from amaru.simulation import Fault
 
 __all__ = ["own_redis", "prefix", "redis_url"]
+pytestmark = pytest.mark.timeout(600)
 
 A, B = "a/sim", "b/sim"
 
@@ -137,9 +140,44 @@ async def test_latencies_of_others_stand_in_where_a_machine_has_none(
         await until(lambda: two.mesh.offer_health()[0].answer_ms is not None)
         assert two.mesh.offer_health()[0].answer_ms == pytest.approx(own)
         assert two.sharing.hearsay.averages(two.clock()) == {}  # it measured nothing itself
-        assert two.sharing.machines == 2
+        await until(lambda: two.sharing.machines == 2)
         await two.ask()
         assert list(two.sharing.hearsay.averages(two.clock())) == ["a/sim/sim-model"]
+
+
+def answers(offer: str, count: int, *, empty: bool) -> list[Observation]:
+    """Ordinary ones; or some that should hold text, and hold none."""
+    now, chars = time.time(), 0 if empty else 100
+    return [
+        Observation(
+            offer=offer, provider=offer[0], at=now, ok=True, status=200, latency_ms=100.0, output_tokens=25,
+            output_chars=chars, finish_reason="stop", sample=Sample(shape=1, empty=empty, digest=0 if empty else n + 1),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+async def test_answers_that_one_machine_doubts_rank_lower_on_others_that_saw_none(
+    tmp_path: Path, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EXCHANGE_S", 0.2)
+    async with (
+        provided("a", "b") as providers,
+        machine(tmp_path / "one", providers, redis_url, prefix, senses=True) as one,
+        machine(tmp_path / "two", providers, redis_url, prefix, senses=True) as two,
+        machine(tmp_path / "three", providers, redis_url, prefix, senses=True) as three,
+    ):
+        for each in (one, three):
+            each.mesh.sensing.take_in(answers(A, 40, empty=False))
+        one.mesh.sensing.take_in(answers(A, 40, empty=True))
+        two.mesh.sensing.start()
+        await until(lambda: two.mesh.plan.board.steering(0).risk > 0.0)
+        assert two.mesh.sensing.acting.doubts == {}  # it tells nobody what it has not seen itself
+        await until(lambda: bool(three.mesh.sensing.acting.heard))
+        await three.mesh.sensing.look()
+        assert three.mesh.plan.board.steering(0).risk < two.mesh.plan.board.steering(0).risk
+        await one.sharing.aclose()  # it leaves
+        await until(lambda: two.mesh.plan.board.steering(0).risk == 0.0)
 
 
 async def test_without_redis_each_goes_on_alone_and_with_it_again_they_hear_what_was_found_out_meanwhile(
@@ -170,7 +208,7 @@ async def test_without_redis_each_goes_on_alone_and_with_it_again_they_hear_what
 async def test_what_anybody_else_wrote_there_is_counted_and_passed_over(
     tmp_path: Path, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EXCHANGE_S", 0.05)
+    monkeypatch.setattr(module, "EXCHANGE_S", 0.2)
     key = f"{prefix}:sharing"
     with pytest.importorskip("redis").Redis.from_url(redis_url) as client:
         junk: list[dict[str, Any]] = [
@@ -182,7 +220,7 @@ async def test_what_anybody_else_wrote_there_is_counted_and_passed_over(
             await until(lambda: one.sharing.up)
             for fields in junk:
                 client.xadd(f"{key}:words", fields)
-            now = float(client.time()[0])
+            now = float(client.time()[0]) + 1000.0  # alive for as long as the test takes
             client.zadd(f"{key}:machines", {"them/1": now, b"\xff": now})
             client.set(f"{key}:machine:them/1", b"\xc1")
             client.zadd(f"{key}:origins", {"them/0123456789abcdef": now, b"\xff\xfe": now})

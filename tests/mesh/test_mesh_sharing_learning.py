@@ -21,6 +21,7 @@ from amaru.routing.learned import BeliefPolicy
 from amaru.routing.policies import make_policy
 
 __all__ = ["own_redis", "prefix", "redis_url"]
+pytestmark = pytest.mark.timeout(600)
 
 WORKLOAD = Workload(tenant="t", kind=Kind.CHAT, resource="sim", input_tokens=100, output_tokens=10)
 Lesson = tuple[int, Experience]
@@ -28,7 +29,7 @@ Lesson = tuple[int, Experience]
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EXCHANGE_S", 0.02)
+    monkeypatch.setattr(module, "EXCHANGE_S", 0.2)
 
 
 def served(at: float, latency_ms: float = 200.0) -> Experience:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from amaru.domain import GLOBAL_REGION, Offer
@@ -33,6 +34,8 @@ class Looked(NamedTuple):
     risks: dict[str, float]
     """By offer: probability that its next answer is of no use, be it that a hard failure is foreseen, or that its
     answers have ceased to make sense."""
+    doubts: Mapping[str, float] = MappingProxyType({})
+    """By offer: the second of the two alone, where it is more than 0."""
 
 
 class Sense:
@@ -78,13 +81,17 @@ class Sense:
     def look(self, now: float) -> Looked:
         """Look for patterns, and ahead. About once a second."""
         risks: dict[str, float] = {}
+        doubts: dict[str, float] = {}
         for offer in self.signatures.offers:
             if offer in self._offers:
                 row = self.signatures.features(offer, now)
                 risk = 0.0 if self.predict is None else self.predict(row)
                 self.signatures.predicted(offer, risk)
-                risks[offer] = max(risk, doubt_of(row))
-        return Looked(self.patterns.look(now), risks)
+                doubt = doubt_of(row)
+                risks[offer] = max(risk, doubt)
+                if doubt > 0.0:
+                    doubts[offer] = doubt
+        return Looked(self.patterns.look(now), risks, doubts)
 
     def states(self) -> dict[str, bytes]:
         """All that is known, by part, for ``load`` after a restart."""

@@ -8,7 +8,7 @@ Belongs to the event loop's thread, but for ``observe``, which may run beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from amaru.health.healer import Healer
@@ -30,6 +30,8 @@ ALBEDO_S = 300.0
 """How long exploration is raised."""
 ALBEDO_EXPLORATION = 0.05
 """Share of first attempts that try another offer meanwhile, at least."""
+OWN_OUTCOMES = 5.0
+"""With so many attempts of its own in the last half hour or so, a machine goes by what it saw itself."""
 
 
 class Acting:
@@ -37,6 +39,11 @@ class Acting:
 
     def __init__(self, mesh: Mesh, levers: Levers) -> None:
         self.healer = Healer(HealerSettings(mode=_mode(mesh)), levers, mesh.rng)
+        self.doubts: Mapping[str, float] = {}
+        """How far the answers of offers are doubted, by what was seen here."""
+        self.heard: Mapping[str, float] = {}
+        """The same, by what other machines saw."""
+        self._foreseen: set[str] = set()
         self._mesh = mesh
         self._drains: dict[str, float] = {}  # the guardian's own, by action: when each ends
         self._explore_until = 0.0
@@ -48,10 +55,20 @@ class Acting:
     def act(self, looked: Looked, now: float) -> list[SelfHealingAction]:
         """Act on what a look found; the healings that began, changed or ended."""
         foreseeing = self._mesh.plan.config.health.prediction
-        for offer, probability in looked.risks.items():
+        self.doubts = looked.doubts
+        risks = {**dict.fromkeys(self._foreseen, 0.0), **self._heard_of(now), **looked.risks}
+        for offer, probability in risks.items():
             self.healer.foresee(offer, round(probability, 2) if foreseeing else 0.0)
+        self._foreseen = {offer for offer, probability in risks.items() if probability > 0.0}
         self._end_interventions(now)
         return self.healer.look(looked.patterns, now, self._mesh.sensing.sense.patterns.active)
+
+    def _heard_of(self, now: float) -> dict[str, float]:
+        """What others doubt of which nothing was seen here lately."""
+        signatures = self._mesh.sensing.sense.signatures
+        return {
+            offer: doubt for offer, doubt in self.heard.items() if signatures.view(offer, now).outcomes < OWN_OUTCOMES
+        }
 
     # ---- the guardian -------------------------------------------------------------------------------------------
 

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amaru.errors import StorageError
+from amaru.mesh.sensing import Sensing
 from amaru.mesh.sharing_learning import SharedLearning
 from amaru.mesh.sharing_metrics import SharingCollector
 from amaru.mesh.sharing_words import MOST_BYTES, Measured, Said, decode_measured, decode_said, encode
-from amaru.routing.hearsay import Average, Hearsay, Word
+from amaru.routing.hearsay import Hearsay, Word
 from amaru.storage.redis import RedisLink
 from amaru.telemetry.logs import get_logger
 
@@ -46,8 +47,6 @@ LAST_S = 1.0
 """The end waits so long for Redis."""
 SKEW_S = 1.0
 """Clocks that differ by less are taken for the same."""
-
-Averages = dict[str, tuple[Average | None, ...]]
 
 log = get_logger("mesh")
 
@@ -82,9 +81,10 @@ class Sharing:
         self._after = b""  # the last entry of the stream that was read
         self._ahead_s = 0.0  # Redis' clock before this one's, where they differ
         self._exchange_at = 0.0
-        self._measured: dict[bytes, tuple[float, Averages]] = {}  # by machine: its index's score, and what it measured
+        self._measured: dict[bytes, tuple[float, Measured]] = {}  # by machine: its index's score, and what it measured
         self._task: asyncio.Task[None] | None = None
         self._failed = ""
+        self._closed = False
         mesh.metrics.registry.register(SharingCollector(self))
 
     @property
@@ -104,7 +104,7 @@ class Sharing:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 await self.round()
             except StorageError:
@@ -117,6 +117,7 @@ class Sharing:
 
     async def aclose(self) -> None:
         """Tell what is left to be told, and leave."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -208,9 +209,13 @@ class Sharing:
     # ---- measurements -------------------------------------------------------------------------------------------
 
     async def _measure(self, now: float) -> None:
-        """Tell the latencies that were measured here, and go by those of others where there are none."""
-        now_s = self._mesh.clock()
-        mine = encode(Measured(self.hearsay.averages(now_s)))
+        """Tell what was measured here, and go by what others measured where that is nothing."""
+        now_s, witness = self._mesh.clock(), self._mesh.witness
+        acting = witness.acting if isinstance(witness, Sensing) else None
+        board, row_of = self.hearsay.board, self.hearsay.board.row_of
+        doubts = {} if acting is None else acting.doubts
+        named = {self.hearsay.names[row_of[offer]]: doubt for offer, doubt in doubts.items() if offer in row_of}
+        mine = encode(Measured(self.hearsay.averages(now_s), named))
         index = f"{self._key}:machines"
 
         async def meet(redis: Redis) -> list[tuple[bytes, float]]:
@@ -235,21 +240,34 @@ class Sharing:
                 return list(await pipe.execute())
 
         for machine, data in zip(news, await self.link.ask(get) if news else [], strict=True):
-            averages: Averages = {}
+            measured = Measured({})
             try:
-                averages = self._sound(decode_measured(data)) if data else {}
+                measured = self._sound(decode_measured(data)) if data else measured
             except (ValueError, msgspec.MsgspecError):
                 self.junk += 1
-            self._measured[machine] = met[machine], averages
-        self.hearsay.fill([averages for _, averages in self._measured.values()], now_s)
+            self._measured[machine] = met[machine], measured
+        others = [measured for _, measured in self._measured.values()]
+        self.hearsay.fill([one.averages for one in others], now_s)
+        if acting is not None:
+            acting.heard = {
+                board.offers[self.hearsay.row_of[name]].id: max(one.doubts.get(name, 0.0) for one in others)
+                for name in {name for one in others for name in one.doubts}
+                if name in self.hearsay.row_of
+            }
 
-    def _sound(self, measured: Measured) -> Averages:
+    def _sound(self, measured: Measured) -> Measured:
         """What was measured of offers that this machine has too; raises ValueError where nobody can have done so."""
         for pair in measured.averages.values():
             for one in pair:
                 if one is not None and not (0.0 < one.ms < 1e9 and 0.0 < one.weight <= 1.0):
                     raise ValueError("a latency that there is not")
-        return {name: pair for name, pair in measured.averages.items() if name in self.hearsay.row_of}
+        if not all(0.0 < doubt <= 1.0 for doubt in measured.doubts.values()):
+            raise ValueError("a doubt that there is not")
+        known = self.hearsay.row_of
+        return Measured(
+            {name: pair for name, pair in measured.averages.items() if name in known},
+            {name: doubt for name, doubt in measured.doubts.items() if name in known},
+        )
 
 
 def _entries(streams: Any) -> list[tuple[bytes, Any]]:  # Any: a list by RESP2, a dict by RESP3, as the URL has it

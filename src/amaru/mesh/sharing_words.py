@@ -1,7 +1,7 @@
 """What machines hand each other through Redis, as bytes; what others wrote there is checked before it is used.
 
 - ``PREFIX:sharing:words``: a stream of ``Said``; the time of each is Redis' own, since machines' clocks differ.
-- ``PREFIX:sharing:machines`` and ``…:machine:RUN``: which machines live, and the latencies that each measured.
+- ``PREFIX:sharing:machines`` and ``…:machine:RUN``: which machines live, and what each measured.
 - ``PREFIX:sharing:origins`` and ``…:learned:ORIGIN``: what each origin learned (``routing.evidence``).
 """
 
@@ -30,9 +30,12 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """The latencies that one machine measured, by offer; see ``Hearsay.averages``."""
+    """What one machine measured, by offer."""
 
     averages: dict[str, tuple[Average | None, ...]]
+    """Latencies: see ``Hearsay.averages``."""
+    doubts: dict[str, float] = {}
+    """How far its answers are doubted, more than 0 and at most 1: see ``health.sense``."""
 
 
 class Learned(msgspec.Struct, frozen=True):
