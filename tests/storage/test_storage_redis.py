@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from amaru.errors import StorageError
-from amaru.storage.redis import RedisLink
+from amaru.storage.redis import CONNECTIONS, FIRST_BACKOFF_S, RedisLink
 
 pytest.importorskip("redis")
 PASSWORD = "hunter2hunter2"
@@ -89,6 +89,24 @@ async def test_it_comes_back_by_itself_and_says_both_once(
     assert (link.up, link.failure, link.again_in_s) == (True, "", 0.0)
     assert (caplog.text.count("redis_gone"), caplog.text.count("redis_back")) == (1, 1)
     assert PASSWORD not in caplog.text
+
+
+async def test_more_calls_at_once_than_connections_wait_for_one(server: Server, link: RedisLink) -> None:
+    server.start()
+    await until_answered(link)
+    answers = await asyncio.gather(*(link.ask(lambda redis: redis.ping()) for _ in range(8 * CONNECTIONS)))
+    assert answers == [True] * (8 * CONNECTIONS)
+    assert (link.up, link.failure) == (True, "")
+
+
+async def test_calls_that_fail_at_once_are_one_failure(server: Server) -> None:
+    now = [0.0]
+    link = RedisLink(server.url, purpose="a test", timeout_s=10.0, clock=lambda: now[0])
+    calls = [link.ask(lambda redis: redis.ping()) for _ in range(CONNECTIONS)]
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(one, StorageError) for one in failed)
+    assert 0.0 < link.again_in_s <= FIRST_BACKOFF_S
+    await link.aclose()
 
 
 async def test_while_the_next_try_is_not_due_nobody_waits(server: Server) -> None:

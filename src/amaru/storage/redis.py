@@ -25,6 +25,7 @@ TIMEOUT_S = 1.0
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 5.0
 """Between two tries to come back; it doubles."""
 CONNECTIONS = 8
+"""At once; further calls wait for one, within their time limit."""
 
 T = TypeVar("T")
 log = get_logger("storage")
@@ -84,6 +85,7 @@ class RedisLink:
         self._timeout_s = timeout_s
         self._clock = clock
         self._errors = (RedisError, OSError, TimeoutError)
+        self._free = asyncio.Semaphore(CONNECTIONS)  # else redis-py refuses what is beyond, as if Redis were away
         self._backoff_s = FIRST_BACKOFF_S
         self._again_at = -1.0
 
@@ -93,7 +95,7 @@ class RedisLink:
         return max(self._again_at - self._clock(), 0.0) if self.failure else 0.0
 
     async def ask(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """What ``work`` gets from Redis, in at most the time limit.
+        """What ``work`` gets from Redis, in at most the time limit; it asks one thing after another.
 
         Raises StorageError where it is away, at once while the next try is not due; whatever else ``work`` raises
         passes.
@@ -101,7 +103,7 @@ class RedisLink:
         if self.again_in_s > 0.0:
             raise StorageError(f"{self.name}: {self.failure}")
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._free:
                 answer = await work(self._redis)
         except self._errors as error:
             raise self._failed(error) from None
@@ -115,8 +117,10 @@ class RedisLink:
         if not self.failure:
             log.warning("redis_gone", redis=self.name, purpose=self._purpose, reason=words, effect="goes on without it")
         self.up, self.failure = False, words
-        self._again_at = self._clock() + self._backoff_s * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
-        self._backoff_s = min(self._backoff_s * 2.0, LAST_BACKOFF_S)
+        now = self._clock()
+        if now >= self._again_at:  # else the same try failed: of calls that were under way at once
+            self._again_at = now + self._backoff_s * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
+            self._backoff_s = min(self._backoff_s * 2.0, LAST_BACKOFF_S)
         return StorageError(f"{self.name}: {words}. Does it run, and can it be reached from here?")
 
     async def aclose(self) -> None:
