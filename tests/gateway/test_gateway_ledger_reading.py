@@ -33,13 +33,16 @@ OPERATOR = {"authorization": f"Bearer {OPERATOR_KEY}"}
 
 async def proven(world: World, decision_id: str, *, receipts: int = 1) -> dict[str, Any]:
     """What the decision's page says of the ledger, once so many receipts are published."""
-    async with asyncio.timeout(60.0):
-        while True:
-            page = (await world.client.get(f"/decisions/{decision_id}")).json()
-            if page["ledger"]["state"] != "pending" and len(page["ledger"]["receipts"]) >= receipts:
-                found: dict[str, Any] = page["ledger"]
-                return found
-            await asyncio.sleep(0.01)
+    found: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(60.0):
+            while not found or found["state"] == "pending" or len(found["receipts"]) < receipts:
+                await asyncio.sleep(0.01)
+                found = (await world.client.get(f"/decisions/{decision_id}")).json()["ledger"]
+    except TimeoutError:
+        status = (await world.client.get("/status", headers=OPERATOR)).json()["ledger"]
+        pytest.fail(f"it is not published: {found}; the ledger: {status}")
+    return found
 
 
 async def ledger_file(world: World, name: str, **headers: str) -> httpx.Response:
