@@ -66,7 +66,7 @@ def _sensing() -> Any:  # Any: as much of a Sensing as the collector asks
         enabled=True,
         latest=None,
         chronicle=SimpleNamespace(patterns_seen={}, healings_taken={}),
-        probing=SimpleNamespace(sent={}, cost_usd=0.0),
+        probing=SimpleNamespace(sent={}, refused={}, cost_usd=0.0),
         observed=0,
         lost=0,
         intake=SimpleNamespace(dropped=0, skipped=0),
