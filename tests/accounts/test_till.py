@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from till_samples import MemoryBank, charge, counter
 from amaru.accounts.bank import TAKEOVER_STEP, Answer, Turn
 from amaru.accounts.bank_sql import SqlBank
 from amaru.accounts.charges import ChargeStatus
+from amaru.accounts.drawer import MOST_ENDED
 from amaru.accounts.store import Store
-from amaru.accounts.till import Till
+from amaru.accounts.till import ROTATE_BYTES, Till
 from amaru.errors import AllowanceExceeded, BankGone, JournalError, StorageError, TillBusy
 
 
@@ -284,6 +285,28 @@ async def test_closed_while_the_bank_is_gone_and_back(bank: Switchable, tmp_path
         await until(lambda: till.gone == "")
         await until(lambda: bank.rows[budget.key].settled == 10)
     assert told == ["accounts: the store is gone: the cable is out", "accounts: the store is back"]
+
+
+async def test_a_journal_is_not_written_anew_turn_after_turn_while_the_bank_catches_up(
+    bank: Switchable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_till(bank, tmp_path) as till:
+        bank.gone = True
+        await until(lambda: till.gone != "")
+        for at in range(12 * MOST_ENDED):
+            till.note(charge(str(at)))
+        assert till._journal.size_bytes > 2 * ROTATE_BYTES
+        anew: list[int] = []
+        restart = till._journal.restart
+
+        def restarted(records: Iterable[bytes]) -> None:
+            restart(records)
+            anew.append(till._journal.size_bytes)
+
+        monkeypatch.setattr(till._journal, "restart", restarted)
+        bank.gone = False
+        await until(lambda: len(bank.charges) == 12 * MOST_ENDED and not till._drawer.is_owing)
+        assert (len(anew), till._journal.size_bytes < ROTATE_BYTES) == (1, True)
 
 
 async def test_limits_that_are_counted_without_a_bank_take_no_more_memory_with_time(

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from gateway_world import OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World
+from gateway_world import OPERATOR_KEY, PROVIDER_KEY, MakeWorld, World, until
 from test_gateway_budgets import BODY, PRICE, allow, charged, most, sent, state
 
 from amaru.accounts.allowances import Allowance
@@ -18,6 +18,7 @@ from amaru.accounts.estimate import bounds_of, upper_nusd
 from amaru.accounts.money import nusd_half_even
 from amaru.accounts.usage import Usage
 from amaru.domain import Kind, Price, PriceTier, ServiceTier
+from amaru.errors import StorageError
 from amaru.protocols.openai import parse_request
 from amaru.simulation import ProviderProfile
 from amaru.simulation.gateway_config import gateway_config
@@ -99,6 +100,21 @@ async def test_what_no_price_tells_goes_to_the_offer_whose_price_covers_it(make_
         (refused,) = page["refused"]
         assert (refused["offer"], refused["constraint"]) == ("alpha/sim", "budget")
         assert "price does not say what web_search_options may cost" in refused["detail"]
+
+
+async def test_what_no_price_tells_is_served_without_the_store_where_no_budget_binds(make_world: MakeWorld) -> None:
+    async with make_world(("alpha",), offers=offers(), with_accounts=True) as world:
+        assert world.till is not None
+        till = world.till.till
+
+        def gone(_turn: object) -> None:
+            raise StorageError("the disk was pulled out")
+
+        turn, till._bank.turn = till._bank.turn, gone  # type: ignore[assignment]
+        await until(lambda: bool(till.gone))
+        assert [(await world.chat(**fields)).status_code for fields in ({}, SEARCH)] == [200, 200]
+        till._bank.turn = turn  # type: ignore[method-assign]
+        await charged(world, 2)
 
 
 @pytest.mark.parametrize(

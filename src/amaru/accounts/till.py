@@ -20,7 +20,7 @@ from pathlib import Path
 
 from amaru.accounts.bank import TAKEOVER_STEP, Answer, Bank, Counter, Ended, Key, Part
 from amaru.accounts.charges import Charge
-from amaru.accounts.drawer import Drawer, Sent
+from amaru.accounts.drawer import MOST_ENDED, Drawer, Sent
 from amaru.accounts.journal import Dispatched, EndedRecord, Journal, boot_id, claim, encode
 from amaru.accounts.lease import Needs, Purse, Reservation
 from amaru.accounts.money import nusd_half_even
@@ -42,6 +42,8 @@ MOST_OWED = 200_000
 """Ends that wait for a bank that answers, but not in time; what no budget binds is not kept beyond that."""
 ROTATE_BYTES = 1024 * 1024
 """A journal that is larger is written anew, without what the bank has."""
+CROWDED_BYTES = 48 * 1024 * 1024
+"""The same, while so much waits for the bank that most of it would be written again, turn after turn."""
 
 
 class Till:
@@ -370,7 +372,9 @@ class Till:
         self._drawer.apply(sent, answer)
         if not self._drawer.is_owing:
             self._purses.settled()
-        if self._journal.size_bytes > ROTATE_BYTES + 4 * self._open_bytes:
+        open_bytes, is_crowded = self._open_bytes, len(self._drawer.ended) >= MOST_ENDED
+        worth_bytes = max(ROTATE_BYTES + 4 * open_bytes, CROWDED_BYTES - 2 * open_bytes if is_crowded else 0)
+        if self._journal.size_bytes > worth_bytes:
             self._rotate()
         for key, over in answer.overruns.items():
             self._call(self._on_overrun, key, over)

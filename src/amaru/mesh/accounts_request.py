@@ -143,7 +143,7 @@ class RequestAccount:
             self._calls += 1
             attempt.reservation = PLAIN
             return True
-        if unpriced(self._bounds_of(attempt.ask.request), attempt.offer) is not None:
+        if needs and unpriced(self._bounds_of(attempt.ask.request), attempt.offer) is not None:
             return False
         reservation = self._till.reserve(needs)
         if reservation is None:
