@@ -15,7 +15,7 @@ from amaru.accounts.bank_sql import SqlBank
 from amaru.accounts.charges import ChargeStatus
 from amaru.accounts.drawer import MOST_ENDED
 from amaru.accounts.store import Store
-from amaru.accounts.till import ROTATE_BYTES, Till
+from amaru.accounts.till import Till
 from amaru.errors import AllowanceExceeded, BankGone, JournalError, StorageError, TillBusy
 
 
@@ -290,12 +290,14 @@ async def test_closed_while_the_bank_is_gone_and_back(bank: Switchable, tmp_path
 async def test_a_journal_is_not_written_anew_turn_after_turn_while_the_bank_catches_up(
     bank: Switchable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rotate_bytes = 2**20
+    monkeypatch.setattr("amaru.accounts.till.ROTATE_BYTES", rotate_bytes)
     async with open_till(bank, tmp_path) as till:
         bank.gone = True
         await until(lambda: till.gone != "")
         for at in range(12 * MOST_ENDED):
             till.note(charge(str(at)))
-        assert till._journal.size_bytes > 2 * ROTATE_BYTES
+        assert till._journal.size_bytes > 2 * rotate_bytes
         anew: list[int] = []
         restart = till._journal.restart
 
@@ -306,7 +308,7 @@ async def test_a_journal_is_not_written_anew_turn_after_turn_while_the_bank_catc
         monkeypatch.setattr(till._journal, "restart", restarted)
         bank.gone = False
         await until(lambda: len(bank.charges) == 12 * MOST_ENDED and not till._drawer.is_owing)
-        assert (len(anew), till._journal.size_bytes < ROTATE_BYTES) == (1, True)
+        assert (len(anew), till._journal.size_bytes < rotate_bytes) == (1, True)
 
 
 async def test_limits_that_are_counted_without_a_bank_take_no_more_memory_with_time(

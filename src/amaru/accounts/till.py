@@ -40,7 +40,7 @@ RECOVERY_S = 1.0
 """Between two looks for processes of this machine that died."""
 MOST_OWED = 200_000
 """Ends that wait for a bank that answers, but not in time; what no budget binds is not kept beyond that."""
-ROTATE_BYTES = 1024 * 1024
+ROTATE_BYTES = 8 * 1024 * 1024
 """A journal that is larger is written anew, without what the bank has."""
 CROWDED_BYTES = 48 * 1024 * 1024
 """The same, while so much waits for the bank that most of it would be written again, turn after turn."""
