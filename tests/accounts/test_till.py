@@ -217,6 +217,21 @@ async def test_a_process_that_dies_leaves_what_it_dispatched_standing_and_nothin
     assert (bank.rows[budget.key].settled, bank.rows[budget.key].leased) == (14, 0)
 
 
+async def test_what_cannot_be_recovered_is_said_and_ends_no_turns(
+    bank: Switchable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object) -> list[str]:
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr("amaru.accounts.till.RECOVERY_S", 0.0)
+    monkeypatch.setattr("amaru.accounts.till.recover_all", mistaken)
+    budget, told = counter(amount=100), []
+    async with open_till(bank, tmp_path, on_trouble=told.append) as till:
+        till.settle(await till.reserve_slow([(budget, 10)]), [10], charge("a"))
+        await until(lambda: bank.rows[budget.key].settled == 10)
+    assert "ValueError: a mistake of ours" in told[0]
+
+
 async def test_a_survivor_recovers_it_while_it_serves(
     bank: Switchable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,24 @@ async def test_with_the_store_gone_known_keys_go_on_and_nobody_else_is_let_in(
     assert other.key not in caplog.text
 
 
+async def test_a_look_that_goes_wrong_is_said_and_ends_no_later_one(
+    stored: World, elsewhere: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await create(stored)
+    assert stored.accounts is not None
+    failing = True
+
+    def watch(_: object) -> None:
+        if failing:
+            raise ValueError("a mistake of ours")
+
+    stored.accounts.watchers.append(watch)
+    await until(lambda: "ValueError: a mistake of ours" in caplog.text)
+    failing = False
+    await asyncio.to_thread(lambda: elsewhere.keys.revoke(made.info.id, by="ann"))
+    await refused_by_itself(stored, made)
+
+
 async def test_a_key_ends_in_time_also_while_the_store_is_gone(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await create(stored, expires_at=time.time() + 1000)
     assert stored.accounts is not None

@@ -349,9 +349,9 @@ class Till:
         try:
             for words in await self._on_thread(recover_all, self._root, self._bank, self._boot):
                 self._on_trouble(f"accounts: {words}")
-        except StorageError as error:
+        except Exception as error:  # also a driver's, or a mistake of ours: turns go on
             if not self.gone:  # else it is known, and tried again
-                self._on_trouble(f"accounts: a dead process's journal waits: {error}")
+                self._on_trouble(f"accounts: a dead process's journal waits: {type(error).__name__}: {error}")
 
     def _fail(self, sent: Sent, error: StorageError) -> None:
         if not self.gone:

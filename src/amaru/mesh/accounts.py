@@ -9,7 +9,6 @@ nothing else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +219,10 @@ class MeshAccounts:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # a mistake of ours: the next look must come, else nobody hears of a revocation
+                self._fail(f"{type(error).__name__}: {error}")
 
     async def _keep_trust(self) -> None:
         """Beside the looks: the store may hang, and whoever remembers callers must forget them in time."""
@@ -234,9 +236,13 @@ class MeshAccounts:
         """Beside the looks: a writer may have to wait for its turn."""
         while True:
             await asyncio.sleep(UPKEEP_EVERY_S)
-            with contextlib.suppress(StorageError):  # the next look says so
+            try:
                 await self._keys.tell_used()
                 await self.run(self.directory.prune)
+            except StorageError:
+                pass  # the next look says so
+            except Exception as error:  # the next round must come
+                log.error("accounts_upkeep_failed", error=type(error).__name__, exc_info=error)
 
     async def follow(self, from_file: FromFile) -> None:
         """Take another configuration. Raises AccountConflict: the store has what the file has."""
