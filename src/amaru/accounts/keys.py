@@ -108,7 +108,7 @@ class KeyRing:
         if authorization is None:
             raise RequestError(
                 401,
-                "This endpoint needs an operator's key. Send it as `Authorization: Bearer KEY`.",
+                "This endpoint needs an operator's or an admin's key. Send it as `Authorization: Bearer KEY`.",
                 type="authentication_error",
                 code="invalid_api_key",
             )

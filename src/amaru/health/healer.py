@@ -290,7 +290,10 @@ class Healer:
             drained = self._moves.drained()
             more = set(wanted) - drained if steering.drained else set()
             if more - set(self._moves.drainable(more, drained)):
-                raise ValueError(f"too few other offers would be left if {', '.join(sorted(more))} were drained")
+                raise ValueError(
+                    f"too few other offers would be left if {', '.join(sorted(more))} were drained: at most "
+                    f"{self._moves.settings.most_drained:.0%} of those of a resource are at one time"
+                )
         if move is None or steering == UNSTEERED:
             raise ValueError(f"{kind.value} is not possible for {', '.join(wanted)} now")
         action = action_of(kind, "", wanted, now, None, reason=reason, by=by)
