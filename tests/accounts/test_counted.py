@@ -19,9 +19,9 @@ from amaru.accounts.bank import Bank, Counter, Ended, Held, Key, Part, Turn
 from amaru.accounts.bank_sql import SqlBank
 from amaru.accounts.banks import bank_at
 from amaru.accounts.changes import ChangeLog
-from amaru.accounts.charges import Charge, ChargeStatus, row_of
+from amaru.accounts.charges import Charge, ChargeStatus, counted_text, row_of
 from amaru.accounts.corrections import apply
-from amaru.accounts.counted import counted_of, counted_text
+from amaru.accounts.counted import counted_of
 from amaru.accounts.money import nusd_half_even, nusd_up
 from amaru.accounts.periods import Period, span
 from amaru.accounts.schema import charges, counters, holders, leases

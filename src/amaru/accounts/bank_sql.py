@@ -25,7 +25,7 @@ from amaru.accounts.books_sql import (
     mark_holder,
     read_now,
 )
-from amaru.accounts.charges import Charge, ChargeStatus, row_of
+from amaru.accounts.charges import Charge, ChargeStatus, counted_text, row_of
 from amaru.accounts.grants import EVERYBODY, answer_asks, answer_wants
 from amaru.accounts.schema import charges, counters, holders, leases, recalls, versions
 from amaru.accounts.store import Store
@@ -120,7 +120,7 @@ def _resolve(connection: Connection, charge: Charge, used: Mapping[Key, int]) ->
         counted.rows[key].settled += amount
     counted.overruns()
     counted.write()
-    counts = msgspec.json.encode([(*key, amount) for key, amount in used.items()]).decode() if used else None
+    counts = counted_text(used)
     connection.execute(update(charges).where(charges.c.id == charge.id), row_of(charge, found.holder, counts))
     return True
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from amaru.accounts.bank import Counter, Ended, Key, Position
-from amaru.accounts.charges import Charge, row_of
+from amaru.accounts.charges import Charge, counted_text, row_of
 from amaru.accounts.charges_insert import insert_charges
 from amaru.accounts.grants import Row, note_overrun
 from amaru.accounts.schema import charges, counters, holders, versions
@@ -144,13 +144,13 @@ class CounterRows:
                 else:
                     row.settled += part.used
             if charge is not None:
-                counted = [(*part.key, part.reserved if part.used is None else part.used) for part in one.parts]
-                made.append((charge, msgspec.json.encode(counted).decode() if counted else None))
+                counted = {part.key: part.reserved if part.used is None else part.used for part in one.parts}
+                made.append((charge, counted_text(counted)))
         if made and self._connection.dialect.name == "sqlite":
             insert_charges(self._connection, made, holder)
         elif made:
             rows = [row_of(charge, holder, counted) for charge, counted in made]
-            self._connection.execute(charges.insert(), rows)
+            self._connection.execute(ignoring(self._connection, charges), rows)
         return fresh[-1].number if fresh else through
 
     def _known(self, ids: Sequence[str]) -> set[str]:

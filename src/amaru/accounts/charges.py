@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
@@ -47,6 +48,11 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     """Pico-USD; of one that stands our count or estimate."""
     reconciled_at: float | None = None
     note: str | None = None
+
+
+def counted_text(counted: Mapping[tuple[str, int], int]) -> str | None:
+    """What a charge counts against each counter, by the counter's key, for the column ``reserved``."""
+    return msgspec.json.encode([(*key, amount) for key, amount in counted.items()]).decode() if counted else None
 
 
 def row_of(charge: Charge, holder: str, reserved: str | None) -> dict[str, object]:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from amaru.accounts.allowances import PERIODS, Metric, Scope, allowance_id
 from amaru.accounts.bank import Key
 from amaru.accounts.books_sql import KEYS_PER_STATEMENT, CounterRows, ignoring
-from amaru.accounts.charges import Charge, ChargeStatus, row_of
+from amaru.accounts.charges import Charge, ChargeStatus, counted_text, row_of
 from amaru.accounts.export_lines import model_key
 from amaru.accounts.money import nusd_half_even
 from amaru.accounts.periods import span
@@ -26,11 +26,6 @@ from amaru.accounts.store import Store
 Counted = Mapping[Key, int]
 """By counter: nano-USD, requests or tokens."""
 _ROWS_AT_ONCE = 1_000
-
-
-def counted_text(counted: Counted) -> str | None:
-    """For the column ``reserved``."""
-    return msgspec.json.encode([(*key, amount) for key, amount in counted.items()]).decode() if counted else None
 
 
 def counted_of(text: str | None) -> dict[Key, int]:

@@ -12,6 +12,7 @@ in the journal first, so that a process that dies forgets nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ MOST_OWED = 200_000
 ROTATE_BYTES = 8 * 1024 * 1024
 """A journal that is larger is written anew, without what the bank has."""
 CROWDED_BYTES = 48 * 1024 * 1024
-"""The same, while so much waits for the bank that most of it would be written again, turn after turn."""
+"""The same, while so much waits for the bank that most of it would be written again."""
 
 
 class Till:
@@ -159,15 +160,13 @@ class Till:
 
     @property
     def is_overfull(self) -> bool:
-        """So much waits for the bank that no more may, but for what was noted before it went out."""
+        """No more may wait for the bank, but for what was noted before it went out."""
         return len(self._drawer.ended) >= MOST_OWED
 
     def left(self, counter: Counter) -> int | None:
         """What of a counter is neither used nor reserved, as far as this process knows; ``None``: nothing yet."""
         lease = self._drawer.leases.get(counter.key)
-        if lease is None:
-            return None
-        return lease.idle + lease.free if lease.free > 0 else lease.idle
+        return None if lease is None else max(lease.free, 0) + lease.idle
 
     def purse(self, tenant: str, limit_nusd: int) -> Purse:
         """What a tenant may spend while the bank is gone, nano-USD in all; for its policy ``open``."""
@@ -313,19 +312,19 @@ class Till:
             )
         return reservation
 
-    # Turns
-
     async def _run(self) -> None:
         while not self._closing:
             self._wake.clear()
             if not (self._drawer.urgent and not self.gone):
                 pause_s = GONE_S if self.gone else WAITING_S if self._drawer.waiters else self._interval_s
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
-            await self._turn()
+            try:
+                await self._turn()
+            except Exception as error:  # a mistake of ours: turns go on, and it is said
+                self._on_trouble(f"accounts: a turn failed: {type(error).__name__}: {error}")
+                await asyncio.sleep(self._interval_s)
 
     async def _turn(self) -> None:
         sent = self._drawer.compose(self.now())

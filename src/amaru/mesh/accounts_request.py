@@ -60,7 +60,9 @@ PLAIN = Reservation([])
 class RequestAccount:
     """The reservations of one request. Belongs to its execution."""
 
-    __slots__ = ("_bounds", "_call", "_calls", "_decision", "_home", "_limits", "_plan", "_till", "_tokens", "bound")
+    __slots__ = (
+        "_at", "_bounds", "_call", "_calls", "_decision", "_home", "_limits", "_plan", "_till", "_tokens", "bound",
+    )  # fmt: skip
 
     def __init__(self, home: MeshTill, plan: Plan, call: Call, decision: str) -> None:
         self._home = home
@@ -75,6 +77,8 @@ class RequestAccount:
         self._bounds: Bounds | None = None
         self._calls = 0
         """That went out, or were about to."""
+        self._at = 0.0
+        """When the last of them did, Unix seconds."""
         self._tokens = 0
         """Of the calls that ended."""
 
@@ -141,6 +145,7 @@ class RequestAccount:
         needs = () if home.bindings.empty else self._needs(attempt)
         if not needs and not self._till.gone:
             self._calls += 1
+            self._at = self._till.now()
             attempt.reservation = PLAIN
             return True
         if needs and unpriced(self._bounds_of(attempt.ask.request), attempt.offer) is not None:
@@ -259,6 +264,7 @@ class RequestAccount:
     def _dispatch(self, attempt: OpenAttempt, reservation: Reservation, purse: Purse | None, nusd: int) -> None:
         """Raises JournalError, where money is reserved; then nothing is."""
         self._calls += 1
+        self._at = self._till.now()
         charge = self._standing(attempt)
         try:
             self._till.dispatched(reservation, charge, purse=purse, purse_nusd=nusd)
@@ -283,10 +289,10 @@ class RequestAccount:
         answer_id: str | None,
     ) -> Charge:
         """The charge of the call that went out last."""
-        call, offer, noted, number = self._call, attempt.offer, attempt.charge, self._calls - 1
+        call, offer, number = self._call, attempt.offer, self._calls - 1
         return Charge(
             id=f"{self._decision}-{number}",
-            at=self._till.now() if noted is None else noted.at,
+            at=self._at,
             decision=self._decision,
             attempt=number,
             tenant=call.tenant.id,

@@ -27,6 +27,9 @@ from amaru.telemetry.logs import get_logger
 
 log = get_logger("mesh")
 
+TOLD_OF_LOST = 1_000
+"""Of so many charges that are lost the log tells of one; the metric counts all."""
+
 EXCESS_REMEDY = (
     "compare its limit_field, max_output_tokens, context_window_tokens and price with what its provider says; "
     "where it bills more output than a caller's limit, write bills_beyond_limit: true"
@@ -74,6 +77,7 @@ class MeshTill:
         """Whose prices are kept."""
         self._stored: list[Allowance] = []
         self._is_stale = True
+        self._is_due = False
         self._refreshing = asyncio.Lock()  # an older look must not be taken in after a newer one
         self._is_open = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,6 +135,7 @@ class MeshTill:
         """Take in which budgets and limits there are; where the store is away, those of the file and the last known."""
         async with self._refreshing:
             directory, config = self._accounts.directory, self._config
+            self._is_due, self._is_stale = False, True
             try:
                 self._stored = await self._accounts.run(directory.allowances.stored)
                 self.is_known = True
@@ -141,8 +146,8 @@ class MeshTill:
                     )
                     self._kept = config
                 self._is_stale = False
-            except StorageError:  # the next look says so
-                self._is_stale = True
+            except StorageError:  # the next look says so, and has it read again
+                pass
             self.bindings.take([*directory.from_file.allowances, *self._stored])
 
     async def spent(self, keys: Sequence[Key]) -> dict[Key, int]:
@@ -153,7 +158,8 @@ class MeshTill:
         """A charge could be kept nowhere."""
         self.lost += 1
         self.on_lost()
-        log.error("charge_lost", lost=self.lost, remedy="make room on the disk of the journal, or mend the store")
+        if self.lost % TOLD_OF_LOST == 1:
+            log.error("charge_lost", lost=self.lost, remedy="make room on the disk of the journal, or mend the store")
 
     def _tell_excess(self, offer: str, nusd: int) -> None:
         log.error("bill_above_estimate", offer=offer, by=format_amount(Metric.USD, nusd), remedy=EXCESS_REMEDY)
@@ -166,9 +172,18 @@ class MeshTill:
             self._soon()
 
     def _soon(self) -> None:
-        task = asyncio.get_running_loop().create_task(self.refresh())
+        if self._is_due:  # one waits already, behind the one under way
+            return
+        self._is_due = True
+        task = asyncio.get_running_loop().create_task(self._refresh_or_tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _refresh_or_tell(self) -> None:
+        try:
+            await self.refresh()
+        except Exception as error:  # a mistake of ours: the next look has it read again
+            log.error("budgets_not_read", error=type(error).__name__, exc_info=error)
 
 
 def _tell_overrun(key: Key, over: int) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from amaru.errors import StorageError
@@ -32,6 +33,10 @@ START_S = 1.0
 CLOSE_S = 1.0
 
 log = get_logger("mesh")
+
+
+_Batch = dict[bytes, tuple[Conversation, float]]
+"""By key, with the seconds that each is kept after it was touched."""
 
 
 class RemoteConversations:
@@ -58,7 +63,7 @@ class RemoteConversations:
         self._prefix = f"{prefix}:conversation:".encode()
         self._salt_key = f"{prefix}:conversations:salt"
         self._wall = wall
-        self._waiting: dict[bytes, tuple[Conversation, float]] = {}
+        self._waiting: _Batch = {}
         self._woken = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
         self._agreed = False
@@ -107,17 +112,22 @@ class RemoteConversations:
                 async with asyncio.timeout(LOOK_S):
                     await self._woken.wait()
             await asyncio.sleep(GATHER_S)
+            batch = self._longest()
             try:
-                await self._write()
+                await self._write(batch)
             except StorageError:  # the link has said so in the log, and knows when to try again
                 await asyncio.sleep(max(self._link.again_in_s, GATHER_S))
-            except Exception as error:  # one that cannot be written must not end the others
+            except Exception as error:  # what cannot be written must not keep the others from it
                 log.error("conversations_not_written", error=type(error).__name__, exc_info=error)
+                self._written(batch)
                 await asyncio.sleep(LOOK_S)
 
-    async def _write(self) -> None:
-        """Write what waits longest, and look at the salt."""
-        batch = {key: self._waiting[key] for key in list(self._waiting)[:MOST_AT_ONCE]}
+    def _longest(self) -> _Batch:
+        """What waits longest."""
+        return {key: self._waiting[key] for key in islice(self._waiting, MOST_AT_ONCE)}
+
+    async def _write(self, batch: _Batch) -> None:
+        """Write those, and look at the salt."""
         now = self._wall()
 
         async def write(redis: Redis) -> bytes | None:
@@ -133,12 +143,15 @@ class RemoteConversations:
             return salt if isinstance(salt, bytes) else None
 
         salt = await self._link.ask(write)
+        self._written(batch)
+        self._agree(salt)
+
+    def _written(self, batch: _Batch) -> None:
         for key, written in batch.items():
             if self._waiting.get(key) is written:
                 del self._waiting[key]
         if not self._waiting:
             self._woken.clear()
-        self._agree(salt)
 
     def _agree(self, salt: bytes | None) -> None:
         if salt is None or len(salt) != len(self.salt):
@@ -152,7 +165,7 @@ class RemoteConversations:
         """Agree on the salt; where Redis does not answer within a second, later."""
         with contextlib.suppress(StorageError, TimeoutError):
             async with asyncio.timeout(START_S):
-                await self._write()
+                await self._write(self._longest())
         self._live()
 
     async def aclose(self) -> None:
@@ -163,5 +176,5 @@ class RemoteConversations:
             with contextlib.suppress(StorageError, TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     while self._waiting:
-                        await self._write()
+                        await self._write(self._longest())
         await self._link.aclose()

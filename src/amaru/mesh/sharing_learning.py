@@ -205,8 +205,15 @@ class SharedLearning:
             return False
         try:
             policy.receive(*taking.values(), forget=self._forget)
+        except ValueError:  # of one of them: the others are good
+            return sum(self._receive_one(policy, one) for one in taking.values()) > 0
+        return True
+
+    def _receive_one(self, policy: BeliefPolicy, evidence: Evidence) -> bool:
+        try:
+            policy.receive(evidence, forget=self._forget)
         except ValueError as error:
-            self.junk += len(taking)
+            self.junk += 1
             log.warning("learning_not_shared", reason=str(error))
             return False
         return True
