@@ -67,7 +67,9 @@ class Till:
     on_directory
         Called with the version of tenants, keys and allowances, when it has changed.
     on_trouble
-        Called with words for whoever operates this: the bank is gone or back, a journal was damaged.
+        Called with words for whoever operates this: the bank is gone, a journal was damaged.
+    on_back
+        Called once the bank is back.
     """
 
     def __init__(
@@ -83,15 +85,16 @@ class Till:
         on_overrun: Callable[[Key, int], None] = lambda _key, _over: None,
         on_directory: Callable[[int], None] = lambda _version: None,
         on_trouble: Callable[[str], None] = lambda _words: None,
+        on_back: Callable[[], None] = lambda: None,
     ) -> None:
         self._bank = bank
         self._root = root
-        self._clock = clock
-        self._timer = timer
+        self._clock, self._timer = clock, timer
         self._interval_s = interval_s
         self._patience_s = patience_s
         self._boot = boot_id() if boot is None else boot
-        self._on_overrun, self._on_directory, self._on_trouble = on_overrun, on_directory, on_trouble
+        self._on_overrun, self._on_directory = on_overrun, on_directory
+        self._on_trouble, self._on_back = on_trouble, on_back
         self.holder = uuid.uuid4().hex
         """Its name at the bank: of this start of this process alone."""
         self.gone = ""
@@ -171,8 +174,6 @@ class Till:
     def purse(self, tenant: str, limit_nusd: int) -> Purse:
         """What a tenant may spend while the bank is gone, nano-USD in all; for its policy ``open``."""
         return self._purses.purse(tenant, limit_nusd)
-
-    # Reservations
 
     def reserve(self, needs: Needs) -> Reservation | None:
         """Reserve all of it from leases in memory; ``None``: ``reserve_slow`` must be asked.
@@ -365,7 +366,7 @@ class Till:
     def _take(self, sent: Sent, answer: Answer) -> None:
         if self.gone:
             self.gone = ""
-            self._on_trouble("accounts: the store is back")
+            self._on_back()
         self._time = answer.now, self._timer()
         self._untold = False
         self._drawer.apply(sent, answer)

@@ -87,6 +87,7 @@ class MeshTill:
             on_overrun=_tell_overrun,
             on_directory=lambda _version: self._soon(),
             on_trouble=lambda words: log.error("accounts_trouble", reason=words),
+            on_back=lambda: log.info("budgets_back"),
         )
 
     @classmethod
