@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -141,3 +142,20 @@ def test_a_url_that_cannot_be_read_shows_no_password() -> None:
     with pytest.raises(StorageError, match="cannot be read") as refused:
         RedisLink(f"redis://:{PASSWORD}@h:port", purpose="a test")
     assert PASSWORD not in str(refused.value)
+
+
+async def test_who_is_cancelled_ends_although_the_library_swallowed_it() -> None:
+    link, began = RedisLink("redis://127.0.0.1:1/0", purpose="a test"), asyncio.Event()
+
+    async def swallows(_redis: object) -> bytes:
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60.0)
+        return b"as if nothing had been"
+
+    asking = asyncio.create_task(link.ask(swallows))
+    await began.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await link.aclose()

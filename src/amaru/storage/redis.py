@@ -102,11 +102,18 @@ class RedisLink:
         """
         if self.again_in_s > 0.0:
             raise StorageError(f"{self.name}: {self.failure}")
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(self._timeout_s), self._free:
                 answer = await work(self._redis)
         except self._errors as error:
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError from None
             raise self._failed(error) from None
+        if task.cancelling() > cancelled:  # redis-py swallows it at times, and who waits for the task waits for ever
+            raise asyncio.CancelledError
         if self.failure:
             log.info("redis_back", redis=self.name, purpose=self._purpose)
         self.up, self.failure, self._backoff_s = True, "", FIRST_BACKOFF_S
