@@ -54,7 +54,7 @@ def test_a_closed_terminal_ends_it_with_a_report_and_leaves_nothing_running(tmp_
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) == 3
         os.close(ours)
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
         assert not any(child.is_running() for child in children)
     assert [path.name for path in tmp_path.iterdir()] == ["r"]  # nor is its folder left
     report = json.loads((tmp_path / "r" / "report.json").read_text())
