@@ -174,8 +174,9 @@ def _ledger_of(config: Config, worker: int | None) -> MeshLedger | None:
 
 async def _drain(gateway: Gateway, limit_s: float, hurry: asyncio.Event) -> int:
     """Let running requests end within ``limit_s``, or until told to hurry; how many were cut."""
-    log.info("draining", limit_s=limit_s)
     draining, hurrying = asyncio.create_task(gateway.drain(limit_s)), asyncio.create_task(hurry.wait())
+    await asyncio.sleep(0.0)  # it accepts no more once this is said
+    log.info("draining", limit_s=limit_s)
     await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
     cut = 0 if draining.done() else await gateway.drain(0.0)
     hurrying.cancel()

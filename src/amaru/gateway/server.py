@@ -161,10 +161,12 @@ class Gateway:
     async def drain(self, timeout_s: float) -> int:
         """Stop accepting, let streams end, cut what is left after ``timeout_s``; returns how many were cut."""
         self._serving = False
+        servers = [server for server in (self._server, self._admin_server) if server is not None]
+        for server in servers:
+            server.refuse()
         self._witness.feed.close()  # streams that would never end by themselves
         if self._admin is not None:
             await self._admin.events.close()
-        servers = [server for server in (self._server, self._admin_server) if server is not None]
         cut = sum(await asyncio.gather(*(server.drain(timeout_s) for server in servers)))
         if self._relayed is not None:  # other workers' last requests came through it
             await self._relayed.drain(0.0)

@@ -138,15 +138,19 @@ class HttpServer:
         """Handlers running now."""
         return len(self._tasks)
 
+    def refuse(self) -> None:
+        """Accept no more connections. Calling it again is harmless."""
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+
     async def drain(self, timeout_s: float) -> int:
         """Stop: accept no more, close resting connections, let requests finish for ``timeout_s``, then cut the rest.
 
         Returns how many connections were cut with an answer unfinished. Calling it again is harmless.
         """
-        self.draining = True
+        self.refuse()
         listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
         if isinstance(listener, Acceptor):
             await listener.wait_taken()  # else they would come up when all else is gone
         for connection in list(self._connections):
