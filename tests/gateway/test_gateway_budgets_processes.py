@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
-import os
-import random
 import shutil
 import signal
 import socket
@@ -16,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
 from gateway_world import KEY
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
+from store_places import postgresql_place
 from test_gateway_ledger_kill import serve
 from test_gateway_process import Served, settings_for
 
@@ -34,6 +31,8 @@ from amaru.protocols.openai import parse_request
 from amaru.simulation import Latency, ProviderProfile, SimulatedProvider
 from amaru.simulation.serving import Job
 
+__all__ = ["postgresql_place"]
+
 BODY: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
 OFFER = Offer("slow/sim", "slow", "sim", "sim-model", price=Price(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0))
 MOST_NUSD = upper_nusd(
@@ -41,7 +40,6 @@ MOST_NUSD = upper_nusd(
 )
 SERVED, ASKED = 100, 500
 KILLS = 3
-POSTGRESQL = os.environ.get("AMARU_TEST_POSTGRESQL", "postgresql://127.0.0.1:5432/test")
 
 
 def budgeted(base_url: str, amount_nusd: int, **accounts: Any) -> dict[str, Any]:
@@ -67,25 +65,6 @@ def rows_of(url: str) -> tuple[list[Any], Any, list[Any]]:
             )
     finally:
         store.close()
-
-
-@pytest.fixture
-def postgresql_url() -> Iterator[str]:
-    if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed")
-    engine = create_engine(
-        POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"), connect_args={"connect_timeout": 2}
-    )
-    schema = f"amaru_test_{random.getrandbits(48):012x}"
-    try:
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f'CREATE SCHEMA "{schema}"')
-    except Exception as error:  # whatever keeps it from being tried
-        pytest.skip(f"no PostgreSQL at AMARU_TEST_POSTGRESQL ({type(error).__name__})")
-    yield f"{POSTGRESQL}?options={quote(f'-csearch_path={schema}')}"
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f'DROP SCHEMA "{schema}" CASCADE')
-    engine.dispose()
 
 
 @pytest.fixture
@@ -153,7 +132,7 @@ async def test_500_at_once_against_a_budget_for_100(
     tmp_path: Path, request: pytest.FixtureRequest, kept_in: str, gateways: int, workers: int
 ) -> None:
     url = str(tmp_path / "shared" / "accounts.db")
-    shared = {"url": str(request.getfixturevalue("postgresql_url")) if kept_in == "postgresql" else url}
+    shared = {"url": str(request.getfixturevalue("postgresql_place")) if kept_in == "postgresql" else url}
     if kept_in == "redis":
         shared["redis_url"] = str(request.getfixturevalue("redis_url"))
     async with SimulatedProvider(slow(1.0)) as provider:

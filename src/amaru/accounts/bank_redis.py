@@ -53,6 +53,17 @@ REGISTERED_S = 10 * HEARTBEAT_S
 _Said = dict[str, dict[str, int]]
 
 
+def client(url: str) -> Redis:
+    """A way to it, not connected yet. Raises StorageError: the URL cannot be read."""
+    try:
+        made: Redis = Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1)
+        )
+    except ValueError:
+        raise StorageError("the redis:// URL cannot be read. Write redis://user@host:6379/0.") from None
+    return made
+
+
 def encode(key: Key) -> str:
     """How a counter is named there."""
     return f"{key[1]}:{key[0]}"
@@ -87,12 +98,7 @@ class RedisBank:
         self._clock = clock
         self._host = socket.gethostname()
         self._beats: dict[str, float] = {}
-        try:
-            self._redis: Redis = Redis.from_url(
-                url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1)
-            )
-        except ValueError:
-            raise StorageError("the redis:// URL cannot be read. Write redis://user@host:6379/0.") from None
+        self._redis = client(url)
         script = resources.files("amaru.accounts").joinpath("turn.lua").read_text()
         self._script = self._redis.register_script(script)
 

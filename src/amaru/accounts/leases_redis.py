@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis import RedisError
 
 from amaru.accounts.bank import Key
-from amaru.accounts.bank_redis import TIMEOUT_S, encode
-from amaru.errors import StorageError
+from amaru.accounts.bank_redis import client, encode
 from amaru.telemetry.logs import get_logger
 
 log = get_logger("accounts")
@@ -32,12 +29,7 @@ class RedisLeases:
 
     def __init__(self, url: str, *, prefix: str) -> None:
         self._prefix = prefix
-        try:
-            self._redis: Redis = Redis.from_url(
-                url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1)
-            )
-        except ValueError:
-            raise StorageError("the redis:// URL cannot be read. Write redis://user@host:6379/0.") from None
+        self._redis = client(url)
 
     def __call__(self, keys: Collection[Key]) -> Mapping[Key, int] | None:
         """By counter; ``None``: Redis does not answer. Of a Redis that was restarted nothing is believed."""

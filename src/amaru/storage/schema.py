@@ -18,10 +18,6 @@ from amaru.storage.records import DecisionRecord, PolicyState
 
 SCHEMA_VERSION = 1
 
-ROWS_PER_STATEMENT = 512
-"""Rows of the largest multi-row INSERT: 512 x 27 variables, within the 32,766 of SQLITE_MAX_VARIABLE_NUMBER
-(https://sqlite.org/limits.html)."""
-
 metadata = MetaData()
 
 meta = Table(
